@@ -1,0 +1,1 @@
+"""What the lessons share: one module a lesson, plus what several lessons need."""

@@ -1,0 +1,144 @@
+"""Every file that one lesson writes and another reads, and the rule for when it is complete.
+
+A stage's JSON report is written last and atomically: where it stands, the stage is complete.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.config import Recipe
+from utils.environment import peak_gib
+
+# In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
+STAGES = ("environment", "streaming", "preprocessing", "training", "evaluation", "demo")
+
+
+class MissingArtifact(FileNotFoundError):
+    """An earlier lesson has not been run; the message names its notebook."""
+
+
+class RunMismatch(ValueError):
+    """The run folder was made from another recipe than the one at hand."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The folder of one experiment: `runs/<recipe>/`."""
+
+    folder: Path
+
+    def report(self, stage: str) -> Path:
+        """The JSON that says a stage is complete."""
+        return self.folder / f"{stage}.json"
+
+    @property
+    def prepared(self) -> Path:
+        """Arrow data set: the splits train, dev, test and (if the recipe has one) unseen."""
+        return self.folder / "prepared"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What training can go on from."""
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The fine-tuned model with every file that a runtime needs."""
+        return self.folder / "model"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line for each log of the trainer."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def predictions(self) -> Path:
+        """One JSON line for each test clip: reference and what each model heard."""
+        return self.folder / "predictions.jsonl"
+
+    @property
+    def figures(self) -> Path:
+        """PNG files."""
+        return self.folder / "figures"
+
+    @property
+    def notebooks(self) -> Path:
+        """The executed lessons and their HTML."""
+        return self.folder / "notebooks"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a file so that it is either whole or absent, also after a crash or a full disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def open_run(recipe: Recipe, runs: str | Path = "runs") -> Run:
+    """Return the run folder of a recipe, made if need be, with a copy of the recipe in it.
+
+    Raises:
+        RunMismatch: the folder holds results of a different recipe of the same name.
+    """
+    run = Run(Path(runs) / recipe.name)
+    text = recipe.path.read_text(encoding="utf-8")
+    copy = run.folder / "recipe.toml"
+    if copy.exists() and copy.read_text(encoding="utf-8") != text:
+        raise RunMismatch(
+            f"{run.folder} holds results of another version of {recipe.path}. One experiment is "
+            f"one file: give the changed recipe its own name, or delete {run.folder} to start over."
+        )
+    if not copy.exists():
+        write_atomically(copy, text)
+    run.figures.mkdir(parents=True, exist_ok=True)
+    return run
+
+
+def notebook_of(stage: str) -> str:
+    """Return the path of the lesson that makes a stage."""
+    return f"notebooks/{STAGES.index(stage) + 1:02d}_{stage}.ipynb"
+
+
+def require(run: Run, stage: str) -> dict[str, Any]:
+    """Return the report of an earlier stage.
+
+    Raises:
+        MissingArtifact: it is not there; the message names the notebook to run first.
+    """
+    path = run.report(stage)
+    if not path.exists():
+        raise MissingArtifact(f"{path} is missing: run {notebook_of(stage)} first.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:
+    """Write a stage's report, as the stage's last act, and drop those of the stages that follow.
+
+    What follows was made from what has just been replaced: it is no longer true.
+    """
+    for later in STAGES[STAGES.index(stage) + 1 :]:
+        run.report(later).unlink(missing_ok=True)
+    report = {**report, "peak_gib": round(peak_gib(), 2)}
+    write_atomically(run.report(stage), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    return run.report(stage)
+
+
+def digest(*paths: Path) -> str:
+    """Return the SHA-256 over the contents of files, in the order given."""
+    total = hashlib.sha256()
+    for path in paths:
+        total.update(path.read_bytes())
+    return total.hexdigest()

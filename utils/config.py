@@ -1,0 +1,217 @@
+"""Recipes: one experiment = one TOML file, read strictly into frozen dataclasses."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+# Keys of `[training]` that follow from the hardware, the run folder or the account: a recipe that
+# set them would not run the same elsewhere, or would write a secret into a file.
+RESERVED_TRAINING_KEYS: Mapping[str, str] = {
+    "output_dir": "checkpoints always go into the run folder",
+    "bf16": "precision follows the hardware (utils/environment.py says why)",
+    "fp16": "precision follows the hardware (utils/environment.py says why)",
+    "hub_token": "a token in a recipe is a token in public: use `hf auth login`",
+    "remove_unused_columns": "the collator needs the audio column",
+    "label_names": "the collator names the labels",
+}
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be used; the message names the file, the key and the way out."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The checkpoint to start from."""
+
+    checkpoint: str  # "embedded/whisper-base", a folder, or a Hub id such as "openai/whisper-small"
+    revision: str = "main"  # a commit of the Hub id pins the weights for good
+    task: str = "transcribe"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Speech in one language from one place; `""` as a split means "not used for that".
+
+    A source without a training split is an unseen test: lesson 05 reports it apart.
+    """
+
+    dataset: str  # "embedded", a folder in the Hub's layout, or a Hub id
+    language: str  # Whisper's code: "it"
+    name: str = ""  # embedded: the speaker ("carlo"); Hub: the dataset's config ("it_it")
+    revision: str = "main"
+    train: str = "train"  # split names may be joined: "train+validation"
+    dev: str = "dev"
+    test: str = "test"
+    text_column: str = "text"
+    weight: float = 1.0  # relative share of the training stream
+    max_clips: int = 0  # per split; 0 takes all
+
+    @property
+    def label(self) -> str:
+        """A short name for tables: `it carlo`."""
+        return f"{self.language} {self.name}".strip()
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a clip must be like to be trained on, and how its text is written."""
+
+    min_seconds: float = 0.3
+    max_seconds: float = 30.0  # Whisper hears 30 s at once: more would be cut off, text and all
+    max_label_tokens: int = 448  # the decoder has 448 positions: one more raises
+    lower_case: bool = False
+    remove_punctuation: bool = False
+    max_dropped_share: float = 0.2  # more than that, and something is wrong with the data
+
+
+@dataclass(frozen=True)
+class AudioContext:
+    """How much audio the encoder hears: what the clips need, or always 30 s."""
+
+    enabled: bool = True
+    step_seconds: float = 0.5  # contexts are multiples of this, so that shapes stay few
+    # Training adds a silent tail of U(0, tail_seconds), so that afterwards any tail works;
+    # decoding adds half of it. Without a tail the model does not learn where speech ends.
+    tail_seconds: float = 1.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the test is read."""
+
+    batch_size: int = 16
+    resamples: int = 2000  # of the bootstrap and of the permutation test
+    worst_clips: int = 8  # shown with a player and a word diff
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment: everything that is not in the code."""
+
+    path: Path
+    model: Model
+    sources: tuple[Source, ...]
+    training: Mapping[str, Any]  # goes unchanged to Seq2SeqTrainingArguments
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    audio_context: AudioContext = field(default_factory=AudioContext)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    @property
+    def name(self) -> str:
+        """The file's stem, which also names the run folder."""
+        return self.path.stem
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages that are trained, each once, in the order of the recipe."""
+        return tuple(dict.fromkeys(source.language for source in self.sources if source.train))
+
+
+def nearest(key: str, known: Mapping | list[str]) -> str:
+    """Return `; did you mean "…"?` for a misspelt key, else the list of known ones."""
+    close = get_close_matches(key, list(known), n=1)
+    return f'; did you mean "{close[0]}"?' if close else f"; known: {', '.join(sorted(known))}"
+
+
+def _check_type(value: Any, hint: Any, where: str) -> Any:
+    """Return `value` if it has the annotated type; an int may stand for a float."""
+    expected = get_args(hint)[0] if get_origin(hint) is tuple else hint
+    if expected is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    # bool is a subclass of int: `max_clips = true` must not pass as 1.
+    if not isinstance(value, expected) or (expected is not bool and isinstance(value, bool)):
+        raise RecipeError(
+            f"{where} = {value!r} is {type(value).__name__}, but {expected.__name__} is needed."
+        )
+    return value
+
+
+def _read_table(cls: type, table: Any, where: str) -> Any:
+    """Build the dataclass `cls` from a TOML table, refusing what it does not know."""
+    if not isinstance(table, dict):
+        raise RecipeError(f"{where} must be a table.")
+    hints = get_type_hints(cls)
+    known = {f.name for f in fields(cls)}
+    for key in table:
+        if key not in known:
+            raise RecipeError(f'{where} has the unknown key "{key}"{nearest(key, list(known))}')
+    try:
+        return cls(
+            **{key: _check_type(v, hints[key], f"{where} {key}") for key, v in table.items()}
+        )
+    except TypeError as error:
+        missing = str(error).split("argument")[-1].lstrip("s: ")
+        raise RecipeError(f"{where} needs the key {missing}.") from None
+
+
+def _check_training(training: Any, where: str) -> Mapping[str, Any]:
+    """Refuse keys that Seq2SeqTrainingArguments does not have, or that we decide elsewhere."""
+    # Here and not above: the import takes seconds, and nothing else in this module needs it.
+    from transformers import Seq2SeqTrainingArguments
+
+    if not isinstance(training, dict):
+        raise RecipeError(f"{where} must be a table.")
+    known = [f.name for f in fields(Seq2SeqTrainingArguments) if f.init]
+    for key in training:
+        if key in RESERVED_TRAINING_KEYS:
+            raise RecipeError(f"{where} must not set {key}: {RESERVED_TRAINING_KEYS[key]}.")
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            hint = f'; did you mean "{close[0]}"?' if close else ""
+            raise RecipeError(
+                f'{where} has the key "{key}", which Seq2SeqTrainingArguments does not know{hint}'
+            )
+    return training
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: a TOML file with `[model]`, one or more `[[sources]]`, `[training]` and, where their
+            defaults don't fit, `[preprocessing]`, `[audio_context]` and `[evaluation]`.
+
+    Raises:
+        RecipeError: with the file, the key and the nearest known one.
+    """
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = ", ".join(sorted(str(p) for p in path.parent.glob("*.toml"))) or "none"
+        raise RecipeError(f"{path} is not there; recipes beside it: {there}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is not TOML: {error}.") from None
+
+    sections = {
+        "model": Model,
+        "preprocessing": Preprocessing,
+        "audio_context": AudioContext,
+        "evaluation": Evaluation,
+    }
+    for key in tables:
+        if key not in {*sections, "sources", "training"}:
+            known = [*sections, "sources", "training"]
+            raise RecipeError(f'{path} has the unknown key "{key}"{nearest(key, known)}')
+    for key in ("model", "sources", "training"):
+        if not tables.get(key):
+            raise RecipeError(f"{path} needs [{key}].")
+    if not isinstance(tables["sources"], list):
+        raise RecipeError(f"{path}: write [[sources]] with double brackets, once for each source.")
+    return Recipe(
+        path=path,
+        sources=tuple(
+            _read_table(Source, table, f"{path} [[sources]] {number}")
+            for number, table in enumerate(tables["sources"], 1)
+        ),
+        training=_check_training(tables["training"], f"{path} [training]"),
+        **{
+            name: _read_table(cls, tables[name], f"{path} [{name}]")
+            for name, cls in sections.items()
+            if name in tables
+        },
+    )

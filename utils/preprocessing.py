@@ -1,0 +1,252 @@
+"""From a streamed row to what Whisper trains on: samples, label ids, filters, batches."""
+
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    List,
+    Value,
+    concatenate_datasets,
+)
+from transformers import WhisperProcessor, WhisperTokenizer
+
+from utils.audio_context import context_seconds
+from utils.config import AudioContext, Preprocessing, Recipe
+from utils.decoding import log_mel
+from utils.streaming import SAMPLING_RATE, AudioError, decode_audio, stream, training_stream
+from utils.text import apply_casing
+
+# int16 is what WAV files hold: half the size of float32 and, after the division, the same samples.
+INT16_SCALE = 32767.0
+IGNORED = -100  # PyTorch's cross-entropy leaves these positions out of the loss
+END = "<|endoftext|>"
+
+PREPARED = Features(
+    {
+        "audio": List(Value("int16")),
+        "labels": List(Value("int32")),
+        "text": Value("string"),
+        "language": Value("string"),
+        "seconds": Value("float32"),
+        "source": Value("string"),
+        "id": Value("string"),
+    }
+)
+
+
+class Unusable(ValueError):
+    """A clip that must not be trained on; the message is its line in the drop table."""
+
+
+class PreprocessingError(ValueError):
+    """Too little is left of a split to go on; the message says what was dropped."""
+
+
+def is_multilingual(tokenizer: WhisperTokenizer) -> bool:
+    """Tell whether a checkpoint has language tokens that mean something.
+
+    The English-only tokenizer has one token less before its special ones, so that its end token is
+    50256 and not 50257.
+    """
+    return tokenizer.convert_tokens_to_ids(END) != 50256
+
+
+def prefix_ids(tokenizer: WhisperTokenizer, language: str, task: str = "transcribe") -> list[int]:
+    """Return the ids that tell the decoder what to do: start, language, task, no timestamps.
+
+    An English-only checkpoint knows start and no timestamps alone.
+    """
+    task_tokens = [f"<|{language}|>", f"<|{task}|>"] if is_multilingual(tokenizer) else []
+    tokens = ["<|startoftranscript|>", *task_tokens, "<|notimestamps|>"]
+    return tokenizer.convert_tokens_to_ids(tokens)
+
+
+def encode_text(
+    tokenizer: WhisperTokenizer, text: str, language: str, task: str = "transcribe"
+) -> list[int]:
+    """Return the label ids of a transcript: prefix, text, end token."""
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return [
+        *prefix_ids(tokenizer, language, task),
+        *ids,
+        tokenizer.convert_tokens_to_ids(END),
+    ]
+
+
+def prepare_example(
+    row: Mapping[str, Any],
+    tokenizer: WhisperTokenizer,
+    rules: Preprocessing,
+    task: str = "transcribe",
+) -> dict[str, Any]:
+    """Turn a streamed row into a prepared one: int16 samples at 16 kHz and label ids.
+
+    Raises:
+        Unusable: the clip breaks one of the rules; the message names which.
+    """
+    # NFC-composed, single spaces: the same sentence gives the same ids however it was typed.
+    text = apply_casing(row["text"], rules.lower_case, rules.remove_punctuation)
+    if not text:
+        raise Unusable("empty transcript")
+    try:
+        samples = decode_audio(row["audio"])
+    except AudioError:
+        raise Unusable("undecodable audio") from None
+    seconds = len(samples) / SAMPLING_RATE
+    if seconds < rules.min_seconds:
+        raise Unusable(f"shorter than {rules.min_seconds:g} s")
+    if seconds > rules.max_seconds:
+        raise Unusable(f"longer than {rules.max_seconds:g} s")
+    labels = encode_text(tokenizer, text, row["language"], task)
+    if len(labels) > rules.max_label_tokens:
+        raise Unusable(f"more than {rules.max_label_tokens} label tokens")
+    return {
+        "audio": np.round(samples.clip(-1, 1) * INT16_SCALE).astype(np.int16),
+        "labels": labels,
+        "text": text,
+        "language": row["language"],
+        "seconds": seconds,
+        "source": row["source"],
+        "id": row["id"],
+    }
+
+
+def waveform(row: Mapping[str, Any]) -> np.ndarray:
+    """Return a prepared row's samples as float32 in [-1, 1], shape `(samples,)`, 16 kHz."""
+    return np.asarray(row["audio"], dtype=np.float32) / INT16_SCALE
+
+
+def split_streams(recipe: Recipe) -> dict[str, IterableDataset]:
+    """Return what each prepared split is read from: train, dev, test and, if any, unseen."""
+    trained = [source for source in recipe.sources if source.train]
+    unseen = [source for source in recipe.sources if not source.train and source.test]
+    parts = {
+        "dev": [stream(source, source.dev) for source in trained if source.dev],
+        "test": [stream(source, source.test) for source in trained if source.test],
+        "unseen": [stream(source, source.test) for source in unseen],
+    }
+    streams = {"train": training_stream(recipe.sources, recipe.training.get("seed", 42))}
+    streams |= {name: concatenate_datasets(part) for name, part in parts.items() if part}
+    return streams
+
+
+def prepare_split(
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: WhisperTokenizer,
+    rules: Preprocessing,
+    folder: Path,
+    task: str = "transcribe",
+) -> tuple[Dataset, Counter]:
+    """Prepare one split through a file in `folder`, never holding it in memory.
+
+    Returns:
+        The prepared rows, and how many rows were dropped for which reason.
+
+    Raises:
+        PreprocessingError: nothing is left, or more than `rules.max_dropped_share` was dropped.
+    """
+    dropped: Counter = Counter()
+
+    def kept() -> Iterator[dict]:
+        for row in rows:
+            try:
+                yield prepare_example(row, tokenizer, rules, task)
+            except Unusable as reason:
+                dropped[str(reason)] += 1
+
+    # A folder of its own for the cache: from_generator would otherwise reuse an older result whose
+    # generator looks the same.
+    prepared = Dataset.from_generator(kept, features=PREPARED, cache_dir=str(folder))
+    total, lost = len(prepared) + dropped.total(), dropped.total()
+    if len(prepared) == 0 or lost > rules.max_dropped_share * total:
+        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common()) or "no rows"
+        raise PreprocessingError(
+            f"{lost} of {total} clips were dropped ({reasons}); at most "
+            f"{rules.max_dropped_share:.0%} may be. Look at the source, or at [preprocessing]."
+        )
+    return prepared, dropped
+
+
+def prepare(
+    recipe: Recipe, tokenizer: WhisperTokenizer, folder: Path
+) -> tuple[DatasetDict, dict[str, Counter]]:
+    """Prepare every split of a recipe and publish them as one Arrow folder.
+
+    The folder appears whole: it is written beside its place and then moved there.
+
+    Returns:
+        The data set as stored, and for each split how many rows were dropped for which reason.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    splits, dropped = {}, {}
+    try:
+        for name, rows in split_streams(recipe).items():
+            try:
+                splits[name], dropped[name] = prepare_split(
+                    rows, tokenizer, recipe.preprocessing, partial / "cache", recipe.model.task
+                )
+            except PreprocessingError as error:
+                raise PreprocessingError(f"{recipe.path}, split {name}: {error}") from None
+        DatasetDict(splits).save_to_disk(str(partial / "prepared"))
+        shutil.rmtree(folder, ignore_errors=True)
+        (partial / "prepared").rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return DatasetDict.load_from_disk(str(folder)), dropped
+
+
+class SpeechCollator:
+    """Prepared rows → one batch of `input_features` and `labels`.
+
+    In training every clip gets a silent tail of random length, so that the model learns that speech
+    ends where it ends and not where the window does.
+
+    Args:
+        processor: the checkpoint's.
+        decoder_start_token_id: `model.config.decoder_start_token_id`.
+        context: the recipe's; disabled means stock 30 s windows.
+        seed: of the random tail.
+
+    The tail follows from the seed and the clips of the batch, not from a generator that moves on:
+    a resumed run, and any number of loader workers, draw the same.
+    """
+
+    def __init__(
+        self,
+        processor: WhisperProcessor,
+        decoder_start_token_id: int,
+        context: AudioContext,
+        seed: int = 42,
+    ):
+        self.processor = processor
+        self.decoder_start_token_id = decoder_start_token_id
+        self.context = context
+        self.seed = seed
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return float32 `(batch, mels, frames)` and int64 `(batch, longest labels)`."""
+        longest = max(len(row["audio"]) for row in rows) / SAMPLING_RATE
+        batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
+        random = np.random.default_rng([self.seed, batch_key])
+        tail = random.uniform(0, self.context.tail_seconds)
+        seconds = context_seconds(longest, tail, self.context)
+        features = log_mel(self.processor, [waveform(row) for row in rows], seconds)
+        return {"input_features": features, "labels": self._labels(rows)}
+
+    def _labels(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        labels = [torch.as_tensor(row["labels"], dtype=torch.long) for row in rows]
+        # The model itself puts <|startoftranscript|> in front of the labels; kept here, it would be
+        # trained twice. It is decoder_start_token_id: Whisper's bos_token is <|endoftext|>.
+        labels = [ids[1:] if ids[0] == self.decoder_start_token_id else ids for ids in labels]
+        return torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)

@@ -1,0 +1,316 @@
+"""Fine-tuning: the model, the arguments and the trainer; run by lesson 04 and under torchrun."""
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, load_from_disk
+from transformers import (
+    PrinterCallback,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+)
+
+from utils.artifacts import Run, open_run, require, write_atomically
+from utils.audio_context import audio_context
+from utils.checkpoints import find_valid_checkpoint, mark_complete, save_model
+from utils.config import AudioContext, Recipe, load_recipe
+from utils.decoding import transcribe
+from utils.embedded import resolve
+from utils.environment import training_precision
+from utils.evaluation import count_errors, error_rate
+from utils.preprocessing import SpeechCollator, waveform
+from utils.text import normalize
+
+POOL_BATCHES = 50  # clips are sorted by length within this many batches: like lengths, new company
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names the step and the way out."""
+
+
+class LengthGroupedSampler(torch.utils.data.Sampler[int]):
+    """Row numbers in an order in which each batch holds clips of like length.
+
+    Transformers' sampler of the same purpose hands out each pool from the longest clip to the
+    shortest, which for a small set is the whole epoch, and draws from the global generator. Here
+    the batches of a pool come in random order, and the order follows from seed and epoch alone, so
+    that a resumed run sees what the uninterrupted one would have seen.
+    """
+
+    def __init__(self, seconds: list[float], batch_size: int, seed: int):
+        self.seconds, self.batch_size, self.seed, self.epoch = seconds, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of an epoch; called by the data loader."""
+        self.epoch = epoch
+
+    def __iter__(self):
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.seconds))
+        full, rest = [], []
+        pool_size = POOL_BATCHES * self.batch_size
+        for start in range(0, len(order), pool_size):
+            pool = sorted(order[start : start + pool_size], key=lambda row: self.seconds[row])
+            for first in range(0, len(pool), self.batch_size):
+                batch = pool[first : first + self.batch_size]
+                (full if len(batch) == self.batch_size else rest).append(batch)
+        random.shuffle(full)
+        # A short batch in the middle would shift every later batch across its length border.
+        return iter([int(row) for batch in full + rest for row in batch])
+
+
+class WhisperTrainer(Seq2SeqTrainer):
+    """Seq2SeqTrainer with a short audio context, dev WER from real decoding, whole checkpoints."""
+
+    def __init__(self, *, recipe: Recipe, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.recipe = recipe
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedSampler(rows["seconds"][:], batch_size, self.args.seed)
+
+    def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
+        """Return the loss with the encoder at the length that the batch has."""
+        whisper = self.accelerator.unwrap_model(model)
+        with audio_context(whisper, inputs["input_features"].shape[-1]):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Take one step, and stop before a loss that is no number reaches the weights.
+
+        Raises:
+            TrainingError: the loss is NaN or infinite.
+        """
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1}; the weights of "
+                "the step before are unharmed. Lower learning_rate, or look for broken clips."
+            )
+        return loss
+
+    def evaluate(
+        self,
+        eval_dataset: Dataset | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+        **_: Any,
+    ) -> dict[str, float]:
+        """Return the WER of what the model really writes on the dev split, at the short context."""
+        started = time.perf_counter()
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        wer = word_error_rate(
+            self.model, self.processing_class, rows, self.recipe, self.recipe.audio_context
+        )
+        metrics = {
+            f"{metric_key_prefix}_wer": wer,
+            f"{metric_key_prefix}_runtime": time.perf_counter() - started,
+        }
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        super()._save_checkpoint(*args, **kwargs)
+        if self.args.should_save:
+            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log to `metrics.jsonl`, from which the curves can be drawn after a crash."""
+
+    def __init__(self, run: Run, watch: Callable[[list[dict], int], None] | None = None):
+        self.path, self.watch, self.rows = run.metrics, watch, []
+
+    def on_train_begin(self, args, state, control, **_) -> None:  # noqa: ANN001
+        """Keep what led to the checkpoint that training goes on from, and nothing later."""
+        rows = read_metrics(self.path) if self.path.exists() else []
+        self.rows = [row for row in rows if row["step"] <= state.global_step]
+        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def on_log(self, args, state, control, logs: Mapping[str, Any], **_) -> None:  # noqa: ANN001
+        """Write one line, and show it to whoever watches."""
+        self.rows.append({"step": state.global_step, "time": time.time(), **logs})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.rows[-1]) + "\n")
+        if self.watch:
+            self.watch(self.rows, state.max_steps)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the trainer's logs, oldest first; a line cut off by a crash is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
+    """Return one line that says how far training is and how long it will still take."""
+    last = rows[-1]
+    done = last["step"] - rows[0]["step"]
+    parts = [f"step {last['step']}/{max_steps}"]
+    if "loss" in last:
+        parts.append(f"loss {last['loss']:.3f}")
+    if "eval_wer" in last:
+        parts.append(f"dev WER {last['eval_wer']:.1%}")
+    if done:
+        left = (last["time"] - rows[0]["time"]) / done * (max_steps - last["step"])
+        parts.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
+    return " · ".join(parts)
+
+
+def word_error_rate(
+    model: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    rows: Dataset,
+    recipe: Recipe,
+    context: AudioContext | None,
+) -> float:
+    """Return the normalised WER, a fraction, of what a model writes for prepared rows.
+
+    `context=None` reads at the stock 30 s window: the only fair one for an untrained model.
+    """
+    hypotheses = transcribe(
+        model,
+        processor,
+        [waveform(row) for row in rows],
+        language=rows["language"][:],
+        context=context,
+        batch_size=recipe.evaluation.batch_size,
+        task=recipe.model.task,
+    )
+    pairs = zip(rows["text"][:], hypotheses, rows["language"][:], strict=True)
+    normalized = [(normalize(text, code), normalize(heard, code)) for text, heard, code in pairs]
+    return error_rate(count_errors(*map(list, zip(*normalized, strict=True)), unit="word"))
+
+
+def load_model(recipe: Recipe) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+    """Load the recipe's checkpoint, ready to be fine-tuned, and its processor."""
+    name, revision = resolve(recipe.model.checkpoint), recipe.model.revision
+    model = WhisperForConditionalGeneration.from_pretrained(
+        name,
+        revision=revision,
+        # Float32 whatever the file holds: an update of 4e-5 is lost in a float16 weight.
+        dtype=torch.float32,
+        use_safetensors=True,
+    )
+    # Without this the Trainer takes the loss for already divided by the accumulation steps, and
+    # Whisper's is not: loss and gradients come out multiplied (transformers 5.23, issue 47688).
+    model.accepts_loss_kwargs = False
+    settings = model.generation_config
+    settings.forced_decoder_ids = None  # the old way to set a language, kept in old checkpoints
+    if settings.is_multilingual and len(recipe.languages) == 1:
+        settings.language, settings.task = recipe.languages[0], recipe.model.task
+    return model, WhisperProcessor.from_pretrained(name, revision=revision)
+
+
+def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
+    """Return the recipe's `[training]` with what follows from the run folder and the hardware."""
+    arguments = {
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "load_best_model_at_end": True,  # best on dev: test is not looked at before lesson 05
+        "metric_for_best_model": "wer",
+        "greater_is_better": False,
+        "report_to": "none",
+        # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.
+        "logging_nan_inf_filter": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "disable_tqdm": True,  # progress_line says more in one line
+        **recipe.training,
+    }
+    return Seq2SeqTrainingArguments(
+        output_dir=str(run.checkpoints),
+        remove_unused_columns=False,  # the collator needs the audio column
+        label_names=["labels"],
+        **training_precision(),
+        **arguments,
+    )
+
+
+def build_trainer(
+    recipe: Recipe, run: Run, watch: Callable[[list[dict], int], None] | None = None
+) -> WhisperTrainer:
+    """Return a trainer over the prepared data of a run.
+
+    Args:
+        recipe: the experiment.
+        run: holds `prepared/`; checkpoints and `metrics.jsonl` go into it.
+        watch: called at every log with all logs so far and the last step to come.
+    """
+    require(run, "preprocessing")
+    model, processor = load_model(recipe)
+    arguments = training_arguments(recipe, run)
+    splits = load_from_disk(str(run.prepared)).with_format(
+        "numpy", columns=["audio"], output_all_columns=True
+    )
+    trainer = WhisperTrainer(
+        recipe=recipe,
+        model=model,
+        args=arguments,
+        train_dataset=splits["train"],
+        eval_dataset=splits["dev"],
+        data_collator=SpeechCollator(
+            processor, model.config.decoder_start_token_id, recipe.audio_context, arguments.seed
+        ),
+        processing_class=processor,
+        callbacks=[MetricsFile(run, watch)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def train(
+    recipe: Recipe, run: Run, watch: Callable[[list[dict], int], None] | None = None
+) -> WhisperTrainer:
+    """Fine-tune, going on from the newest whole checkpoint, and save the best model on dev.
+
+    Raises:
+        MissingArtifact: the data has not been prepared.
+        TrainingError: the loss is no number.
+    """
+    trainer = build_trainer(recipe, run, watch)
+    checkpoint = find_valid_checkpoint(run.checkpoints)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if trainer.args.should_save:
+        save_model(
+            trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, run.model
+        )
+    return trainer
+
+
+def main() -> None:
+    """Train a recipe from the shell; several processes under torchrun share the work."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("recipe")
+    parser.add_argument("--runs", default="runs")
+    options = parser.parse_args()
+    recipe = load_recipe(options.recipe)
+    train(
+        recipe,
+        open_run(recipe, options.runs),
+        lambda rows, steps: print(progress_line(rows, steps)),
+    )
+
+
+if __name__ == "__main__":
+    main()
