@@ -13,7 +13,7 @@ from utils.streaming import SAMPLING_RATE
 
 # A guard, not a limit on speech: nobody speaks 12 tokens a second, and a clip that repeats itself
 # without end costs its batch no more than this.
-TOKENS_PER_SECOND, EXTRA_TOKENS, MAX_NEW_TOKENS = 12, 32, 440
+TOKENS_PER_SECOND, EXTRA_TOKENS = 12, 32
 
 
 def log_mel(
@@ -87,8 +87,12 @@ def transcribe(
         with audio_context(model, features.shape[-1]):
             tokens = model.generate(
                 features.to(model.device, model.dtype),
-                max_new_tokens=min(
-                    round(TOKENS_PER_SECOND * longest) + EXTRA_TOKENS, MAX_NEW_TOKENS
+                # All of the window counts: Whisper's encoder has no padding mask. Left out, generate
+                # warns that it cannot tell.
+                attention_mask=features.new_ones(len(batch), features.shape[-1]),
+                max_length=min(
+                    round(TOKENS_PER_SECOND * longest) + EXTRA_TOKENS,
+                    model.config.max_target_positions,
                 ),
                 num_beams=1,
                 do_sample=False,

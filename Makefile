@@ -1,0 +1,37 @@
+# make run · test · lab · notebooks · lint · bench: each sets up .venv first.
+PYTHON ?= python3
+RECIPE ?= recipes/embedded.toml
+BIN := .venv/bin
+SET_UP := .venv/ready
+
+.PHONY: run test lab notebooks lint bench
+
+run: $(SET_UP)
+	$(BIN)/python -m utils $(RECIPE)
+
+test: $(SET_UP)
+	$(BIN)/python -m pytest
+
+# On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST
+lab: $(SET_UP)
+	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+
+notebooks: $(SET_UP)
+	$(BIN)/python notebooks/source/build.py
+
+lint: $(SET_UP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python notebooks/source/build.py --check
+
+bench: $(SET_UP)
+	$(BIN)/python -m benchmarks.training_step
+
+# The marker is written last: a set-up that was interrupted starts over.
+$(SET_UP): requirements.txt requirements-dev.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -m venv .venv || \
+		{ echo "No virtual environment could be made: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt -c constraints.txt
+	@touch $(SET_UP)

@@ -1,0 +1,75 @@
+"""What every benchmark does: alternate the contestants, and write the result in one shape."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from utils.artifacts import write_atomically
+from utils.environment import machine, versions
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def seconds_of(work: Callable[[], Any]) -> float:
+    """Return how long one call takes, the GPU's queue included."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def alternate(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Time contestants in turn, A B A B …, so that a machine that slows down slows all of them.
+
+    Args:
+        arms: name → one unit of work; each is called once before the rounds that count.
+        rounds: how often each is timed.
+
+    Returns:
+        Seconds by name, one for each round.
+    """
+    for work in arms.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in arms}
+    for number in range(rounds):
+        for name, work in arms.items():
+            times[name].append(seconds_of(work))
+        line = ", ".join(f"{name} {seconds[-1]:.2f} s" for name, seconds in times.items())
+        print(f"round {number + 1}/{rounds}: {line}", flush=True)
+    return times
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
+    """Return how many times faster the second is: median, lowest and highest over the rounds."""
+    ratios = np.asarray(slow) / np.asarray(fast)
+    return {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
+
+
+def save_result(name: str, target: str, ratios: Mapping[str, float], rows: list[dict]) -> Path:
+    """Write `benchmarks/results/NAME.json` in the shape that all benchmarks share."""
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    result = {
+        "name": name,
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "commit": commit,
+        "machine": machine(),
+        "versions": versions(),
+        "target": target,
+        "ratio": {key: round(float(value), 3) for key, value in ratios.items()},
+        "rows": rows,
+    }
+    path = RESULTS / f"{name}.json"
+    write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    return path

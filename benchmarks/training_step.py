@@ -1,0 +1,102 @@
+"""A training step as the stock recipe takes it, beside ours: same clips, same weights, one run.
+
+Stock: every clip padded to 30 s. Ours: the audio context of the batch, tail included, and batches
+drawn by length. Both take the whole step: log-mel, forward, backward, clipped AdamW.
+"""
+
+import argparse
+import copy
+import dataclasses
+import tempfile
+
+import torch
+from datasets import load_from_disk
+
+from benchmarks.common import alternate, ratio, save_result
+from utils.artifacts import open_run
+from utils.audio_context import audio_context
+from utils.config import load_recipe
+from utils.preprocessing import SpeechCollator, prepare
+from utils.training import LengthGroupedSampler, load_model
+
+TARGET = "at least 8 times the stock throughput on the embedded clips, 2 cores"
+
+
+class Arm:
+    """One way to train: takes the given batches, one step each."""
+
+    def __init__(self, model, processor, batches, context):  # noqa: ANN001
+        self.model, self.batches = model.train(), batches
+        start = model.config.decoder_start_token_id
+        self.collator = SpeechCollator(processor, start, context)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+        self.frames = 0
+
+    def __call__(self) -> None:
+        """Train one step on each batch."""
+        self.frames = 0
+        for rows in self.batches:
+            batch = self.collator(rows)
+            with audio_context(self.model, batch["input_features"].shape[-1]):
+                self.model(**batch).loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.frames += batch["input_features"].shape[0] * batch["input_features"].shape[-1]
+
+
+def main() -> None:
+    """Measure, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="recipes/embedded.toml")
+    parser.add_argument("--batches", type=int, default=4, help="steps in a round of each arm")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+
+    recipe = load_recipe(options.recipe)
+    model, processor = load_model(recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(recipe, folder)
+        prepare(recipe, processor.tokenizer, run.prepared)
+        rows = load_from_disk(str(run.prepared), keep_in_memory=True)["train"]
+    rows = rows.with_format("numpy", columns=["audio"], output_all_columns=True)
+
+    # Batches from all over the epoch, as training draws them; both arms get the same ones.
+    order = list(LengthGroupedSampler(rows["seconds"][:], options.batch_size, seed=0))
+    full = [
+        order[first : first + options.batch_size]
+        for first in range(0, len(order) - options.batch_size + 1, options.batch_size)
+    ]
+    chosen = full[:: max(len(full) // options.batches, 1)][: options.batches]
+    batches = [[rows[index] for index in batch] for batch in chosen]
+    clips = sum(map(len, batches))
+    speech = sum(row["seconds"] for batch in batches for row in batch)
+    tokens = sum(len(row["labels"]) for batch in batches for row in batch)
+    print(f"{clips} clips, {speech:.0f} s of speech, {tokens} label tokens in a round of each arm")
+
+    stock = dataclasses.replace(recipe.audio_context, enabled=False)
+    arms = {
+        "stock 30 s": Arm(copy.deepcopy(model), processor, batches, stock),
+        "short context": Arm(model, processor, batches, recipe.audio_context),
+    }
+    times = alternate(arms, options.rounds)
+    ratios = ratio(times["stock 30 s"], times["short context"])
+    print("{median:.1f} times the throughput ({low:.1f}–{high:.1f})".format(**ratios))
+    result = [
+        {
+            "arm": name,
+            "clips": clips,
+            "speech_seconds": round(speech, 1),
+            "label_tokens": tokens,
+            "encoder_seconds": arms[name].frames / 100,
+            "seconds": [round(value, 3) for value in seconds],
+            "threads": torch.get_num_threads(),
+        }
+        for name, seconds in times.items()
+    ]
+    print("wrote", save_result("training_step", TARGET, ratios, result))
+
+
+if __name__ == "__main__":
+    main()

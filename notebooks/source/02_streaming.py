@@ -1,0 +1,255 @@
+# %% [markdown]
+# # 2 · Stream speech
+#
+# Speech is large and text is small: you read a data set as a stream, row by row, and start at once.
+#
+# - You will read the first clip of a data set without downloading the rest.
+# - You will look at clips, listen to them and count them.
+# - You will turn several languages into one stream, and see what a wrong sampling rate does.
+#
+# | Needs | Makes | Time |
+# | --- | --- | --- |
+# | lesson 1 | `streaming.json`, `figures/lengths.png` | 1 minute on 2 cores |
+
+# %% tags=["parameters"]
+RECIPE: str = "recipes/embedded.toml"  # which experiment to run
+RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives the runtime
+
+# %%
+import io
+import time
+from collections import Counter
+from itertools import islice
+
+import librosa
+import matplotlib.pyplot as plt
+import pandas as pd
+import soundfile
+import torch
+from IPython.display import Audio, display
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from utils.artifacts import open_run, require, save_report
+from utils.config import Source, load_recipe
+from utils.decoding import transcribe
+from utils.embedded import resolve, speech
+from utils.streaming import SAMPLING_RATE, decode_audio, mix, stream
+
+recipe = load_recipe(RECIPE)
+run = open_run(recipe, RUNS)
+require(run, "environment")
+source = recipe.sources[0]
+print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {source.label}")
+
+# %% [markdown]
+# ## How soon do you have the first clip?
+#
+# A *stream* is a recipe for reading: nothing is read when you make it, and one row is read when you
+# ask for one row. With a data set of a thousand hours on a server, the first clip is there after
+# seconds and the disk stays empty.
+
+# %%
+started = time.perf_counter()
+rows = stream(source, source.train)
+first = next(iter(rows))
+print(f"first row after {time.perf_counter() - started:.2f} s: {first['text']!r}")
+
+# %% [markdown]
+# ## What does a row hold?
+#
+# Every source in this series gives the same six columns, whatever it is called where it comes from.
+# `audio` holds the bytes of an *encoded* file (WAV, FLAC, MP3 …), not samples: decoding comes later,
+# clip by clip, so that one damaged file costs one clip and not the rest of the stream.
+
+# %%
+pd.DataFrame(
+    {
+        "column": first.keys(),
+        "type": [type(value).__name__ for value in first.values()],
+        "value": [
+            f"{len(value):,} bytes" if isinstance(value, bytes) else value
+            for value in first.values()
+        ],
+    }
+)
+
+# %% [markdown]
+# ## What does it sound like?
+#
+# Listen before you train: no table tells you about a hum, a second voice, or a text that says
+# something else than the speaker. The default recipe's speech are telephone prompts that Debian
+# packages carry; their licences ask that the speakers are named, and the line below the players does.
+
+# %%
+for row in islice(rows, 3):
+    print(f"{row['id']}: {row['text']}")
+    display(Audio(decode_audio(row["audio"]), rate=SAMPLING_RATE))
+embedded_sources = [one for one in recipe.sources if one.dataset == "embedded"]
+for one in embedded_sources:
+    print(speech(one.language, one.name).attribution)
+
+# %% [markdown]
+# ## How long are the clips, and how long are the texts?
+#
+# Two limits await: Whisper hears 30 seconds at once and writes at most 448 tokens. And everything far
+# from the rest deserves a look: a ten-second clip with three letters, or a one-second clip with a
+# paragraph. The first 1,000 rows are enough to know.
+
+
+# %%
+def measure(row):
+    seconds = row["seconds"] or len(decode_audio(row["audio"])) / SAMPLING_RATE
+    return {"seconds": seconds, "characters": len(row["text"]), "id": row["id"]}
+
+
+lengths = pd.DataFrame(measure(row) for row in islice(rows, 1000))
+figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+for axis, column in zip(axes, ["seconds", "characters"], strict=True):
+    axis.hist(lengths[column], bins=30)
+    axis.set(xlabel=f"{column} per clip", ylabel="clips")
+figure.savefig(run.figures / "lengths.png", dpi=120)
+plt.close(figure)
+display(figure, lengths.describe().round(1))
+
+# %% [markdown]
+# ## What does a wrong sampling rate do?
+#
+# A *sampling rate* is how many numbers a second of sound has. Telephones use 8,000, CDs 44,100, and
+# Whisper has never heard anything but 16,000. Hand it other samples and nothing complains: the model
+# hears a voice that speaks too fast or too slow, and writes something else.
+
+# %%
+checkpoint = resolve(recipe.model.checkpoint)
+model = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
+processor = WhisperProcessor.from_pretrained(checkpoint)
+right = decode_audio(first["audio"])
+fast = librosa.resample(right, orig_sr=SAMPLING_RATE, target_sr=SAMPLING_RATE // 2)
+heard = transcribe(model, processor, [right, fast], language=source.language)
+print(f"at 16,000 Hz: {heard[0]}\nat  8,000 Hz, taken for 16,000: {heard[1]}")
+display(Audio(fast, rate=SAMPLING_RATE))
+
+# %% [markdown]
+# ## How do several languages become one stream?
+#
+# `mix` draws each row from a source at random, by weight. A batch then holds several languages, and
+# the model learns them together instead of forgetting the first while it learns the second. Each
+# line below is one batch of 12 rows; Italian has twice the weight of the others.
+
+# %%
+several = [
+    Source("embedded", "it", "carlo", weight=2),
+    Source("embedded", "es", "allison"),
+    Source("embedded", "fr", "june"),
+]
+mixed = mix([stream(one, "train") for one in several], [one.weight for one in several], seed=1)
+reader = iter(mixed)
+for number in range(5):
+    batch = list(islice(reader, 12))
+    counts = Counter(row["language"] for row in batch)
+    shares = " | ".join(f"{code} {counts[code]:2d}" for code in ("it", "es", "fr"))
+    print(f"batch {number} | {shares} | {sum(row['seconds'] for row in batch):5.1f} s speech")
+
+# %% [markdown]
+# ## How do you join splits?
+#
+# With little data you may want to train on what others call validation as well. Split names are
+# joined with a plus sign; the test split never is, or the result means nothing.
+
+
+# %%
+def count(split):
+    return sum(1 for _ in stream(Source("embedded", "it", "carlo"), split))
+
+
+counts = {split: count(split) for split in ("train", "dev", "train+dev")}
+counts
+
+# %% [markdown]
+# ## By hand
+#
+# From bytes to what the model hears, in three steps: decode to samples, average the channels, bring
+# the rate to 16,000 Hz.
+
+# %%
+samples, rate = soundfile.read(io.BytesIO(first["audio"]), dtype="float32", always_2d=True)
+print(f"decoded:   shape {samples.shape} (samples, channels) at {rate:,} Hz")
+mono = samples.mean(axis=1)
+print(f"mono:      shape {mono.shape}")
+if rate != SAMPLING_RATE:
+    mono = librosa.resample(mono, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
+print(f"resampled: shape {mono.shape} at {SAMPLING_RATE:,} Hz = {len(mono) / SAMPLING_RATE:.2f} s")
+
+# %% [markdown]
+# ## By helper
+#
+# `decode_audio` does the same, and answers what is no audio with an `AudioError` that says why.
+
+# %%
+helped = decode_audio(first["audio"])
+assert (helped == mono).all(), "decode_audio and the three steps by hand disagree"
+print(f"equal: {len(helped):,} samples, from {helped.min():+.2f} to {helped.max():+.2f}")
+
+# %% [markdown]
+# ## When this is good, and when to expect trouble
+#
+# *Streaming* is good when the data are larger than the disk, or when you want to see something now.
+# Expect trouble when the network stops for long, and when you pass over the data many times: each
+# pass reads it again. Lesson 3 therefore stores what it prepared.
+#
+# *Mixing by weight* is good when one language has ten times the hours of another. Expect trouble when
+# a small source gets a large weight: its clips come again and again, and the model learns them by
+# heart. With equal weights every row comes exactly once.
+
+# %% [markdown]
+# ## Save
+#
+# The report counts every source and split, and what the transcripts lost on the way: lines that
+# describe a tone, have no recording, or whose wording is in doubt.
+
+
+# %%
+def describe(source, split):
+    rows = [measure(row) for row in stream(source, split)]
+    minutes = sum(row["seconds"] for row in rows) / 60
+    return {"source": source.label, "split": split, "clips": len(rows), "minutes": minutes}
+
+
+table = [
+    describe(one, split)
+    for one in recipe.sources
+    for split in (one.train, one.dev, one.test)
+    if split
+]
+dropped = {one.label: dict(speech(one.language, one.name).dropped) for one in embedded_sources}
+save_report(run, "streaming", {"splits": table, "dropped_transcripts": dropped})
+display(pd.DataFrame(table).round(1), pd.DataFrame(dropped))
+
+# %% [markdown]
+# ## Check
+
+# %%
+assert first["text"], "the first row has no text: is text_column of the recipe right?"
+assert len(right) > 0.1 * SAMPLING_RATE, "the first clip is shorter than 0.1 s: look at the source"
+assert abs(len(fast) * 2 - len(right)) <= 2, "half the rate must give half the samples"
+assert counts["train+dev"] == counts["train"] + counts["dev"], "joined splits lost rows"
+assert all(row["clips"] for row in table), "a split is empty: see the table above"
+print("streaming works")
+
+# %% [markdown]
+# ## What you saw
+#
+# A stream starts at once and reads what you ask for. Every source gives the same six columns. Whisper
+# hears 16,000 samples a second and cannot notice if you give it others. Several languages become one
+# stream, drawn by weight.
+
+# %% [markdown]
+# ## Try it
+#
+# - Set the weight of Italian to 10 and read the five lines again.
+# - Play a clip at half the rate: `Audio(right, rate=8000)`.
+# - Add a second `[[sources]]` table to a copy of the recipe, and run this lesson with it.
+
+# %% [markdown]
+# ## Next
+#
+# [Lesson 3](03_preprocessing.ipynb) turns a clip and its text into what the model trains on.

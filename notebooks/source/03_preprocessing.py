@@ -1,0 +1,307 @@
+# %% [markdown]
+# # 3 · Prepare speech and text
+#
+# Whisper sees a picture of sound and writes numbered pieces of text: you make both, and look at each.
+#
+# - You will draw what the model really hears, at 30 seconds and at the length of the clip.
+# - You will turn text into label ids and back, and meet the start token that most code trains twice.
+# - You will filter the data with a reason for every drop, and store it ready for training.
+#
+# | Needs | Makes | Time |
+# | --- | --- | --- |
+# | lesson 2 | `prepared/`, `preprocessing.json` | 1 minute on 2 cores |
+
+# %% tags=["parameters"]
+RECIPE: str = "recipes/embedded.toml"  # which experiment to run
+RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives the runtime
+
+# %%
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import torch
+from IPython.display import display
+
+from utils.artifacts import open_run, require, save_report
+from utils.audio_context import context_seconds
+from utils.config import load_recipe
+from utils.decoding import log_mel
+from utils.plotting import draw_speech
+from utils.preprocessing import (
+    IGNORED,
+    SpeechCollator,
+    Unusable,
+    encode_text,
+    prefix_ids,
+    prepare,
+    prepare_example,
+)
+from utils.streaming import SAMPLING_RATE, decode_audio, stream
+from utils.text import apply_casing
+from utils.training import load_model
+
+recipe = load_recipe(RECIPE)
+run = open_run(recipe, RUNS)
+require(run, "streaming")
+model, processor = load_model(recipe)
+tokenizer = processor.tokenizer
+print(f"{recipe.model.checkpoint}: {len(tokenizer):,} tokens")
+
+# %% [markdown]
+# ## What does the model see?
+#
+# Not samples: a *log-mel spectrogram*. Every hundredth of a second the *feature extractor* measures how
+# strong the sound is in 80 bands, spaced as the ear hears pitch, and takes the logarithm. Stock Whisper
+# fills every clip with silence to 30 seconds: look how much of the picture is empty.
+
+# %%
+row = next(iter(stream(recipe.sources[0], recipe.sources[0].train)))
+samples = decode_audio(row["audio"])
+features = log_mel(processor, [samples])
+print(f"input_features: {tuple(features.shape)} = (clips, mel bands, frames)")
+figure = draw_speech(samples, features[0].numpy(), row["text"])
+figure.savefig(run.figures / "log_mel_30s.png", dpi=120)
+figure
+
+# %% [markdown]
+# ## What if the encoder heard only the clip?
+#
+# The same clip, with a window as long as the clip and half a second of silence. The numbers are the same
+# as in the first part of the picture above; nothing that the model needs is lost, and the encoder has a
+# fraction of the work. This is the *audio context*, and training uses it.
+
+# %%
+seconds = context_seconds(len(samples) / SAMPLING_RATE, 0.5, recipe.audio_context)
+short = log_mel(processor, [samples], seconds)
+# The last two frames touch the edge of the window, so they are left out of the comparison.
+difference = (features[..., : short.shape[-1] - 2] - short[..., :-2]).abs().max()
+print(f"{seconds:g} s of 30 s: {tuple(short.shape)}; largest difference {difference:.1e}")
+draw_speech(samples, short[0].numpy(), "the same clip at a short audio context")
+
+# %% [markdown]
+# ## What is text to the model?
+#
+# A list of *token ids*. A token is a frequent piece of text, a word or a part of one, in any script;
+# what is not frequent is spelt with smaller pieces, down to single bytes. So every text can be written
+# and comes back unchanged, and a language that Whisper saw little of costs more tokens a word.
+
+# %%
+ids = tokenizer(row["text"], add_special_tokens=False).input_ids
+print([tokenizer.decode([one]) for one in ids])
+pd.DataFrame(
+    [
+        {"text": text, "characters": len(text), "tokens": len(ids), "round trip": back}
+        for text in (row["text"], "Where is the station?", "स्टेशन कहाँ है?", "สถานีอยู่ที่ไหน")
+        for ids in [tokenizer(text, add_special_tokens=False).input_ids]
+        for back in [tokenizer.decode(ids)]
+    ]
+)
+
+# %% [markdown]
+# ## What stands before the text?
+#
+# The decoder is told what to do by its first tokens: start, the language, the task, and that no time
+# stamps are wanted. A multilingual model learns each language under its own token. An English-only
+# checkpoint has no language tokens that mean anything, and its prefix is two tokens long.
+
+# %%
+for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
+    prefix = prefix_ids(tokenizer, code, recipe.model.task)
+    print(code, prefix, tokenizer.convert_ids_to_tokens(prefix))
+
+# %% [markdown]
+# ## Where does Whisper stop?
+#
+# The encoder has positions for 30 seconds of sound, the decoder for 448 tokens. Longer sound is cut off
+# without a word, and the text then says what the sound does not. Longer labels raise an error, hours
+# into a training run, unless they are dropped before.
+
+# %%
+limit = model.config.max_target_positions
+too_long = torch.full((1, limit + 1), ids[0])
+try:
+    model(input_features=features, labels=too_long)
+except ValueError as error:
+    print(f"{limit + 1} labels: {error}")
+print("an hour of silence:", tuple(log_mel(processor, [np.zeros(3600 * SAMPLING_RATE)]).shape))
+
+# %% [markdown]
+# ## How should the text be written?
+#
+# Three choices, made once for training and evaluation alike.
+#
+# | Training text | Good for | The price |
+# | --- | --- | --- |
+# | as it is: case and punctuation | what people read; Whisper's own way | WER counts each comma; needs data that are consistent |
+# | as it is, evaluated without both (normalised) | comparing with others | says nothing on case and commas |
+# | lower case, no punctuation | mixing sources that disagree | the model unlearns punctuation |
+#
+# `lower_case` and `remove_punctuation` in the recipe's `[preprocessing]` set it. The default keeps the text
+# as it is, and lesson 5 reports both ways.
+
+# %%
+forms = {
+    "as it is": apply_casing(row["text"], False, False),
+    "lower case": apply_casing(row["text"], True, False),
+    "lower case, no punctuation": apply_casing(row["text"], True, True),
+}
+tokens = {form: len(tokenizer(text).input_ids) for form, text in forms.items()}
+pd.DataFrame({"text": forms, "tokens": tokens})
+
+# %% [markdown]
+# ## By hand
+#
+# Two clips of different length become one batch. Labels of different length are filled up with −100,
+# which the loss leaves out. Filled up with a real token, the model would learn to write that token.
+
+# %%
+pair = [row, next(iter(stream(recipe.sources[0], recipe.sources[0].train).skip(1)))]
+labels = []
+for one in pair:
+    ids = [
+        *prefix_ids(tokenizer, one["language"], recipe.model.task),
+        *tokenizer(one["text"], add_special_tokens=False).input_ids,
+        tokenizer.eos_token_id,
+    ]
+    labels.append(ids[1:])  # without <|startoftranscript|>: the next section says why
+    print(f"{len(ids)} ids, {len(ids) - 1} labels: {tokenizer.convert_ids_to_tokens(ids)[:6]} …")
+longest = max(map(len, labels))
+by_hand = torch.tensor([ids + [IGNORED] * (longest - len(ids)) for ids in labels])
+print(f"labels: {tuple(by_hand.shape)}\n{by_hand}")
+
+# %% [markdown]
+# The model makes the decoder's input itself: it moves the labels one place to the right and puts
+# `<|startoftranscript|>` in front. If the labels begin with it too, the model is trained to write its own
+# start token. Most published collators look for `bos_token`, which for Whisper is `<|endoftext|>`, never
+# find it, and train the start twice.
+
+# %%
+from transformers.models.whisper.modeling_whisper import shift_tokens_right
+
+start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
+doubled = torch.tensor([encode_text(tokenizer, row["text"], row["language"], recipe.model.task)])
+for name, one in (("right", by_hand[:1]), ("doubled", doubled)):
+    decoder_input = shift_tokens_right(one, pad, start)[0, :6]
+    print(f"{name:8}", tokenizer.convert_ids_to_tokens(decoder_input))
+print("bos_token is", tokenizer.bos_token)
+
+# %% [markdown]
+# ## By helper
+#
+# `prepare_example` makes a row ready, `SpeechCollator` makes a batch of rows. Training adds a silent tail
+# of random length, so that the model learns that speech ends where it ends and not where the window does.
+
+# %%
+examples = [
+    prepare_example(one, tokenizer, recipe.preprocessing, recipe.model.task) for one in pair
+]
+collator = SpeechCollator(processor, start, recipe.audio_context)
+batch = collator(examples)
+same_text = [one["text"] for one in examples] == [one["text"] for one in pair]
+if same_text:  # else the recipe's casing changed the text, and with it the ids
+    assert (batch["labels"] == by_hand).all(), "the collator and the labels by hand disagree"
+print({name: tuple(values.shape) for name, values in batch.items()}, "equal:", same_text)
+
+# %% [markdown]
+# ## Which clips must not be trained on?
+#
+# Four clips, each with one thing wrong. A clip that breaks a rule is dropped and counted under its
+# reason; the rest of the stream goes on.
+
+# %%
+broken = {
+    "damaged file": {**row, "audio": row["audio"][:20]},
+    "no text": {**row, "text": "  "},
+    "much text": {**row, "text": row["text"] * 200},
+    "nothing wrong": row,
+}
+for name, one in broken.items():
+    try:
+        prepared = prepare_example(one, tokenizer, recipe.preprocessing, recipe.model.task)
+        print(f"{name:14} kept: {len(prepared['labels'])} labels")
+    except Unusable as reason:
+        print(f"{name:14} dropped: {reason}")
+
+# %% [markdown]
+# ## How much of a batch is padding?
+#
+# Batches are drawn by length, so that a short clip does not wait for a long one. The table compares 64
+# clips in batches of 8: as the stock recipe sees them, and as this series does.
+
+# %%
+first = stream(recipe.sources[0], recipe.sources[0].train).take(64)
+lengths = np.sort([len(decode_audio(one["audio"])) / SAMPLING_RATE for one in first])
+always = dataclasses.replace(recipe.audio_context, enabled=False)
+windows = {
+    name: sum(8 * context_seconds(part[-1], 0.5, context) for part in lengths.reshape(-1, 8))
+    for name, context in (("30 s windows", always), ("short context", recipe.audio_context))
+}
+pd.DataFrame(
+    {"encoded seconds": windows, "speech": {name: lengths.sum() / windows[name] for name in windows}}
+).style.format({"speech": "{:.0%}", "encoded seconds": "{:.0f}"})
+
+# %% [markdown]
+# ## When this is good, and when to expect trouble
+#
+# A short audio context is good when clips are much shorter than 30 seconds, which speech corpora are.
+# Expect trouble when you *evaluate* a model at a short context that was never trained at one: it repeats
+# itself without end. Some twenty training steps cure it; lesson 5 shows both windows.
+#
+# Storing the prepared clips is good up to some hundred hours: an hour takes 115 MB. Expect trouble beyond
+# that; then prepare while you stream.
+
+# %% [markdown]
+# ## Save
+#
+# Every split goes through the same filters and is stored as Arrow, a format that is read from disk without
+# being loaded whole. If too much is dropped, this cell stops and says why.
+
+# %%
+splits, dropped = prepare(recipe, tokenizer, run.prepared)
+table = pd.DataFrame(
+    {
+        name: {"kept": len(rows), "minutes": sum(rows["seconds"][:]) / 60, **dropped[name]}
+        for name, rows in splits.items()
+    }
+).fillna(0)
+save_report(
+    run,
+    "preprocessing",
+    {
+        "clips": {name: len(rows) for name, rows in splits.items()},
+        "minutes": {name: sum(rows["seconds"][:]) / 60 for name, rows in splits.items()},
+        "dropped": {name: dict(counts) for name, counts in dropped.items()},
+    },
+)
+display(table.round(1))
+
+# %% [markdown]
+# ## Check
+
+# %%
+train_texts, test_texts = (set(splits[name]["text"][:]) for name in ("train", "test"))
+longest = max(len(labels) for labels in splits["train"]["labels"][:])
+assert difference < 1e-5, "the short log-mel is not the start of the long one"
+assert longest <= limit, f"a label of {longest} tokens is left: look at max_label_tokens"
+assert not train_texts & test_texts, "a sentence of the test split is trained on: look at the splits"
+assert (batch["labels"][:, 0] != start).all(), "the start token is in the labels: it trains twice"
+print(f"{len(splits['train'])} clips are ready for training, the longest has {longest} labels")
+
+# %% [markdown]
+# ## What you saw
+#
+# Sound becomes a log-mel picture, text becomes ids with a prefix that says language and task. Labels are
+# filled with −100 and do not contain the start token. Nothing is dropped without a reason that is counted.
+
+# %% [markdown]
+# ## Try it
+#
+# - Find a sentence in your language and look at its tokens: how many does a word take?
+# - Set `lower_case = true` in a copy of the recipe and run this lesson with it.
+# - Change `tail_seconds` to 0 and read lesson 5 again afterwards.
+
+# %% [markdown]
+# ## Next
+#
+# [Lesson 4](04_training.ipynb) trains on what you have just stored.

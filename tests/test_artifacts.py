@@ -1,0 +1,86 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import write_recipe
+from utils import artifacts
+from utils.artifacts import (
+    STAGES,
+    MissingArtifact,
+    RunMismatch,
+    open_run,
+    require,
+    save_report,
+    write_atomically,
+)
+from utils.config import load_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return load_recipe(write_recipe(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_missing_report_names_the_notebook_that_makes_it(recipe, tmp_path, stage):
+    run = open_run(recipe, tmp_path / "runs")
+    with pytest.raises(MissingArtifact) as caught:
+        require(run, stage)
+    named = str(caught.value).split("run ")[1].split(" first")[0]
+    assert Path(named).name[3:] == f"{stage}.ipynb"
+    assert Path(named).exists()
+
+
+def test_a_report_comes_back_with_the_peak_of_memory(recipe, tmp_path):
+    run = open_run(recipe, tmp_path)
+    save_report(run, "streaming", {"clips": 3, "text": "perché"})
+    report = require(run, "streaming")
+    assert report["clips"] == 3
+    assert report["text"] == "perché"
+    assert report["peak_gib"] > 0
+
+
+def test_a_new_report_ends_those_of_the_stages_that_follow(recipe, tmp_path):
+    run = open_run(recipe, tmp_path)
+    for stage in STAGES:
+        save_report(run, stage, {})
+    save_report(run, "preprocessing", {})
+    assert [stage for stage in STAGES if run.report(stage).exists()] == list(STAGES[:3])
+
+
+def test_a_changed_recipe_does_not_mix_with_old_results(recipe, tmp_path):
+    run = open_run(recipe, tmp_path / "runs")
+    assert (run.folder / "recipe.toml").read_text() == recipe.path.read_text()
+    open_run(recipe, tmp_path / "runs")
+    write_recipe(recipe.path, **{"max_steps = 12": "max_steps = 13"})
+    with pytest.raises(RunMismatch, match=r"another version of .*mine\.toml.*name|delete"):
+        open_run(load_recipe(recipe.path), tmp_path / "runs")
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "report.json"
+    write_atomically(path, "old")
+
+    def full_disk(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_stages_are_the_lessons():
+    lessons = sorted(path.stem[3:] for path in Path("notebooks").glob("[0-9]*.ipynb"))
+    assert sorted(STAGES) == lessons
+    assert all(Path(artifacts.notebook_of(stage)).exists() for stage in STAGES)
+
+
+def test_reports_are_readable_json(recipe, tmp_path):
+    run = open_run(recipe, tmp_path)
+    text = save_report(run, "environment", {"a": 1}).read_text()
+    assert json.loads(text)["a"] == 1
+    assert text.endswith("\n")

@@ -1,0 +1,91 @@
+import dataclasses
+
+import pytest
+
+from utils.config import RecipeError, Source, load_recipe
+
+MINIMAL = """
+[model]
+checkpoint = "openai/whisper-tiny"
+[[sources]]
+dataset = "google/fleurs"
+language = "it"
+[training]
+max_steps = 3
+"""
+
+
+def load(tmp_path, text):
+    path = tmp_path / "one.toml"
+    path.write_text(text, encoding="utf-8")
+    return load_recipe(path)
+
+
+def test_a_minimal_recipe_gets_the_defaults_and_its_training_table_unchanged(tmp_path):
+    recipe = load(tmp_path, MINIMAL)
+    assert recipe.name == "one"
+    assert recipe.training == {"max_steps": 3}
+    assert recipe.sources == (Source("google/fleurs", "it"),)
+    assert recipe.preprocessing.max_label_tokens == 448
+
+
+def test_every_recipe_of_the_repository_loads(tmp_path):
+    from tests.conftest import ROOT
+
+    paths = sorted((ROOT / "recipes").glob("*.toml"))
+    assert len(paths) >= 4
+    for path in paths:
+        assert load_recipe(path).languages, path
+
+
+def test_a_recipe_cannot_be_changed(tmp_path):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        load(tmp_path, MINIMAL).model = None
+
+
+def test_a_source_without_a_training_split_is_no_trained_language(tmp_path):
+    text = MINIMAL.replace(
+        "[training]", '[[sources]]\ndataset="x"\nlanguage="fr"\ntrain=""\n[training]'
+    )
+    assert load(tmp_path, text).languages == ("it",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("checkpoint =", "chekpoint =", ['unknown key "chekpoint"', 'did you mean "checkpoint"']),
+        ("language =", "langage =", ["[[sources]] 1", '"langage"', 'did you mean "language"']),
+        ("max_steps", "max_stepz", ["[training]", 'did you mean "max_steps"']),
+        ("[training]", "[trainnig]", ['"trainnig"', 'did you mean "training"']),
+        ("max_steps = 3", "bf16 = true", ["must not set bf16", "follows the hardware"]),
+        ("max_steps = 3", 'hub_token = "x"', ["must not set hub_token", "hf auth login"]),
+        ('language = "it"', "language = 3", ["language = 3 is int", "str is needed"]),
+        ('language = "it"', 'language = "it"\nmax_clips = true', ["max_clips", "int is needed"]),
+        ('language = "it"', "", ["[[sources]] 1", "needs the key", "language"]),
+        ("[[sources]]", "[sources]", ["double brackets"]),
+        ("[model]", "[model", ["is not TOML"]),
+        ("max_steps = 3", "", ["needs [training]"]),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_file_key_and_way_out(tmp_path, old, new, words):
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, MINIMAL.replace(old, new))
+    for word in ["one.toml", *words]:
+        assert word in str(caught.value)
+
+
+def test_a_missing_recipe_names_those_that_are_there(tmp_path):
+    load(tmp_path, MINIMAL)
+    with pytest.raises(
+        RecipeError, match=r"two\.toml is not there; recipes beside it: .*one\.toml"
+    ):
+        load_recipe(tmp_path / "two.toml")
+
+
+def test_an_int_may_stand_for_a_float_and_nothing_else(tmp_path):
+    assert (
+        load(tmp_path, MINIMAL + "[preprocessing]\nmax_seconds = 20").preprocessing.max_seconds
+        == 20.0
+    )
+    with pytest.raises(RecipeError, match="max_seconds"):
+        load(tmp_path, MINIMAL + '[preprocessing]\nmax_seconds = "20"')

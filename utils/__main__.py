@@ -1,0 +1,179 @@
+"""`python -m utils RECIPE`: the six lessons in order through papermill, then what came out.
+
+A lesson is reused if it is complete and was made by the same recipe and the same code; from the
+first one that is not, all are run.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+
+from utils.artifacts import (
+    STAGES,
+    Run,
+    RunMismatch,
+    notebook_of,
+    open_run,
+    require,
+    write_atomically,
+)
+from utils.config import Recipe, RecipeError, load_recipe
+
+# Bars made of widgets, or redrawn a hundred times, are noise in a stored notebook.
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+}
+CELL_SECONDS = 6 * 3600  # a cell that hangs ends the run some day, with a message
+
+
+class LessonFailed(RuntimeError):
+    """A lesson stopped; the message is the lesson's own, and says where the notebook is kept."""
+
+
+def fingerprint(run: Run, stage: str) -> str:
+    """Return a digest of all that a lesson was made from: recipe, notebook and `utils`."""
+    total = hashlib.sha256()
+    made_from = [run.folder / "recipe.toml", Path(notebook_of(stage))]
+    for path in [*made_from, *sorted(Path("utils").glob("*.py"))]:
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
+def is_complete(run: Run, stage: str, done: dict) -> bool:
+    """Tell whether a stage's report and notebook are there and made from what is here now."""
+    return (
+        run.report(stage).exists()
+        and executed(run, stage).exists()
+        and done.get(stage, {}).get("fingerprint") == fingerprint(run, stage)
+    )
+
+
+def executed(run: Run, stage: str) -> Path:
+    """Return where the executed notebook of a stage is kept."""
+    return run.notebooks / Path(notebook_of(stage)).name
+
+
+def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
+    """Run one lesson and write its notebook and HTML, also of a lesson that fails.
+
+    Raises:
+        LessonFailed: a cell raised, or the kernel died.
+    """
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    run.report(stage).unlink(missing_ok=True)  # what is being made anew is not complete
+    output = executed(run, stage)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    fault = ""
+    try:
+        papermill.execute_notebook(
+            notebook_of(stage),
+            output,
+            parameters={"RECIPE": str(recipe.path), "RUNS": runs},
+            kernel_name="python3",
+            cwd=".",
+            log_output=True,
+            progress_bar=sys.stderr.isatty(),
+            execution_timeout=CELL_SECONDS,
+        )
+    except papermill.PapermillExecutionError as error:
+        fault = f"{error.ename}: {error.evalue}"
+    except DeadKernelError:
+        fault = "the kernel died, most likely for want of memory: make batches smaller"
+    except CellTimeoutError:
+        fault = f"a cell ran for more than {CELL_SECONDS // 3600} hours"
+    write_html(output)
+    if fault:
+        raise LessonFailed(f"{notebook_of(stage)} stopped. {fault}\nSee {output}.")
+
+
+def write_html(notebook: Path) -> None:
+    """Write a notebook beside itself as one HTML file."""
+    from nbconvert import HTMLExporter
+
+    if notebook.exists():
+        page, _ = HTMLExporter().from_filename(str(notebook))
+        write_atomically(notebook.with_suffix(".html"), page)
+
+
+def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
+    """Run what is not complete; return seconds and fingerprint by stage."""
+    ledger = run.folder / "lessons.json"
+    done = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else {}
+    reuse = True
+    for number, stage in enumerate(STAGES, 1):
+        title = f"[{number}/{len(STAGES)}] {notebook_of(stage)}"
+        reuse = reuse and is_complete(run, stage, done)
+        if reuse:
+            print(f"{title}: complete, reused", flush=True)
+            continue
+        print(f"{title} …", flush=True)
+        started = time.perf_counter()
+        execute(run, stage, recipe, runs)
+        seconds = time.perf_counter() - started
+        done[stage] = {"seconds": round(seconds, 1), "fingerprint": fingerprint(run, stage)}
+        write_atomically(ledger, json.dumps(done, indent=2) + "\n")
+        print(f"{title}: {seconds:.0f} s", flush=True)
+    return done
+
+
+def percent(low: float, value: float, high: float) -> str:
+    """Return a rate with its 95 % interval for people: `7.6 % (4.1–11.9)`."""
+    return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
+    """Print the table that `make run` ends with, and where everything is."""
+    evaluation = require(run, "evaluation")
+    print(f"\n{'test':24} {'clips':>5}  {'WER before':22} {'WER after':22} {'p':>8}")
+    named = {"all": evaluation["summary"], **evaluation["languages"]}
+    for name, row in named.items():
+        before, after = (
+            percent(row[f"wer_{side}_low"], row[f"wer_{side}"], row[f"wer_{side}_high"])
+            for side in ("before", "after")
+        )
+        print(f"{name:24} {row['clips']:5d}  {before:22} {after:22} {row['p_value']:8.1g}")
+    peak = max(require(run, stage)["peak_gib"] for stage in STAGES)
+    times = ", ".join(f"{stage} {done[stage]['seconds']:.0f}" for stage in STAGES)
+    print(f"\nseconds:   {times}; all {sum(done[stage]['seconds'] for stage in STAGES):.0f}")
+    print(f"memory:    {peak:.1f} GiB at most")
+    print(f"notebooks: {run.notebooks}/*.ipynb and *.html")
+    print(f"model:     {run.model}")
+    print(f"demo:      {sys.executable} -m utils.demo {recipe.path} --runs {runs}")
+
+
+def main() -> int:
+    """Run the lessons of a recipe; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m utils", description=__doc__)
+    parser.add_argument("recipe", nargs="?", default="recipes/embedded.toml")
+    parser.add_argument("--runs", default="runs", help="the folder for results")
+    options = parser.parse_args()
+    os.environ.update(QUIET)
+    # Of all that the lessons print, a person who waits wants the training steps.
+    logging.basicConfig(format="      %(message)s", level=logging.WARNING)
+    papermill_log = logging.getLogger("papermill")
+    papermill_log.setLevel(logging.INFO)
+    papermill_log.addFilter(lambda record: record.getMessage().startswith(("step ", "fetching ")))
+    try:
+        recipe = load_recipe(options.recipe)
+        run = open_run(recipe, options.runs)
+        done = run_lessons(recipe, run, options.runs)
+    except (LessonFailed, RecipeError, RunMismatch, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print_results(recipe, run, options.runs, done)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
