@@ -127,22 +127,20 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
     return done
 
 
-def percent(low: float, value: float, high: float) -> str:
-    """Return a rate with its 95 % interval for people: `7.6 % (4.1–11.9)`."""
-    return f"{100 * value:.1f} % ({100 * low:.1f}–{100 * high:.1f})"
-
-
 def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
     """Print the table that `make run` ends with, and where everything is."""
-    evaluation = require(run, "evaluation")
-    print(f"\n{'test':24} {'clips':>5}  {'WER before':22} {'WER after':22} {'p':>8}")
-    named = {"all": evaluation["summary"], **evaluation["languages"]}
-    for name, row in named.items():
-        before, after = (
-            percent(row[f"wer_{side}_low"], row[f"wer_{side}"], row[f"wer_{side}_high"])
-            for side in ("before", "after")
-        )
-        print(f"{name:24} {row['clips']:5d}  {before:22} {after:22} {row['p_value']:8.1g}")
+    # Here and not above: the first line of progress should not wait for SciPy.
+    from utils.evaluation import percent
+
+    columns = ("wer_before", "wer_after", "cer_before", "cer_after")
+    heads = "".join(
+        f"{name.replace('wer', 'WER').replace('cer', 'CER').replace('_', ' '):22}"
+        for name in columns
+    )
+    print(f"\n{'language':9}{'source':12}{'clips':>6}  {heads}{'p':>7}")
+    for source, row in require(run, "evaluation")["languages"].items():
+        rates = "".join(f"{percent(row, name):22}" for name in columns)
+        print(f"{row['language']:9}{source:12}{row['clips']:6d}  {rates}{row['p_value']:7.4f}")
     peak = max(require(run, stage)["peak_gib"] for stage in STAGES)
     times = ", ".join(f"{stage} {done[stage]['seconds']:.0f}" for stage in STAGES)
     print(f"\nseconds:   {times}; all {sum(done[stage]['seconds'] for stage in STAGES):.0f}")

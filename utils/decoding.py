@@ -87,8 +87,8 @@ def transcribe(
         with audio_context(model, features.shape[-1]):
             tokens = model.generate(
                 features.to(model.device, model.dtype),
-                # All of the window counts: Whisper's encoder has no padding mask. Left out, generate
-                # warns that it cannot tell.
+                # All of the window counts: Whisper's encoder has no padding mask. Without this
+                # argument generate warns that it cannot tell.
                 attention_mask=features.new_ones(len(batch), features.shape[-1]),
                 max_length=min(
                     round(TOKENS_PER_SECOND * longest) + EXTRA_TOKENS,

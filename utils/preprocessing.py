@@ -3,7 +3,7 @@
 import shutil
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from datasets import (
     Value,
     concatenate_datasets,
 )
+from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperProcessor, WhisperTokenizer
 
 from utils.audio_context import context_seconds
@@ -95,7 +96,7 @@ def prepare_example(
         Unusable: the clip breaks one of the rules; the message names which.
     """
     # NFC-composed, single spaces: the same sentence gives the same ids however it was typed.
-    text = apply_casing(row["text"], rules.lower_case, rules.remove_punctuation)
+    text = apply_casing(row["text"], rules.lower_case, rules.remove_punctuation, row["language"])
     if not text:
         raise Unusable("empty transcript")
     try:
@@ -147,7 +148,7 @@ def prepare_split(
     folder: Path,
     task: str = "transcribe",
 ) -> tuple[Dataset, Counter]:
-    """Prepare one split through a file in `folder`, never holding it in memory.
+    """Prepare one split into a file in `folder`, never holding it in memory.
 
     Returns:
         The prepared rows, and how many rows were dropped for which reason.
@@ -156,17 +157,17 @@ def prepare_split(
         PreprocessingError: nothing is left, or more than `rules.max_dropped_share` was dropped.
     """
     dropped: Counter = Counter()
-
-    def kept() -> Iterator[dict]:
+    path = folder / "split.arrow"
+    # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on a
+    # split with nothing left, and may reuse an older result whose generator looks the same.
+    with ArrowWriter(features=PREPARED, path=str(path)) as writer:
         for row in rows:
             try:
-                yield prepare_example(row, tokenizer, rules, task)
+                writer.write(prepare_example(row, tokenizer, rules, task))
             except Unusable as reason:
                 dropped[str(reason)] += 1
-
-    # A folder of its own for the cache: from_generator would otherwise reuse an older result whose
-    # generator looks the same.
-    prepared = Dataset.from_generator(kept, features=PREPARED, cache_dir=str(folder))
+        writer.finalize()
+    prepared = Dataset.from_file(str(path))
     total, lost = len(prepared) + dropped.total(), dropped.total()
     if len(prepared) == 0 or lost > rules.max_dropped_share * total:
         reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common()) or "no rows"
@@ -192,9 +193,10 @@ def prepare(
     splits, dropped = {}, {}
     try:
         for name, rows in split_streams(recipe).items():
+            (partial / name).mkdir(parents=True)
             try:
                 splits[name], dropped[name] = prepare_split(
-                    rows, tokenizer, recipe.preprocessing, partial / "cache", recipe.model.task
+                    rows, tokenizer, recipe.preprocessing, partial / name, recipe.model.task
                 )
             except PreprocessingError as error:
                 raise PreprocessingError(f"{recipe.path}, split {name}: {error}") from None

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 2 · Stream speech
 #
-# Speech is large and text is small: you read a data set as a stream, row by row, and start at once.
+# Speech is large and text is small: you read a data set as a stream, row by row, and start at
+# once.
 #
 # - You will read the first clip of a data set without downloading the rest.
 # - You will look at clips, listen to them and count them.
@@ -25,15 +26,14 @@ import librosa
 import matplotlib.pyplot as plt
 import pandas as pd
 import soundfile
-import torch
 from IPython.display import Audio, display
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import open_run, require, save_report
 from utils.config import Source, load_recipe
 from utils.decoding import transcribe
-from utils.embedded import resolve, speech
+from utils.embedded import speech
 from utils.streaming import SAMPLING_RATE, decode_audio, mix, stream
+from utils.training import load_model
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
@@ -44,9 +44,9 @@ print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {source.label
 # %% [markdown]
 # ## How soon do you have the first clip?
 #
-# A *stream* is a recipe for reading: nothing is read when you make it, and one row is read when you
-# ask for one row. With a data set of a thousand hours on a server, the first clip is there after
-# seconds and the disk stays empty.
+# A *stream* is a recipe for reading: nothing is read when you make it, and one row is read when
+# you ask for one row. With a data set of a thousand hours on a server, the first clip is there
+# after seconds and the disk stays empty.
 
 # %%
 started = time.perf_counter()
@@ -57,9 +57,10 @@ print(f"first row after {time.perf_counter() - started:.2f} s: {first['text']!r}
 # %% [markdown]
 # ## What does a row hold?
 #
-# Every source in this series gives the same six columns, whatever it is called where it comes from.
-# `audio` holds the bytes of an *encoded* file (WAV, FLAC, MP3 …), not samples: decoding comes later,
-# clip by clip, so that one damaged file costs one clip and not the rest of the stream.
+# Every source in this series gives the same six columns, whatever it is called where it comes
+# from. `audio` holds the bytes of an *encoded* file (WAV, FLAC, MP3 …), not samples: decoding
+# comes later, clip by clip, so that one damaged file costs one clip and not the rest of the
+# stream.
 
 # %%
 pd.DataFrame(
@@ -78,7 +79,8 @@ pd.DataFrame(
 #
 # Listen before you train: no table tells you about a hum, a second voice, or a text that says
 # something else than the speaker. The default recipe's speech are telephone prompts that Debian
-# packages carry; their licences ask that the speakers are named, and the line below the players does.
+# packages carry; their licences ask that the speakers are named, and the line below the players
+# does.
 
 # %%
 for row in islice(rows, 3):
@@ -91,9 +93,9 @@ for one in embedded_sources:
 # %% [markdown]
 # ## How long are the clips, and how long are the texts?
 #
-# Two limits await: Whisper hears 30 seconds at once and writes at most 448 tokens. And everything far
-# from the rest deserves a look: a ten-second clip with three letters, or a one-second clip with a
-# paragraph. The first 1,000 rows are enough to know.
+# Two limits await: Whisper hears 30 seconds at once and writes at most 448 tokens. And everything
+# far from the rest deserves a look: a ten-second clip with three letters, or a one-second clip
+# with a paragraph. The first 1,000 rows are enough to know.
 
 
 # %%
@@ -114,14 +116,12 @@ display(figure, lengths.describe().round(1))
 # %% [markdown]
 # ## What does a wrong sampling rate do?
 #
-# A *sampling rate* is how many numbers a second of sound has. Telephones use 8,000, CDs 44,100, and
-# Whisper has never heard anything but 16,000. Hand it other samples and nothing complains: the model
-# hears a voice that speaks too fast or too slow, and writes something else.
+# A *sampling rate* is how many numbers a second of sound has. Telephones use 8,000, CDs 44,100,
+# and Whisper has never heard anything but 16,000. Hand it other samples and nothing complains:
+# the model hears a voice that speaks too fast or too slow, and writes something else.
 
 # %%
-checkpoint = resolve(recipe.model.checkpoint)
-model = WhisperForConditionalGeneration.from_pretrained(checkpoint, dtype=torch.float32)
-processor = WhisperProcessor.from_pretrained(checkpoint)
+model, processor = load_model(recipe)
 right = decode_audio(first["audio"])
 fast = librosa.resample(right, orig_sr=SAMPLING_RATE, target_sr=SAMPLING_RATE // 2)
 heard = transcribe(model, processor, [right, fast], language=source.language)
@@ -131,9 +131,9 @@ display(Audio(fast, rate=SAMPLING_RATE))
 # %% [markdown]
 # ## How do several languages become one stream?
 #
-# `mix` draws each row from a source at random, by weight. A batch then holds several languages, and
-# the model learns them together instead of forgetting the first while it learns the second. Each
-# line below is one batch of 12 rows; Italian has twice the weight of the others.
+# `mix` draws each row from a source at random, by weight. A batch then holds several languages,
+# and the model learns them together instead of forgetting the first while it learns the second.
+# Each line below is one batch of 12 rows; Italian has twice the weight of the others.
 
 # %%
 several = [
@@ -167,8 +167,8 @@ counts
 # %% [markdown]
 # ## By hand
 #
-# From bytes to what the model hears, in three steps: decode to samples, average the channels, bring
-# the rate to 16,000 Hz.
+# From bytes to what the model hears, in three steps: decode to samples, average the channels,
+# bring the rate to 16,000 Hz.
 
 # %%
 samples, rate = soundfile.read(io.BytesIO(first["audio"]), dtype="float32", always_2d=True)
@@ -192,13 +192,13 @@ print(f"equal: {len(helped):,} samples, from {helped.min():+.2f} to {helped.max(
 # %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# *Streaming* is good when the data are larger than the disk, or when you want to see something now.
-# Expect trouble when the network stops for long, and when you pass over the data many times: each
-# pass reads it again. Lesson 3 therefore stores what it prepared.
+# *Streaming* is good when the data are larger than the disk, or when you want to see something
+# now. Expect trouble when the network stops for long, and when you pass over the data many times:
+# each pass reads it again. Lesson 3 therefore stores what it prepared.
 #
-# *Mixing by weight* is good when one language has ten times the hours of another. Expect trouble when
-# a small source gets a large weight: its clips come again and again, and the model learns them by
-# heart. With equal weights every row comes exactly once.
+# *Mixing by weight* is good when one language has ten times the hours of another. Expect trouble
+# when a small source gets a large weight: its clips come again and again, and the model learns
+# them by heart. With equal weights every row comes exactly once.
 
 # %% [markdown]
 # ## Save
@@ -238,9 +238,9 @@ print("streaming works")
 # %% [markdown]
 # ## What you saw
 #
-# A stream starts at once and reads what you ask for. Every source gives the same six columns. Whisper
-# hears 16,000 samples a second and cannot notice if you give it others. Several languages become one
-# stream, drawn by weight.
+# A stream starts at once and reads what you ask for. Every source gives the same six columns.
+# Whisper hears 16,000 samples a second and cannot notice if you give it others. Several languages
+# become one stream, drawn by weight.
 
 # %% [markdown]
 # ## Try it

@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 3 · Prepare speech and text
 #
-# Whisper sees a picture of sound and writes numbered pieces of text: you make both, and look at each.
+# Whisper sees a picture of sound and writes numbered pieces of text: you make both, and look at
+# each.
 #
 # - You will draw what the model really hears, at 30 seconds and at the length of the clip.
 # - You will turn text into label ids and back, and meet the start token that most code trains twice.
@@ -51,9 +52,10 @@ print(f"{recipe.model.checkpoint}: {len(tokenizer):,} tokens")
 # %% [markdown]
 # ## What does the model see?
 #
-# Not samples: a *log-mel spectrogram*. Every hundredth of a second the *feature extractor* measures how
-# strong the sound is in 80 bands, spaced as the ear hears pitch, and takes the logarithm. Stock Whisper
-# fills every clip with silence to 30 seconds: look how much of the picture is empty.
+# Not samples: a *log-mel spectrogram*. Every hundredth of a second the *feature extractor*
+# measures how strong the sound is in 80 bands, spaced as the ear hears pitch, and takes the
+# logarithm. Stock Whisper fills every clip with silence to 30 seconds: look how much of the
+# picture is empty.
 
 # %%
 row = next(iter(stream(recipe.sources[0], recipe.sources[0].train)))
@@ -67,9 +69,9 @@ figure
 # %% [markdown]
 # ## What if the encoder heard only the clip?
 #
-# The same clip, with a window as long as the clip and half a second of silence. The numbers are the same
-# as in the first part of the picture above; nothing that the model needs is lost, and the encoder has a
-# fraction of the work. This is the *audio context*, and training uses it.
+# The same clip, with a window as long as the clip and half a second of silence. The numbers are
+# the same as in the first part of the picture above; nothing that the model needs is lost, and
+# the encoder has a fraction of the work. This is the *audio context*, and training uses it.
 
 # %%
 seconds = context_seconds(len(samples) / SAMPLING_RATE, 0.5, recipe.audio_context)
@@ -82,9 +84,10 @@ draw_speech(samples, short[0].numpy(), "the same clip at a short audio context")
 # %% [markdown]
 # ## What is text to the model?
 #
-# A list of *token ids*. A token is a frequent piece of text, a word or a part of one, in any script;
-# what is not frequent is spelt with smaller pieces, down to single bytes. So every text can be written
-# and comes back unchanged, and a language that Whisper saw little of costs more tokens a word.
+# A list of *token ids*. A token is a frequent piece of text, a word or a part of one, in any
+# script; what is not frequent is spelt with smaller pieces, down to single bytes. So every text
+# can be written and comes back unchanged, and a language that Whisper saw little of costs more
+# tokens a word.
 
 # %%
 ids = tokenizer(row["text"], add_special_tokens=False).input_ids
@@ -101,9 +104,10 @@ pd.DataFrame(
 # %% [markdown]
 # ## What stands before the text?
 #
-# The decoder is told what to do by its first tokens: start, the language, the task, and that no time
-# stamps are wanted. A multilingual model learns each language under its own token. An English-only
-# checkpoint has no language tokens that mean anything, and its prefix is two tokens long.
+# The decoder is told what to do by its first tokens: start, the language, the task, and that no
+# time stamps are wanted. A multilingual model learns each language under its own token. An
+# English-only checkpoint has no language tokens that mean anything, and its prefix is two tokens
+# long.
 
 # %%
 for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
@@ -113,9 +117,9 @@ for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
 # %% [markdown]
 # ## Where does Whisper stop?
 #
-# The encoder has positions for 30 seconds of sound, the decoder for 448 tokens. Longer sound is cut off
-# without a word, and the text then says what the sound does not. Longer labels raise an error, hours
-# into a training run, unless they are dropped before.
+# The encoder has positions for 30 seconds of sound, the decoder for 448 tokens. Longer sound is
+# cut off without a word, and the text then says what the sound does not. Longer labels raise an
+# error, hours into a training run, unless they are dropped before.
 
 # %%
 limit = model.config.max_target_positions
@@ -137,8 +141,8 @@ print("an hour of silence:", tuple(log_mel(processor, [np.zeros(3600 * SAMPLING_
 # | as it is, evaluated without both (normalised) | comparing with others | says nothing on case and commas |
 # | lower case, no punctuation | mixing sources that disagree | the model unlearns punctuation |
 #
-# `lower_case` and `remove_punctuation` in the recipe's `[preprocessing]` set it. The default keeps the text
-# as it is, and lesson 5 reports both ways.
+# `lower_case` and `remove_punctuation` in the recipe's `[preprocessing]` set it. The default
+# keeps the text as it is, and lesson 5 reports both ways.
 
 # %%
 forms = {
@@ -152,8 +156,9 @@ pd.DataFrame({"text": forms, "tokens": tokens})
 # %% [markdown]
 # ## By hand
 #
-# Two clips of different length become one batch. Labels of different length are filled up with −100,
-# which the loss leaves out. Filled up with a real token, the model would learn to write that token.
+# Two clips of different length become one batch. Labels of different length are filled up with
+# −100, which the loss leaves out. Filled up with a real token, the model would learn to write
+# that token.
 
 # %%
 pair = [row, next(iter(stream(recipe.sources[0], recipe.sources[0].train).skip(1)))]
@@ -172,9 +177,9 @@ print(f"labels: {tuple(by_hand.shape)}\n{by_hand}")
 
 # %% [markdown]
 # The model makes the decoder's input itself: it moves the labels one place to the right and puts
-# `<|startoftranscript|>` in front. If the labels begin with it too, the model is trained to write its own
-# start token. Most published collators look for `bos_token`, which for Whisper is `<|endoftext|>`, never
-# find it, and train the start twice.
+# `<|startoftranscript|>` in front. If the labels begin with it too, the model is trained to write
+# its own start token. Most published collators look for `bos_token`, which for Whisper is
+# `<|endoftext|>`, never find it, and train the start twice.
 
 # %%
 from transformers.models.whisper.modeling_whisper import shift_tokens_right
@@ -189,8 +194,9 @@ print("bos_token is", tokenizer.bos_token)
 # %% [markdown]
 # ## By helper
 #
-# `prepare_example` makes a row ready, `SpeechCollator` makes a batch of rows. Training adds a silent tail
-# of random length, so that the model learns that speech ends where it ends and not where the window does.
+# `prepare_example` makes a row ready, `SpeechCollator` makes a batch of rows. Training adds a
+# silent tail of random length, so that the model learns that speech ends where it ends and not
+# where the window does.
 
 # %%
 examples = [
@@ -206,8 +212,8 @@ print({name: tuple(values.shape) for name, values in batch.items()}, "equal:", s
 # %% [markdown]
 # ## Which clips must not be trained on?
 #
-# Four clips, each with one thing wrong. A clip that breaks a rule is dropped and counted under its
-# reason; the rest of the stream goes on.
+# Four clips, each with one thing wrong. A clip that breaks a rule is dropped and counted under
+# its reason; the rest of the stream goes on.
 
 # %%
 broken = {
@@ -226,8 +232,8 @@ for name, one in broken.items():
 # %% [markdown]
 # ## How much of a batch is padding?
 #
-# Batches are drawn by length, so that a short clip does not wait for a long one. The table compares 64
-# clips in batches of 8: as the stock recipe sees them, and as this series does.
+# Batches are drawn by length, so that a short clip does not wait for a long one. The table
+# compares 64 clips in batches of 8: as the stock recipe sees them, and as this series does.
 
 # %%
 first = stream(recipe.sources[0], recipe.sources[0].train).take(64)
@@ -238,24 +244,28 @@ windows = {
     for name, context in (("30 s windows", always), ("short context", recipe.audio_context))
 }
 pd.DataFrame(
-    {"encoded seconds": windows, "speech": {name: lengths.sum() / windows[name] for name in windows}}
+    {
+        "encoded seconds": windows,
+        "speech": {name: lengths.sum() / windows[name] for name in windows},
+    }
 ).style.format({"speech": "{:.0%}", "encoded seconds": "{:.0f}"})
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# A short audio context is good when clips are much shorter than 30 seconds, which speech corpora are.
-# Expect trouble when you *evaluate* a model at a short context that was never trained at one: it repeats
-# itself without end. Some twenty training steps cure it; lesson 5 shows both windows.
+# A short audio context is good when clips are much shorter than 30 seconds, which speech corpora
+# are. Expect trouble when you *evaluate* a model at a short context that was never trained at
+# one: it repeats itself without end. Some twenty training steps cure it; lesson 5 shows both
+# windows.
 #
-# Storing the prepared clips is good up to some hundred hours: an hour takes 115 MB. Expect trouble beyond
-# that; then prepare while you stream.
+# Storing the prepared clips is good up to some hundred hours: an hour takes 115 MB. Expect
+# trouble beyond that; then prepare while you stream.
 
 # %% [markdown]
 # ## Save
 #
-# Every split goes through the same filters and is stored as Arrow, a format that is read from disk without
-# being loaded whole. If too much is dropped, this cell stops and says why.
+# Every split goes through the same filters and is stored as Arrow, a format that is read from
+# disk without being loaded whole. If too much is dropped, this cell stops and says why.
 
 # %%
 splits, dropped = prepare(recipe, tokenizer, run.prepared)
@@ -284,15 +294,18 @@ train_texts, test_texts = (set(splits[name]["text"][:]) for name in ("train", "t
 longest = max(len(labels) for labels in splits["train"]["labels"][:])
 assert difference < 1e-5, "the short log-mel is not the start of the long one"
 assert longest <= limit, f"a label of {longest} tokens is left: look at max_label_tokens"
-assert not train_texts & test_texts, "a sentence of the test split is trained on: look at the splits"
+assert not train_texts & test_texts, (
+    "a sentence of the test split is trained on: look at the splits"
+)
 assert (batch["labels"][:, 0] != start).all(), "the start token is in the labels: it trains twice"
 print(f"{len(splits['train'])} clips are ready for training, the longest has {longest} labels")
 
 # %% [markdown]
 # ## What you saw
 #
-# Sound becomes a log-mel picture, text becomes ids with a prefix that says language and task. Labels are
-# filled with −100 and do not contain the start token. Nothing is dropped without a reason that is counted.
+# Sound becomes a log-mel picture, text becomes ids with a prefix that says language and task.
+# Labels are filled with −100 and do not contain the start token. Nothing is dropped without a
+# reason that is counted.
 
 # %% [markdown]
 # ## Try it

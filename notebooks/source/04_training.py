@@ -1,7 +1,8 @@
 # %% [markdown]
 # # 4 · Fine-tune
 #
-# You measure the model as it is, train it on your speech, and keep the checkpoint that writes best.
+# You measure the model as it is, train it on your speech, and keep the checkpoint that writes
+# best.
 #
 # - You will measure a baseline first, so that you know what training changed.
 # - You will write out the arguments and the trainer, and compute one step's loss by hand.
@@ -51,9 +52,10 @@ print({name: len(rows) for name, rows in splits.items()}, "clips; training in", 
 # %% [markdown]
 # ## How good is the model before you train it?
 #
-# A *baseline* is the number that training has to beat. *WER*, the word error rate, is the share of words
-# that are wrong, missing or too many; lesson 5 takes it apart. It is measured on the *dev* split, which is
-# there for such looks, and at the stock 30-second window: an untrained model knows no other.
+# A *baseline* is the number that training has to beat. *WER*, the word error rate, is the share
+# of words that are wrong, missing or too many; lesson 5 takes it apart. It is measured on the
+# *dev* split, which is there for such looks, and at the stock 30-second window: an untrained
+# model knows no other.
 
 # %%
 model, processor = load_model(recipe)
@@ -64,28 +66,23 @@ print(f"dev WER before training: {baseline:.1%} on {len(splits['dev'])} clips")
 # %% [markdown]
 # ## What is trained?
 #
-# Everything: the *encoder*, which turns the log-mel picture into a description of the sound, and the
-# *decoder*, which writes text from it. The weights are 32-bit whatever the file holds, because an update
-# of a hundred-thousandth vanishes in a 16-bit weight. The encoder's position table is fixed.
+# Everything: the *encoder*, which turns the log-mel picture into a description of the sound, and
+# the *decoder*, which writes text from it. The weights are 32-bit whatever the file holds,
+# because an update of a hundred-thousandth vanishes in a 16-bit weight. The encoder's position
+# table is fixed.
 
 # %%
 parts = {"encoder": model.get_encoder(), "decoder": model.get_decoder()}
-pd.DataFrame(
-    {
-        name: {
-            "layers": len(part.layers),
-            "weights, million": sum(one.numel() for one in part.parameters()) / 1e6,
-            "type": str(next(part.parameters()).dtype),
-        }
-        for name, part in parts.items()
-    }
-)
+layers = {name: len(part.layers) for name, part in parts.items()}
+million = {name: sum(w.numel() for w in part.parameters()) / 1e6 for name, part in parts.items()}
+pd.DataFrame({"layers": layers, "weights, million": million, "type": str(model.dtype)}).round(1)
 
 # %% [markdown]
 # ## With which arguments?
 #
-# The recipe's `[training]` table, unchanged. What depends on the machine or the folder is added here:
-# precision, where checkpoints go, and that the best checkpoint is the one with the lowest dev WER.
+# The recipe's `[training]` table, unchanged. What depends on the machine or the folder is added
+# here: precision, where checkpoints go, and that the best checkpoint is the one with the lowest
+# dev WER.
 
 # %%
 arguments = training_arguments(recipe, run)
@@ -95,10 +92,10 @@ pd.Series({name: str(getattr(arguments, name)) for name in shown}, name="value")
 # %% [markdown]
 # ## By hand
 #
-# One training step is: show the model a batch, and ask how surprised it is by the right text. At each
-# position it gives every token of the vocabulary a score; *cross-entropy* is minus the logarithm of the
-# probability that the right token got, averaged over the positions that are not −100. The trainer, too, is
-# written out: model, arguments, data, collator.
+# One training step is: show the model a batch, and ask how surprised it is by the right text. At
+# each position it gives every token of the vocabulary a score; *cross-entropy* is minus the
+# logarithm of the probability that the right token got, averaged over the positions that are not
+# −100. The trainer, too, is written out: model, arguments, data, collator.
 
 # %%
 rows = splits["train"].with_format("numpy", columns=["audio"], output_all_columns=True)
@@ -131,9 +128,9 @@ with torch.no_grad():
 # %% [markdown]
 # ## By helper
 #
-# `build_trainer` does the same from the recipe. `WhisperTrainer` is `Seq2SeqTrainer` with four additions: the
-# short audio context, batches drawn by length, a dev WER from what the model really writes, and
-# checkpoints that count only when they are whole.
+# `build_trainer` does the same from the recipe. `WhisperTrainer` is `Seq2SeqTrainer` with four
+# additions: the short audio context, batches drawn by length, a dev WER from what the model
+# really writes, and checkpoints that count only when they are whole.
 
 # %%
 trainer = build_trainer(recipe, run)
@@ -148,9 +145,9 @@ del trainer, written_out, model
 # %% [markdown]
 # ## What happens while it trains?
 #
-# The loss falls at once and then slowly; the dev WER follows with jumps, since a single word may tip. The
-# figure grows at every log. If the run is interrupted, start the lesson again: it goes on from the last
-# whole checkpoint.
+# The loss falls at once and then slowly; the dev WER follows with jumps, since a single word may
+# tip. The figure grows at every log. If the run is interrupted, start the lesson again: it goes
+# on from the last whole checkpoint.
 
 # %%
 figure = display(draw_curves([], 1), display_id=True)
@@ -169,36 +166,30 @@ print(f"best checkpoint: step {trainer.state.best_global_step} of {trainer.state
 # %% [markdown]
 # ## Is the saved model the trained one?
 #
-# Load it as anyone would who gets the folder, and let both write the same clips. The saved folder is an
-# ordinary Whisper: nothing of this series is needed to use it.
+# Load it as anyone would who gets the folder, and let both write the same clips. The saved folder
+# is an ordinary Whisper: nothing of this series is needed to use it.
 
 # %%
 reloaded = WhisperForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32)
-reloaded_processor = WhisperProcessor.from_pretrained(run.model)
-some = splits["dev"].select(range(min(8, len(splits["dev"]))))
-clips, codes = [waveform(row) for row in some], some["language"][:]
-texts = {
-    "reference": some["text"][:],
-    "trained": transcribe(
-        trainer.model, processor, clips, language=codes, context=recipe.audio_context
-    ),
-    "reloaded": transcribe(
-        reloaded.to(device()),
-        reloaded_processor,
-        clips,
-        language=codes,
-        context=recipe.audio_context,
-    ),
+contestants = {
+    "trained": (trainer.model, processor),
+    "reloaded": (reloaded.to(device()), WhisperProcessor.from_pretrained(run.model)),
 }
+some = splits["dev"].select(range(min(8, len(splits["dev"]))))
+clips, asked = [waveform(row) for row in some], {"language": some["language"][:]}
+texts = {"reference": some["text"][:]}
+for name, pair in contestants.items():
+    texts[name] = transcribe(*pair, clips, context=recipe.audio_context, **asked)
 pd.DataFrame(texts)
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# Training every weight is good when it fits the memory: it reaches the lowest error. Expect trouble with a
-# learning rate made for pretraining: fine-tuning wants about a fortieth of it (4e-5 for base, 1e-5 for
-# small). If the loss falls and the dev WER rises, the model learns your few sentences by heart: train for
-# fewer steps, or add speech. A loss that is no number stops the run and names the step.
+# Training every weight is good when it fits the memory: it reaches the lowest error. Expect
+# trouble with a learning rate made for pretraining: fine-tuning wants about a fortieth of it
+# (4e-5 for base, 1e-5 for small). If the loss falls and the dev WER rises, the model learns your
+# few sentences by heart: train for fewer steps, or add speech. A loss that is no number stops the
+# run and names the step.
 
 # %% [markdown]
 # ## Save
@@ -234,8 +225,8 @@ print(f"dev WER {baseline:.1%} -> {min(dev.values()):.1%}")
 # %% [markdown]
 # ## What you saw
 #
-# A baseline, one step's loss by hand, a curve that grew, and a saved model that writes what the trained
-# one writes. The best checkpoint was chosen on dev, so the test split is still untouched.
+# A baseline, one step's loss by hand, a curve that grew, and a saved model that writes what the
+# trained one writes. The best checkpoint was chosen on dev, so the test split is still untouched.
 
 # %% [markdown]
 # ## Try it

@@ -1,0 +1,231 @@
+# %% [markdown]
+# # 6 · Try it on a page
+#
+# A number says how good a model is; a page where people speak to it says what it is good for.
+#
+# - You will serve both models on a page with a microphone, and see their words side by side.
+# - You will call the page from a program, and check that it hears what the model hears.
+# - You will see who can reach the page, and what it says to a recording that it cannot use.
+#
+# | Needs | Makes | Time |
+# | --- | --- | --- |
+# | lessons 3 and 4 | `demo.json` | 1 minute on 2 cores |
+
+# %% tags=["parameters"]
+RECIPE: str = "recipes/embedded.toml"  # which experiment to run
+RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives the runtime
+
+# %%
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soundfile
+import torch
+from gradio_client import Client, handle_file
+from IPython.display import HTML, Audio, display
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from utils import demo
+from utils.artifacts import open_run, require, save_report
+from utils.config import load_recipe
+from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, transcribe
+from utils.environment import device
+from utils.preprocessing import waveform
+from utils.streaming import SAMPLING_RATE, decode_audio
+
+recipe = load_recipe(RECIPE)
+run = open_run(recipe, RUNS)
+require(run, "training")
+print(f"{recipe.name}: the fine-tuned model is in {run.model}")
+
+# %% [markdown]
+# ## Which two models will answer?
+#
+# The one you started from and the one you made. Both hear the stock 30-second window, in which
+# short speech is padded with silence: that is how the model will run wherever else it is used, and
+# one clip at a time there is no hurry.
+
+# %%
+transcribers = demo.load_transcribers(recipe, run)
+pd.DataFrame({"shown as": transcribers.keys()})
+
+# %% [markdown]
+# ## What does the page say to a recording that it cannot use?
+#
+# People press the button before they speak, add a film, or leave the microphone off. Whisper would
+# answer silence with invented words, and hear nothing after 30 seconds. So every recording is
+# checked first, and each fault has a sentence of its own; the page goes on working.
+
+# %%
+folder = Path(tempfile.mkdtemp(prefix="demo-"))
+soundfile.write(folder / "silent.wav", np.zeros(SAMPLING_RATE), SAMPLING_RATE)
+soundfile.write(folder / "long.wav", np.ones(40 * SAMPLING_RATE), SAMPLING_RATE)
+(folder / "film.wav").write_bytes(b"not a sound at all")
+for name in (None, "silent.wav", "long.wav", "film.wav"):
+    try:
+        demo.read_recording(name and str(folder / name))
+    except demo.UnusableAudio as problem:
+        print(f"{name or 'nothing'}: {problem}")
+
+# %% [markdown]
+# ## How does the page look?
+#
+# `build_page` puts it together and `launch` serves it in the background, so that the notebook goes
+# on. Below it is framed in the notebook; the printed address opens it in a tab. If the notebook
+# runs on another machine, forward the port first: `ssh -N -L PORT:127.0.0.1:PORT HOST`. A browser
+# gives the microphone only to `https` pages and to your own machine, which a forwarded port counts
+# as.
+
+# %%
+started = time.perf_counter()
+examples, credit = demo.example_rows(run), demo.credits(recipe)
+page = demo.build_page(transcribers, recipe.languages, examples, credit)
+url = demo.launch(page)
+seconds_to_start = time.perf_counter() - started
+print(f"{url} is open after {seconds_to_start:.1f} s")
+demo.show(url)
+
+# %% [markdown]
+# ## Who can reach it, and what can they read?
+#
+# The page listens on 127.0.0.1: programs on this machine reach it, the network does not. `share`,
+# which would give it a public address, is off. It takes files of up to 25 MB, has one request in
+# work and at most 16 waiting, deletes recordings after an hour, and sends no statistics. A page
+# that serves files must not serve every file, so you ask for one that is none of its business.
+
+# %%
+try:
+    status = urllib.request.urlopen(f"{url}gradio_api/file=/etc/passwd").status
+except urllib.error.HTTPError as refusal:
+    status = refusal.code
+print(f"/etc/passwd: status {status} (403 means refused)")
+
+# %% [markdown]
+# ## Does it answer a program?
+#
+# Every button of a Gradio page is also an address that programs can call. `gradio_client` uploads
+# a clip of the test split and returns what the two models heard: the same path that a click takes.
+
+# %%
+row = examples[0]
+wav = folder / "clip.wav"
+soundfile.write(wav, waveform(row), SAMPLING_RATE)
+client = Client(url, verbose=False, analytics_enabled=False)
+started = time.perf_counter()
+before, after, changes = client.predict(
+    handle_file(str(wav)), row["language"], api_name="/transcribe"
+)
+seconds_to_answer = time.perf_counter() - started
+print(f"said:   {row['text']}\nbefore: {before}\nafter:  {after}\n{seconds_to_answer:.1f} s")
+
+# %% [markdown]
+# ## What changed?
+#
+# The page marks it: what the fine-tuned model no longer writes is struck out, what it writes
+# instead is underlined. Capitals and punctuation count here; they do not in the word error rate
+# that lesson 5 gives for normalised text.
+
+# %%
+display(Audio(waveform(row), rate=SAMPLING_RATE))
+print(credit)
+HTML(changes)
+
+# %% [markdown]
+# ## By hand
+#
+# What stands behind the right half of the page: the saved model, loaded as any program would load
+# it, and the same file.
+
+# %%
+processor = WhisperProcessor.from_pretrained(run.model)
+model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32)
+model = model.to(device()).eval()
+clip = decode_audio(wav.read_bytes())
+inputs = processor(audio=clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+print("samples", clip.shape, "-> input_features", tuple(inputs.input_features.shape))
+multilingual = model.generation_config.is_multilingual
+asked = {"language": row["language"], "task": recipe.model.task} if multilingual else {}
+# A guard: nobody speaks 12 tokens a second, and a model that repeats itself stops here.
+limit = round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
+tokens = model.generate(inputs.input_features.to(device()), max_new_tokens=limit, **asked)
+by_hand = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+print("tokens", tuple(tokens.shape), "->", by_hand)
+
+# %% [markdown]
+# ## By helper
+#
+# `transcribe`, which evaluation uses too, and the page must agree with it: otherwise people would
+# try another model than the one you measured.
+
+# %%
+(by_helper,) = transcribe(
+    model, processor, [clip], language=row["language"], task=recipe.model.task
+)
+assert by_helper == by_hand, f"the helper hears {by_helper!r}, by hand it was {by_hand!r}"
+assert by_helper == after, f"the helper hears {by_helper!r}, the page {after!r}"
+by_helper
+
+# %% [markdown]
+# ## When this is good, and when to expect trouble
+#
+# - Good to let the people whose speech it is judge the model: they notice what no rate shows.
+# - A microphone in a room is not the recording you trained on. If the page does worse than lesson
+#   5, that is why: train on speech that sounds like what the model will hear.
+# - On two cores an answer takes seconds, and visitors wait in line. For many of them use a GPU.
+# - Longer than 30 seconds needs cutting into pieces first, which this page leaves to you.
+
+# %% [markdown]
+# ## Save
+
+# %%
+report = {
+    "clip": row["id"],
+    "language": row["language"],
+    "reference": row["text"],
+    "before": before,
+    "after": after,
+    "seconds_to_start": seconds_to_start,
+    "seconds_to_answer": seconds_to_answer,
+}
+print(save_report(run, "demo", report))
+
+# %% [markdown]
+# ## Check
+
+# %%
+assert url.startswith("http://127.0.0.1:"), f"{url} is open to more than this machine"
+assert status == 403, f"the page answers {status} to /etc/passwd: is allowed_paths set?"
+assert after == by_helper, "the page and the helper disagree: do both load the same folder?"
+assert seconds_to_answer < 60, f"{seconds_to_answer:.0f} s for one clip: is the machine busy?"
+print("The page answers.")
+
+# %% [markdown]
+# ## What you saw
+#
+# Two models on one page, which answers people and programs with exactly what you measured, tells
+# people in a sentence what is wrong with a recording, and is open to this machine alone.
+#
+# ## Try it
+#
+# - Speak the sentence of the first example yourself, and compare.
+# - Record a second of silence, or add a picture.
+# - Serve the page without a notebook: `python -m utils.demo recipes/embedded.toml`.
+#
+# ## Close the page
+#
+# Run this cell when you have tried enough; "Run all" comes by here too. To open the page again,
+# run the cell under "How does the page look?".
+
+# %%
+demo.close(page)
+print(f"{url} is closed")
+
+# %% [markdown]
+# ## Next
+#
+# This was the last lesson. [The README](../README.md) says where to go from here.

@@ -1,0 +1,244 @@
+"""Builds the notebooks, their badges and the README's results from what people edit.
+
+python notebooks/source/build.py           write notebooks/*.ipynb, colab_badges.md, the results
+python notebooks/source/build.py --check   write nothing; name what is out of date and exit with 1
+python notebooks/source/build.py --from-notebook notebooks/03_x.ipynb   bring back Jupyter's edits
+"""
+
+import argparse
+import ast
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from utils.artifacts import write_atomically
+
+# A fork changes this line and runs this file: badges, links and the bootstrap cell follow.
+REPOSITORY, BRANCH = "OWNER/whisper-fine-tuning", "main"
+
+COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{BRANCH}/notebooks"
+BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+METADATA = {
+    "accelerator": "GPU",  # Colab opens the lesson on a GPU; elsewhere it means nothing
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+HEADER = re.compile(r'# %%( \[markdown\])?(?: tags=\[((?:"[\w-]+"(?:, )?)+)\])?')
+# Cells that are not the writer's: ours, and those that papermill adds to an executed lesson.
+GENERATED = {"navigation", "bootstrap", "injected-parameters", "papermill-error-cell-tag"}
+CURE = (
+    "Run `python notebooks/source/build.py`; where a notebook, not its source, has the newer text, "
+    "run it with `--from-notebook NOTEBOOK` first."
+)
+RESULTS = re.compile(r"(?<=<!-- results -->\n).*?(?=<!-- /results -->)", re.DOTALL)
+
+
+class BuildError(ValueError):
+    """What cannot be built; the message names the file and the place."""
+
+
+class Cell(NamedTuple):
+    """One cell as its writer sees it."""
+
+    kind: str  # "markdown" or "code"
+    text: str
+    tags: tuple[str, ...] = ()
+
+
+def title_of(cells: list[Cell]) -> str:
+    """Return `1 · Environment` from a lesson's first line."""
+    return cells[0].text.split("\n")[0].removeprefix("# ")
+
+
+def read_source(text: str, name: str) -> list[Cell]:
+    """Return the cells of a py:percent source; `name` is for the errors."""
+    cells = []
+    for block in filter(str.strip, re.split(r"^(?=# %%)", text, flags=re.MULTILINE)):
+        header, _, body = block.partition("\n")
+        match = HEADER.fullmatch(header.rstrip())
+        if not match:
+            raise BuildError(f"{name}: expected `# %%` or `# %% [markdown]` before {header!r}.")
+        lines = body.strip("\n").split("\n")
+        if match[1]:
+            for line in lines:
+                if line != "#" and not line.startswith("# "):
+                    raise BuildError(f"{name}: a markdown line starts with `# `, unlike {line!r}.")
+            lines = [line[2:].rstrip() for line in lines]
+        tags = tuple(re.findall(r"[\w-]+", match[2] or ""))
+        cells.append(Cell("markdown" if match[1] else "code", "\n".join(lines), tags))
+    if not cells or cells[0].kind != "markdown" or not cells[0].text.startswith("# "):
+        raise BuildError(f"{name}: the first cell is markdown and starts with `# N · Title`.")
+    return cells
+
+
+def write_source(cells: list[Cell]) -> str:
+    """Return the py:percent source of cells, spaced as `ruff format` spaces it."""
+
+    def defines(cell: Cell, place: int) -> bool:
+        body = ast.parse(cell.text).body if cell.kind == "code" else []
+        definitions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        return bool(body) and isinstance(body[place], definitions)
+
+    source = ""
+    for before, cell in zip([None, *cells], cells, strict=False):
+        if before:
+            source += "\n\n" if defines(before, -1) or defines(cell, 0) else "\n"
+        markdown = cell.kind == "markdown"
+        tags = f" tags={json.dumps(cell.tags)}" if cell.tags else ""
+        lines = [f"# {line}".rstrip() if markdown else line for line in cell.text.split("\n")]
+        source += "\n".join([f"# %%{' [markdown]' * markdown}{tags}", *lines, ""])
+    return source
+
+
+def read_notebook(path: Path) -> list[Cell]:
+    """Return the writer's cells of a notebook, without what was generated or executed."""
+    cells = []
+    for number, cell in enumerate(nbformat.read(path, as_version=4).cells, 1):
+        tags = tuple(cell.metadata.get("tags", ()))
+        text = cell.source.strip("\n")
+        if GENERATED.intersection(tags) or not text:
+            continue
+        if cell.cell_type == "raw" or cell.get("attachments"):
+            raise BuildError(f"{path}, cell {number}: raw cells and pasted images have no source.")
+        if cell.cell_type == "markdown":
+            text = "\n".join(line.rstrip() for line in text.split("\n"))
+        cells.append(Cell(cell.cell_type, text, tags))
+    try:
+        survives = read_source(write_source(cells), str(path)) == cells
+    except SyntaxError as error:
+        raise BuildError(f"{path}: a code cell is not plain Python: {error.text!r}.") from None
+    if not survives:
+        raise BuildError(f"{path}: no line of a code cell may start with `# %%`.")
+    return cells
+
+
+def build_notebook(stem: str, lessons: dict[str, list[Cell]], bootstrap: str) -> str:
+    """Return the text of one lesson's notebook; `lessons` holds all, in order, for the links."""
+    bar, stems = [f"{BADGE}({COLAB}/{stem}.ipynb)"], list(lessons)
+    at = stems.index(stem)
+    for word, others in (("Previous", stems[at - 1 : at]), ("Next", stems[at + 1 : at + 2])):
+        for other in others:  # none at either end
+            link = f"[{title_of(lessons[other])}]({other}.ipynb)"
+            # Colab does not follow relative links: it gets one of its own.
+            bar.append(f"{word}: {link} ([in Colab]({COLAB}/{other}.ipynb))")
+    first, *rest = lessons[stem]
+    navigation = Cell("markdown", " | ".join(bar), ("navigation",))
+    cells = [first, navigation, Cell("code", bootstrap, ("bootstrap",)), *rest]
+    notebook = new_notebook(metadata=METADATA)
+    ids: dict[str, int] = {}
+    for cell in cells:
+        # An id follows from lesson and text, so that an edit changes one cell's id and no other's.
+        key = hashlib.sha256(f"{stem}\n{cell.kind}\n{cell.text}".encode()).hexdigest()[:12]
+        ids[key] = ids.get(key, 0) + 1
+        new_cell = new_markdown_cell if cell.kind == "markdown" else new_code_cell
+        metadata: dict[str, Any] = {"tags": list(cell.tags)} if cell.tags else {}
+        if "bootstrap" in cell.tags:  # collapsed: in JupyterLab by the first, in Colab by the other
+            metadata |= {"jupyter": {"source_hidden": True}, "cellView": "form"}
+        unique = key if ids[key] == 1 else f"{key}-{ids[key]}"
+        notebook.cells.append(new_cell(cell.text, id=unique, metadata=metadata))
+    return nbformat.writes(notebook) + "\n"
+
+
+def build_results(readme: str, results: dict[str, Any]) -> str:
+    """Return the README with the measured table between its markers."""
+    table = "| Language | Source | Clips | WER before | WER after | CER before | CER after | p |\n"
+    table += "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+    for row in results["rows"]:
+        table += f"| {row['language']} | {row['source']} | {row['clips']} |"
+        for key in ("wer_before", "wer_after"):
+            interval = f"{row[f'{key}_low']:.1%} to {row[f'{key}_high']:.1%}"
+            table += f" {row[key]:.1%} ({interval}) |".replace("%", " %")
+        table += f" {row['cer_before']:.1%} | {row['cer_after']:.1%} |".replace("%", " %")
+        table += f" {row['p_value']:.2g} |\n"
+    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items() if value)
+    told = ("python", "torch", "transformers")
+    versions = ", ".join(f"{name} {results['versions'][name]}" for name in told)
+    table += (
+        f"\nIn brackets: 95 % intervals. The run took {row['run_seconds'] / 60:.0f} minutes and "
+    )
+    table += (
+        f"{row['peak_gib']:.1f} GiB of memory at most, downloads included. Machine: {machine}; "
+    )
+    table += f"{versions}. Command: `{results['command']}`.\n"
+    if not RESULTS.search(readme):
+        raise BuildError("README.md lacks `<!-- results -->` and `<!-- /results -->`, each a line.")
+    return RESULTS.sub(lambda _: table, readme)
+
+
+def build_all(root: Path) -> dict[Path, str]:
+    """Return every generated file's text by its path."""
+    source, notebooks = root / "notebooks/source", root / "notebooks"
+    bootstrap = (source / "bootstrap.py").read_text(encoding="utf-8").strip("\n")
+    bootstrap = bootstrap.replace("__REPOSITORY__", REPOSITORY).replace("__BRANCH__", BRANCH)
+    lessons = {
+        path.stem: read_source(path.read_text(encoding="utf-8"), path.name)
+        for path in sorted(source.glob("[0-9]*.py"))
+    }
+    files = {notebooks / f"{s}.ipynb": build_notebook(s, lessons, bootstrap) for s in lessons}
+    badges = "<!-- GENERATED by notebooks/source/build.py -->\n# The lessons in Google Colab\n\n"
+    badges += "| Lesson | |\n| --- | --- |\n"
+    for stem, cells in lessons.items():
+        link = f"[{title_of(cells)}](notebooks/{stem}.ipynb)"
+        badges += f"| {link} | {BADGE}({COLAB}/{stem}.ipynb) |\n"
+    files[root / "colab_badges.md"] = badges
+    readme, results = root / "README.md", root / "benchmarks/results/lessons.json"
+    if readme.exists() and results.exists():
+        measured = json.loads(results.read_text(encoding="utf-8"))
+        files[readme] = build_results(readme.read_text(encoding="utf-8"), measured)
+    return files
+
+
+def find_drift(root: Path) -> list[str]:
+    """Return one sentence for each generated file that is not what a build would write."""
+    files, problems = build_all(root), []
+    for path, text in files.items():
+        found = path.read_text(encoding="utf-8") if path.exists() else ""
+        if re.search(r'"outputs": \[\n|"execution_count": \d', found):
+            problems.append(f"{path.relative_to(root)} holds outputs.")
+        elif found != text:
+            problems.append(f"{path.relative_to(root)} is {'out of date' if found else 'missing'}.")
+    for path in sorted((root / "notebooks").glob("*.ipynb")):
+        if path not in files:
+            problems.append(f"{path.relative_to(root)} has no source in notebooks/source.")
+    return problems
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Build, check or bring back edits, as the command line says; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--check", action="store_true")
+    action.add_argument("--from-notebook", type=Path, metavar="NOTEBOOK")
+    options = parser.parse_args(arguments)
+    try:
+        if options.from_notebook:
+            stem = options.from_notebook.stem
+            if not re.fullmatch(r"\d\d_[a-z_]+", stem):
+                raise BuildError(f"{stem}.ipynb is no lesson: its name must be like 03_word.ipynb.")
+            source = root / f"notebooks/source/{stem}.py"
+            write_atomically(source, write_source(read_notebook(options.from_notebook)))
+            print(f"Wrote {source}; now run `python notebooks/source/build.py`.")
+        elif options.check:
+            if problems := find_drift(root):
+                raise BuildError("\n".join([*problems, CURE]))
+        else:
+            for path, text in build_all(root).items():
+                write_atomically(path, text)
+                print(f"Wrote {path.relative_to(root)}")
+    except (BuildError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,290 @@
+"""The builder: sources to notebooks and back, and every kind of drift noticed."""
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FIRST = """\
+# %% [markdown]
+# # 1 · First
+#
+# One sentence.
+
+# %% tags=["parameters"]
+RUNS: str = "runs"  # where
+
+# %%
+import os
+
+print(os.sep)
+
+
+# %%
+def double(x):
+    return 2 * x
+
+
+# %% [markdown]
+# ## What is twice two?
+#
+# ```
+# # %% looks like a cell, and is none
+# ```
+
+# %%
+double(2)
+
+# %%
+double(2)
+"""
+SECOND = "# %% [markdown]\n# # 2 · Second\n\n# %%\nprint(2)\n"
+ROW = {"language": "it", "source": "it carlo", "clips": 54, "cer_before": 0.079, "cer_after": 0.023}
+ROW |= {"wer_before": 0.225, "wer_before_low": 0.18, "wer_before_high": 0.271, "p_value": 0.0005}
+ROW |= {"wer_after": 0.076, "wer_after_low": 0.05, "wer_after_high": 0.1}
+ROW |= {"run_seconds": 600, "peak_gib": 4.0}
+VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0"}
+
+
+def load_builder():
+    spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks/source/build.py")
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    spec.loader.exec_module(module)
+    sys.path[:] = before
+    return module
+
+
+build = load_builder()
+
+
+@pytest.fixture
+def root(tmp_path):
+    source = tmp_path / "notebooks/source"
+    source.mkdir(parents=True)
+    shutil.copy(ROOT / "notebooks/source/bootstrap.py", source)
+    (source / "01_first.py").write_text(FIRST, encoding="utf-8")
+    (source / "02_second.py").write_text(SECOND, encoding="utf-8")
+    assert build.main([], tmp_path) == 0
+    return tmp_path
+
+
+def generated(root):
+    return {path.name: path.read_bytes() for path in [*root.rglob("*.ipynb"), *root.glob("*.md")]}
+
+
+def read(root, name="01_first"):
+    return nbformat.read(root / f"notebooks/{name}.ipynb", as_version=4)
+
+
+def add_results(root):
+    results = {"rows": [ROW], "command": "make run", "machine": {"cores": 2, "gpu": None}}
+    path = root / "benchmarks/results/lessons.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(results | {"versions": VERSIONS}), encoding="utf-8")
+    markers = "# Title\n<!-- results -->\n<!-- /results -->\nthe end\n"
+    (root / "README.md").write_text(markers, encoding="utf-8")
+
+
+def test_building_twice_gives_the_same_bytes(root):
+    before = generated(root)
+    assert sorted(before) == ["01_first.ipynb", "02_second.ipynb", "colab_badges.md"]
+    assert build.main([], root) == 0
+    assert generated(root) == before
+
+
+def test_notebooks_are_valid_and_have_no_outputs(root):
+    notebook = read(root)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+
+
+def test_cell_ids_are_unique_and_an_edit_changes_one_of_them(root):
+    before = [cell.id for cell in read(root).cells]
+    assert len(set(before)) == len(before)  # although two cells of the lesson have the same text
+    source = root / "notebooks/source/01_first.py"
+    source.write_text(FIRST.replace("print(os.sep)", "print(os.name)"), encoding="utf-8")
+    assert build.main([], root) == 0
+    after = [cell.id for cell in read(root).cells]
+    assert len(set(before) - set(after)) == 1
+    assert not {cell.id for cell in read(root, "02_second").cells} & set(after)
+
+
+def test_navigation_and_bootstrap_follow_the_first_cell(root):
+    first, second = read(root), read(root, "02_second")
+    assert first.cells[0].source.startswith("# 1 · First")
+    bar = first.cells[1].source
+    assert f"{build.COLAB}/01_first.ipynb" in bar
+    assert "Next: [2 · Second](02_second.ipynb)" in bar and "Previous" not in bar
+    assert "Previous: [1 · First](01_first.ipynb)" in second.cells[1].source
+    assert "Next" not in second.cells[1].source
+    assert first.cells[2].metadata == {
+        "tags": ["bootstrap"],
+        "jupyter": {"source_hidden": True},
+        "cellView": "form",
+    }
+    assert f"https://github.com/{build.REPOSITORY}" in first.cells[2].source
+    assert "__" not in first.cells[2].source.replace("__file__", "")
+
+
+def test_notebook_to_source_round_trip_is_exact(root):
+    for name, text in (("01_first", FIRST), ("02_second", SECOND)):
+        source = root / f"notebooks/source/{name}.py"
+        source.unlink()
+        assert build.main(["--from-notebook", str(root / f"notebooks/{name}.ipynb")], root) == 0
+        assert source.read_text(encoding="utf-8") == text
+
+
+def test_an_edit_made_in_jupyter_comes_back_without_outputs_and_injected_cells(root):
+    notebook = read(root)
+    notebook.cells[-1].source = "double(3)"
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="6")]
+    notebook.cells[-1].execution_count = 7
+    notebook.cells.insert(4, nbformat.v4.new_code_cell("RUNS = 'x'"))
+    notebook.cells[4].metadata["tags"] = ["injected-parameters"]
+    path = root / "executed/01_first.ipynb"
+    path.parent.mkdir()
+    nbformat.write(notebook, path)
+    assert build.main(["--from-notebook", str(path)], root) == 0
+    text = (root / "notebooks/source/01_first.py").read_text(encoding="utf-8")
+    assert text == FIRST.removesuffix("double(2)\n") + "double(3)\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda n: n.cells.append(nbformat.v4.new_raw_cell("x")), "raw cells"),
+        (lambda n: n.cells[0].update(attachments={"a.png": {"image/png": ""}}), "pasted images"),
+        (lambda n: n.cells.append(nbformat.v4.new_code_cell("!ls")), "not plain Python"),
+        (lambda n: n.cells.append(nbformat.v4.new_code_cell("x = 1\n# %%\ny = 2")), "# %%"),
+        (lambda n: n.cells.pop(0), "# N · Title"),
+    ],
+)
+def test_what_has_no_source_form_is_refused_and_the_source_stays(root, capsys, change, reason):
+    notebook = read(root)
+    change(notebook)
+    nbformat.write(notebook, root / "notebooks/01_first.ipynb")
+    assert build.main(["--from-notebook", str(root / "notebooks/01_first.ipynb")], root) == 1
+    assert reason in capsys.readouterr().err
+    assert (root / "notebooks/source/01_first.py").read_text(encoding="utf-8") == FIRST
+
+
+def test_a_notebook_that_is_no_lesson_is_refused(root, capsys):
+    shutil.copy(root / "notebooks/01_first.ipynb", root / "01_first (1).ipynb")
+    assert build.main(["--from-notebook", str(root / "01_first (1).ipynb")], root) == 1
+    assert "03_word.ipynb" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import os\n" + FIRST, "import os"),
+        (FIRST.replace("# One sentence.", "One sentence."), "One sentence."),
+        (FIRST.replace("# %% [markdown]\n# # 1", "# %%\n# # 1"), "# N · Title"),
+        (FIRST.replace('tags=["parameters"]', "tags=parameters"), "tags=parameters"),
+    ],
+)
+def test_a_malformed_source_is_named_and_nothing_is_written(root, capsys, text, reason):
+    before = generated(root)
+    (root / "notebooks/source/01_first.py").write_text(text, encoding="utf-8")
+    (root / "notebooks/source/02_second.py").write_text(SECOND + "print(3)\n", encoding="utf-8")
+    assert build.main([], root) == 1
+    error = capsys.readouterr().err
+    assert "01_first.py" in error and reason in error
+    assert generated(root) == before
+
+
+def edit_cell(root):
+    path = root / "notebooks/02_second.ipynb"
+    path.write_text(path.read_text("utf-8").replace("print(2)", "print(3)"), encoding="utf-8")
+
+
+def edit_source(root):
+    (root / "notebooks/source/02_second.py").write_text(SECOND + "print(3)\n", encoding="utf-8")
+
+
+def edit_metadata(root):
+    notebook = read(root, "02_second")
+    notebook.metadata["widgets"] = {}
+    nbformat.write(notebook, root / "notebooks/02_second.ipynb")
+
+
+def commit_output(root):
+    notebook = read(root, "02_second")
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="2")]
+    nbformat.write(notebook, root / "notebooks/02_second.ipynb")
+
+
+def commit_count(root):
+    notebook = read(root, "02_second")
+    notebook.cells[-1].execution_count = 1
+    nbformat.write(notebook, root / "notebooks/02_second.ipynb")
+
+
+def leave_orphan(root):
+    (root / "notebooks/source/02_second.py").rename(root / "02_second.py")
+
+
+def delete_notebook(root):
+    (root / "notebooks/02_second.ipynb").unlink()
+
+
+def edit_badges(root):
+    path = root / "colab_badges.md"
+    path.write_text(path.read_text("utf-8").replace("main", "dev"), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("drift", "sentence"),
+    [
+        (edit_cell, "notebooks/02_second.ipynb is out of date."),
+        (edit_source, "notebooks/02_second.ipynb is out of date."),
+        (edit_metadata, "notebooks/02_second.ipynb is out of date."),
+        (commit_output, "notebooks/02_second.ipynb holds outputs."),
+        (commit_count, "notebooks/02_second.ipynb holds outputs."),
+        (leave_orphan, "notebooks/02_second.ipynb has no source in notebooks/source."),
+        (delete_notebook, "notebooks/02_second.ipynb is missing."),
+        (edit_badges, "colab_badges.md is out of date."),
+        (add_results, "README.md is out of date."),
+    ],
+)
+def test_check_names_each_kind_of_drift_and_the_command_to_run(root, capsys, drift, sentence):
+    assert build.main(["--check"], root) == 0
+    drift(root)
+    before = generated(root)
+    capsys.readouterr()
+    assert build.main(["--check"], root) == 1
+    error = capsys.readouterr().err
+    assert sentence in error.splitlines()
+    assert "python notebooks/source/build.py" in error
+    assert generated(root) == before  # a check writes nothing
+
+
+def test_results_go_between_the_markers_and_a_second_build_changes_nothing(root):
+    add_results(root)
+    assert build.main([], root) == 0
+    text = (root / "README.md").read_text(encoding="utf-8")
+    assert text.startswith("# Title\n<!-- results -->\n| Language |")
+    assert text.endswith("<!-- /results -->\nthe end\n")
+    row = "| it | it carlo | 54 | 22.5 % (18.0 % to 27.1 %) | 7.6 % (5.0 % to 10.0 %) "
+    assert row + "| 7.9 % | 2.3 % | 0.0005 |" in text
+    assert re.search(r"Machine: cores 2\. Versions: torch 2\.13\.0\.\nCommand: `make run`\.", text)
+    assert build.main([], root) == 0
+    assert (root / "README.md").read_text(encoding="utf-8") == text
+    assert build.main(["--check"], root) == 0
+
+
+def test_a_readme_without_markers_is_an_error_that_names_them(root, capsys):
+    add_results(root)
+    (root / "README.md").write_text("# Title\n", encoding="utf-8")
+    assert build.main([], root) == 1
+    assert "<!-- results -->" in capsys.readouterr().err

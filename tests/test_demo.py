@@ -1,0 +1,235 @@
+"""The page: what it answers, what it says to bad recordings, and what it does not give away."""
+
+import io
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
+
+from utils import demo
+
+SECOND = np.sin(np.arange(16_000) / 16_000 * 440 * 2 * np.pi).astype(np.float32) / 4
+HEARD = []  # what reached the transcribers of the page below
+
+
+def hear_nothing(clip, language):
+    return ""
+
+
+def wav(folder, name, samples):
+    soundfile.write(folder / name, samples, 16_000)
+    return str(folder / name)
+
+
+@pytest.fixture(scope="module")
+def served():
+    def hear(clip, language):
+        HEARD.append((len(clip), language))
+        return f"{len(clip)} {language} <b>"
+
+    row = {"audio": (SECOND * 32767).astype(np.int16), "language": "it"}
+    page = demo.build_page(
+        {"Before": hear, "After": lambda clip, language: hear(clip, language).upper()},
+        ["it", "th"],
+        [row],
+        "A speaker",
+    )
+    yield page, demo.launch(page)
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="module")
+def client(served):
+    return Client(served[1], verbose=False, analytics_enabled=False)
+
+
+def ask(client, file, language="it"):
+    return client.predict(file and handle_file(file), language, api_name="/transcribe")
+
+
+def test_a_recording_and_its_language_reach_both_models_and_their_texts_come_back(client, tmp_path):
+    HEARD.clear()
+    before, after, changes = ask(client, wav(tmp_path, "a.wav", SECOND), "th")
+    assert HEARD == [(16_000, "th"), (16_000, "th")]
+    assert (before, after) == ("16000 th <b>", "16000 TH <B>")
+    assert "<b>" not in changes.lower()
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda folder: None, "There is no recording yet"),
+        (lambda folder: wav(folder, "none.wav", SECOND[:0]), "no readable audio"),
+        (lambda folder: wav(folder, "quiet.wav", 0 * SECOND), "is silent"),
+        (lambda folder: wav(folder, "long.wav", np.tile(SECOND, 40)), "lasts 40 s"),
+    ],
+    ids=["nothing", "no samples", "silence", "40 seconds"],
+)
+def test_a_bad_recording_gets_its_sentence_and_the_page_lives_on(client, tmp_path, make, sentence):
+    HEARD.clear()
+    with pytest.raises(AppError, match=sentence):
+        ask(client, make(tmp_path))
+    assert HEARD == []
+    assert ask(client, wav(tmp_path, "good.wav", SECOND))[0] == "16000 it <b>"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>not found</html>",
+        b"RIFF\xff\xff\xff\x7fWAVEfmt ",
+        np.random.default_rng(0).bytes(50_000),
+    ],
+    ids=["empty", "a page", "a header cut short", "noise"],
+)
+def test_a_file_that_is_no_audio_gets_one_sentence_and_the_page_lives_on(client, tmp_path, data):
+    (tmp_path / "film.wav").write_bytes(data)
+    with pytest.raises(AppError, match="WAV, FLAC, MP3 and Ogg can be read"):
+        ask(client, str(tmp_path / "film.wav"))
+    assert ask(client, wav(tmp_path, "good.wav", SECOND))[0] == "16000 it <b>"
+
+
+def test_a_long_file_is_refused_by_its_header_before_it_is_decoded(tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "decode_audio", lambda data: pytest.fail("decoded"))
+    with pytest.raises(demo.UnusableAudio, match="lasts 31 s"):
+        demo.read_recording(wav(tmp_path, "long.wav", np.tile(SECOND, 31)))
+
+
+@pytest.mark.parametrize(
+    "kind", [("WAV", 8_000), ("FLAC", 44_100), ("MP3", 16_000), ("OGG", 48_000)]
+)
+def test_what_browsers_and_telephones_record_is_read_at_16_khz(tmp_path, kind):
+    name, rate = kind
+    file = tmp_path / f"a.{name.lower()}"
+    stereo = (
+        np.stack([SECOND[: rate // 2]] * 2, axis=1)
+        if rate <= 16_000
+        else np.ones((rate // 2, 2)) / 4
+    )
+    soundfile.write(file, stereo, rate, format=name)
+    clip = demo.read_recording(str(file))
+    assert clip.dtype == np.float32 and clip.ndim == 1
+    assert len(clip) == pytest.approx(8_000, abs=200)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "utils/demo.py", "../.env", "/etc/../etc/passwd"])
+def test_the_server_gives_none_of_its_files(served, path):
+    assert httpx.get(f"{served[1]}gradio_api/file={path}").status_code == 403
+
+
+def test_a_path_on_the_server_is_not_transcribed(served, tmp_path):
+    HEARD.clear()
+    secret = wav(tmp_path, "secret.wav", SECOND)  # readable for the server, and not uploaded
+    file = {"path": secret, "meta": {"_type": "gradio.FileData"}}
+    call = f"{served[1]}gradio_api/call/transcribe"
+    started = httpx.post(call, json={"data": [file, "it"]})
+    if started.status_code == 200:
+        assert "event: error" in httpx.get(f"{call}/{started.json()['event_id']}").text
+    assert HEARD == []
+
+
+def test_an_upload_beyond_25_mb_is_refused(served):
+    files = {"files": ("big.wav", io.BytesIO(bytes(26 * 2**20)))}
+    assert httpx.post(f"{served[1]}gradio_api/upload", files=files).status_code == 413
+
+
+def test_a_language_that_is_not_offered_is_refused(client, tmp_path):
+    HEARD.clear()
+    with pytest.raises(AppError):
+        ask(client, wav(tmp_path, "a.wav", SECOND), "xx")
+    assert HEARD == []
+
+
+def test_the_page_listens_on_the_loopback_alone_and_is_not_shared(served):
+    page, url = served
+    assert url.startswith("http://127.0.0.1:") and page.share is False
+    others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None)}
+    for address in {one for one in others if not one.startswith(("127.", "::1"))}:
+        with pytest.raises(OSError), socket.create_connection((address, page.server_port), 2):
+            pass
+
+
+def test_no_statistics_are_sent_and_nothing_is_kept(served):
+    config = httpx.get(f"{served[1]}config").json()
+    assert config["analytics_enabled"] is False
+    assert config["run_history"] is False
+    assert served[0].delete_cache == (3600, 3600)
+
+
+def test_the_speaker_of_the_examples_is_named(served):
+    config = httpx.get(f"{served[1]}config").json()
+    assert any(part["props"].get("value") == "A speaker" for part in config["components"])
+
+
+def test_a_taken_port_is_one_sentence():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        page = demo.build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+        with pytest.raises(OSError, match=f"Port {port} of 127.0.0.1 is taken"):
+            demo.launch(page, port)
+
+
+def test_a_crowd_is_told_that_the_page_is_busy_and_those_in_line_are_answered(tmp_path):
+    go = threading.Event()
+
+    def hear(clip, language):
+        go.wait(60)
+        return "heard"
+
+    page = demo.build_page({"a": hear, "b": hear}, ["it"])
+    client = Client(demo.launch(page), verbose=False, analytics_enabled=False)
+    file = handle_file(wav(tmp_path, "a.wav", SECOND))
+    jobs = [client.submit(file, "it", api_name="/transcribe") for _ in range(demo.MAX_WAITING + 6)]
+    full = [job.exception() for job in jobs[-2:]]  # refused at once, while the first one is at work
+    go.set()
+    answers = [job.result()[0] for job in jobs if job.exception() is None]
+    demo.close(page)
+    assert all("full" in str(refusal) for refusal in full)
+    assert demo.MAX_WAITING <= len(answers) < len(jobs) and set(answers) == {"heard"}
+
+
+def test_a_closed_page_answers_nobody_and_leaves_no_recordings():
+    page = demo.build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+    url = demo.launch(page)
+    assert httpx.get(url).status_code == 200
+    recordings = Path(page.folder.name)
+    assert recordings.is_dir() and recordings.stat().st_mode & 0o077 == 0
+    demo.close(page)
+    assert not recordings.exists()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "language", "marked"),
+    [
+        ("per uno", "per due", "it", "per <del>uno</del> <ins>due</ins>"),
+        ("a c", "a b c", "it", "a <ins>b</ins> c"),
+        ("a b c", "a c", "it", "a <del>b</del> c"),
+        ("same text", "same text", "it", "same text"),
+        ("", "", "it", ""),
+        ("今天好", "今天很好", "zh", "今天<ins>很</ins>好"),
+        ("<i>", "<script>", "it", "<del>&lt;i&gt;</del> <ins>&lt;script&gt;</ins>"),
+    ],
+)
+def test_changed_words_are_marked_and_foreign_text_is_escaped(before, after, language, marked):
+    assert demo.mark_changes(before, after, language) == f'<p dir="auto">{marked}</p>'
+
+
+def test_the_command_says_in_one_sentence_that_training_has_not_been_run(tmp_path):
+    command = [sys.executable, "-m", "utils.demo", "recipes/smoke.toml", "--runs", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.endswith("is missing: run notebooks/04_training.ipynb first.")

@@ -1,0 +1,186 @@
+"""The six lessons in order, by papermill, on the real model and real speech of smoke.toml."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jiwer
+import nbformat
+import pytest
+from datasets import load_from_disk
+from transformers import WhisperForConditionalGeneration
+
+from tests.conftest import ROOT
+from utils.artifacts import STAGES, notebook_of
+from utils.checkpoints import damage
+from utils.text import normalize
+
+LESSONS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
+
+
+def run_recipe(runs, *arguments, recipe="recipes/smoke.toml", **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "utils", str(recipe), "--runs", str(runs), *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The folder of a whole run, and what it printed."""
+    runs = tmp_path_factory.mktemp("runs")
+    done = run_recipe(runs)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return runs / "smoke", done.stdout
+
+
+def report(folder, stage):
+    return json.loads((folder / f"{stage}.json").read_text(encoding="utf-8"))
+
+
+def test_every_stage_reports_and_every_lesson_is_kept_as_notebook_and_page(smoke):
+    folder, printed = smoke
+    for stage in STAGES:
+        assert report(folder, stage)["peak_gib"] > 0
+        name = Path(notebook_of(stage)).stem
+        assert (folder / f"notebooks/{name}.html").stat().st_size > 10_000
+        assert f"{name}.ipynb" in printed
+    for word in ("WER before", "WER after", "seconds:", "memory:", "python -m utils.demo"):
+        assert word in printed.replace(sys.executable, "python"), word
+
+
+def test_memory_stays_below_8_gib(smoke):
+    assert max(report(smoke[0], stage)["peak_gib"] for stage in STAGES) < 8
+
+
+def test_no_executed_lesson_holds_a_warning_or_an_error(smoke):
+    for path in sorted((smoke[0] / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for output in cell.get("outputs", []):
+                assert output.output_type != "error", path
+                text = output.get("text", "") if output.get("name") == "stderr" else ""
+                assert "Warning" not in text, f"{path.name}: {text[:500]}"
+
+
+def test_training_made_loss_and_dev_wer_fall(smoke):
+    training = report(smoke[0], "training")
+    assert training["loss_last"] < training["loss_first"]
+    assert min(training["dev_wer_by_step"].values()) < training["dev_wer_before"]
+
+
+def test_the_wer_of_the_report_is_that_of_the_predictions(smoke):
+    lines = (smoke[0] / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == "test"]
+    summary = report(smoke[0], "evaluation")["summary"]
+    assert summary["clips"] == len(rows)
+    for side in ("before", "after"):
+        said, heard = (
+            [normalize(row[key], row["language"]) for row in rows] for key in ("reference", side)
+        )
+        assert summary[f"wer_{side}"] == pytest.approx(jiwer.wer(said, heard))
+        assert summary[f"cer_{side}"] == pytest.approx(jiwer.cer(said, heard))
+        low, high = summary[f"wer_{side}_low"], summary[f"wer_{side}_high"]
+        assert low <= summary[f"wer_{side}"] <= high
+
+
+def test_the_summary_opens_the_report_in_its_fixed_shape(smoke):
+    evaluation = report(smoke[0], "evaluation")
+    assert next(iter(evaluation)) == "summary"
+    assert list(evaluation["summary"]) == [
+        *("clips", "wer_before", "wer_before_low", "wer_before_high"),
+        *("wer_after", "wer_after_low", "wer_after_high"),
+        *("cer_before", "cer_after", "p_value"),
+    ]
+
+
+def test_no_test_sentence_was_trained_on(smoke):
+    splits = load_from_disk(str(smoke[0] / "prepared"))
+    texts = {
+        name: {normalize(text, "it") for text in rows["text"][:]} for name, rows in splits.items()
+    }
+    assert not texts["train"] & (texts["dev"] | texts["test"] | texts["unseen"])
+    assert not texts["dev"] & texts["test"]
+
+
+def test_model_and_checkpoints_are_whole_and_load(smoke):
+    folder = smoke[0]
+    assert damage(folder / "model") == ""
+    for path in [folder / "model", *folder.glob("checkpoints/checkpoint-*")]:
+        assert damage(path) == ""
+        model = WhisperForConditionalGeneration.from_pretrained(path)
+        assert model.config.vocab_size == 51865
+        assert model.config.max_source_positions == 1500
+
+
+def test_the_page_answered_a_request_with_what_the_model_writes(smoke):
+    assert report(smoke[0], "demo")["before"] or report(smoke[0], "demo")["after"]
+
+
+def test_a_second_run_reuses_everything(smoke):
+    before = {path: path.stat().st_mtime_ns for path in smoke[0].rglob("*") if path.is_file()}
+    done = run_recipe(smoke[0].parent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("complete, reused") == len(STAGES)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_lost_report_makes_its_lesson_and_those_after_it_run_again(smoke, tmp_path):
+    shutil.copytree(smoke[0], tmp_path / "smoke")
+    (tmp_path / "smoke/demo.json").unlink()
+    done = run_recipe(tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("complete, reused") == len(STAGES) - 1
+    assert (tmp_path / "smoke/demo.json").exists()
+
+
+@pytest.mark.parametrize("lesson", LESSONS[1:], ids=lambda path: path.stem)
+def test_a_lesson_alone_in_an_empty_folder_names_what_to_run_first(lesson, tmp_path):
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "papermill", str(lesson), str(tmp_path / "out.ipynb")),
+            *("-p", "RECIPE", "recipes/smoke.toml", "-p", "RUNS", str(tmp_path / "runs")),
+            "--no-progress-bar",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    previous = LESSONS[LESSONS.index(lesson) - 1].name
+    assert f"is missing: run notebooks/{previous} first." in last or (
+        # The demo needs the model, which an evaluation does not make.
+        lesson.stem == "06_demo" and "run notebooks/04_training.ipynb first." in last
+    ), last
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("max_steps", "max_stepz"), ["max_stepz", 'did you mean "max_steps"?']),
+        (('"embedded/whisper-base"', '"embedded/whisper-bass"'), ["whisper-bass", "whisper-base"]),
+        (('name = "carlo"', 'name = "carla"'), ["carla"]),
+        (
+            ("[training]", "[preprocessing]\nmin_seconds = 29\n[training]"),
+            ["were dropped", "train"],
+        ),
+    ],
+    ids=["unknown key", "unknown model", "unknown speaker", "nothing left"],
+)
+def test_a_run_that_cannot_be_says_why_in_words_and_fails(tmp_path, change, words):
+    from tests.conftest import write_recipe
+
+    recipe = write_recipe(tmp_path / "bad.toml", **{change[0]: change[1]})
+    done = run_recipe(tmp_path / "runs", recipe=recipe)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr

@@ -1,0 +1,100 @@
+"""Text before it is compared or trained on: normalisers by script, casing and punctuation."""
+
+import unicodedata
+from functools import cache
+from importlib.metadata import version
+
+import regex
+from whisper_normalizer.basic import BasicTextNormalizer
+from whisper_normalizer.english import EnglishTextNormalizer
+
+# Whisper's codes of languages written without a space between words. A "word" is a whole phrase
+# there: one wrong character makes it wrong, so that CER is the rate to read first.
+UNSPACED_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
+
+# What people and keyboards write for the apostrophe. Some are letters to Unicode (ʼ ʻ), some are
+# punctuation (’ '), so that a normaliser would keep one spelling of a word and split the other.
+APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻ`´′＇", "'"))
+
+# Armenian puts its question, exclamation and stress signs inside the word: ինչո՞ւ is one word.
+MARKS_INSIDE_WORDS = str.maketrans("", "", "՛՜՞")
+
+# Punctuation that is spoken or belongs to the word: apostrophes, the Hebrew gershayim and the
+# Catalan middle dot between letters; separators between digits; %, &, @, #; Tibetan's syllable dot.
+KEPT_PUNCTUATION = (
+    r"(?<=[\p{L}\p{M}])['’‘ʼ׳״·](?=[\p{L}\p{M}])|(?<=\p{Nd})[.,:/](?=\p{Nd})|[%&@#]|\u0f0b"
+)
+
+
+def has_word_spaces(language: str) -> bool:
+    """Tell whether a language (Whisper's code) has spaces between words; if not, read CER first."""
+    return language not in UNSPACED_LANGUAGES
+
+
+def _lower(text: str, language: str) -> str:
+    if language in ("tr", "az"):  # the only two where I is the capital of ı, and İ of i
+        text = text.replace("İ", "i").replace("I", "ı")
+    return text.lower().replace("i\u0307", "i")  # str.lower leaves a stray dot where İ was
+
+
+@cache
+def _normalizer(language: str) -> EnglishTextNormalizer | BasicTextNormalizer:
+    # English: Whisper's own, with its spelling map (colour → color), numbers and contractions.
+    return EnglishTextNormalizer() if language == "en" else BasicTextNormalizer(preserve_marks=True)
+
+
+def normalizer_name(language: str) -> str:
+    """Return what `normalize` does to a language, for reports: a rate without it means little."""
+    name = "EnglishTextNormalizer" if language == "en" else "BasicTextNormalizer, marks kept"
+    extra = {"ru": ", ё as е"}.get(language, "" if has_word_spaces(language) else ", no spaces")
+    return f"{name}{extra} (whisper-normalizer {version('whisper-normalizer')})"
+
+
+def normalize(text: str, language: str) -> str:
+    """Return a text without what is not heard: case, punctuation, symbols, text in brackets.
+
+    Whisper's rules, so that rates compare with published ones, but for four points where its rules
+    count a way of writing as an error or hide a real one:
+
+    * combining marks stay. Whisper's normaliser turns them into spaces: Hindi, Tamil, Thai or
+      Dhivehi lose their vowels. Vowel points of Arabic and Hebrew stay as well, so references that
+      have them are compared with them.
+    * every apostrophe is the same one before it becomes a space, as in Whisper's rules: Italian
+      c'è and c’è are both "c è", two words. English contractions are written out instead.
+    * invisible characters (joiners, direction marks, byte-order marks) go.
+    * Russian ё is е, as most people write it; İ and I follow Turkish where the language is Turkish
+      or Azerbaijani; languages without word spaces lose the spaces that punctuation leaves.
+
+    Args:
+        text: as written or as recognised.
+        language: Whisper's code.
+    """
+    text = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
+    text = _lower(text.translate(APOSTROPHES).translate(MARKS_INSIDE_WORDS), language)
+    if language == "ru":
+        text = text.replace("ё", "е")
+    words = _normalizer(language)(text).split()
+    return (" " if has_word_spaces(language) else "").join(words)
+
+
+def apply_casing(text: str, lower_case: bool, remove_punctuation: bool, language: str = "") -> str:
+    """Return a transcript as the recipe's [preprocessing] wants it written, for training and test.
+
+    NFC-composed and with single spaces in any case. Combining marks, apostrophes inside a word,
+    separators between digits and the spoken signs % & @ # stay.
+
+    Args:
+        text: as the data set has it.
+        lower_case: write it in lower case.
+        remove_punctuation: leave punctuation out.
+        language: Whisper's code; Turkish and Azerbaijani have a lower case of their own, and in
+            languages without word spaces punctuation leaves no space.
+    """
+    text = unicodedata.normalize("NFC", text)
+    if remove_punctuation:
+        gap = " " if has_word_spaces(language) else ""
+        text = text.translate(MARKS_INSIDE_WORDS)
+        text = regex.sub(rf"({KEPT_PUNCTUATION})|\p{{P}}", lambda found: found[1] or gap, text)
+    if lower_case:
+        text = _lower(text, language)
+    return " ".join(text.split())
