@@ -54,7 +54,7 @@ def test_a_changed_recipe_does_not_mix_with_old_results(recipe, tmp_path):
     run = open_run(recipe, tmp_path / "runs")
     assert (run.folder / "recipe.toml").read_text() == recipe.path.read_text()
     open_run(recipe, tmp_path / "runs")
-    write_recipe(recipe.path, **{"max_steps = 12": "max_steps = 13"})
+    write_recipe(recipe.path, **{"max_steps = 24": "max_steps = 25"})
     with pytest.raises(RunMismatch, match=r"another version of .*mine\.toml.*name|delete"):
         open_run(load_recipe(recipe.path), tmp_path / "runs")
 

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -60,7 +61,14 @@ def test_a_recording_and_its_language_reach_both_models_and_their_texts_come_bac
     before, after, changes = ask(client, wav(tmp_path, "a.wav", SECOND), "th")
     assert HEARD == [(16_000, "th"), (16_000, "th")]
     assert (before, after) == ("16000 th <b>", "16000 TH <B>")
-    assert "<b>" not in changes.lower()
+    assert "&lt;" in changes and "<b>" not in changes.lower()  # foreign text, escaped
+
+
+def test_what_changed_is_marked_by_words_or_where_there_are_none_by_characters(client, tmp_path):
+    file = wav(tmp_path, "a.wav", SECOND)
+    italian, thai = (ask(client, file, language)[2] for language in ("it", "th"))
+    assert ">it &lt;b&gt;</del>" in italian and ">IT &lt;B&gt;</ins>" in italian
+    assert ">th</del>" in thai and ">b</del>" in thai
 
 
 @pytest.mark.parametrize(
@@ -191,12 +199,15 @@ def test_a_crowd_is_told_that_the_page_is_busy_and_those_in_line_are_answered(tm
     client = Client(demo.launch(page), verbose=False, analytics_enabled=False)
     file = handle_file(wav(tmp_path, "a.wav", SECOND))
     jobs = [client.submit(file, "it", api_name="/transcribe") for _ in range(demo.MAX_WAITING + 6)]
-    full = [job.exception() for job in jobs[-2:]]  # refused at once, while the first one is at work
+    patience = time.monotonic() + 60
+    while not any(job.done() for job in jobs) and time.monotonic() < patience:
+        time.sleep(0.05)  # one is at work until `go`: whoever is done by now was refused
     go.set()
-    answers = [job.result()[0] for job in jobs if job.exception() is None]
+    refusals = [str(job.exception()) for job in jobs if job.exception()]
+    answers = [job.result()[0] for job in jobs if not job.exception()]
     demo.close(page)
-    assert all("full" in str(refusal) for refusal in full)
-    assert demo.MAX_WAITING <= len(answers) < len(jobs) and set(answers) == {"heard"}
+    assert refusals and all("full" in refusal for refusal in refusals)
+    assert len(answers) >= demo.MAX_WAITING and set(answers) == {"heard"}
 
 
 def test_a_closed_page_answers_nobody_and_leaves_no_recordings():
@@ -209,22 +220,6 @@ def test_a_closed_page_answers_nobody_and_leaves_no_recordings():
     assert not recordings.exists()
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "language", "marked"),
-    [
-        ("per uno", "per due", "it", "per <del>uno</del> <ins>due</ins>"),
-        ("a c", "a b c", "it", "a <ins>b</ins> c"),
-        ("a b c", "a c", "it", "a <del>b</del> c"),
-        ("same text", "same text", "it", "same text"),
-        ("", "", "it", ""),
-        ("今天好", "今天很好", "zh", "今天<ins>很</ins>好"),
-        ("<i>", "<script>", "it", "<del>&lt;i&gt;</del> <ins>&lt;script&gt;</ins>"),
-    ],
-)
-def test_changed_words_are_marked_and_foreign_text_is_escaped(before, after, language, marked):
-    assert demo.mark_changes(before, after, language) == f'<p dir="auto">{marked}</p>'
 
 
 def test_the_command_says_in_one_sentence_that_training_has_not_been_run(tmp_path):

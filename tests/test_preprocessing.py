@@ -133,7 +133,7 @@ def test_a_split_with_nothing_left_stops_the_run(tokenizer, tmp_path):
 
 
 def test_prepare_publishes_all_splits_or_nothing(tokenizer, tmp_path):
-    recipe = load_recipe(write_recipe(tmp_path / "few.toml", **{"max_clips = 64": "max_clips = 4"}))
+    recipe = load_recipe(write_recipe(tmp_path / "few.toml", **{"max_clips = 32": "max_clips = 4"}))
     folder = tmp_path / "run" / "prepared"
     splits, dropped = prepare(recipe, tokenizer, folder)
     assert set(splits) == {"train", "dev", "test", "unseen"}

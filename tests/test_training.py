@@ -224,14 +224,12 @@ def test_the_other_recipes_train_save_and_load(tmp_path, name):
     assert trainer.state.global_step == 2
     losses = [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
     assert np.isfinite(losses).all()
-    assert "eval_wer" in read_metrics(run.metrics)[-1] or any(
-        "eval_wer" in row for row in read_metrics(run.metrics)
-    )
+    assert any("eval_wer" in row for row in read_metrics(run.metrics))
     model = training.WhisperForConditionalGeneration.from_pretrained(run.model)
     if name == "embedded_multilingual":
         # Each language under its own token, in one stream.
         assert {prefix[1] for prefix in prefixes} == {50259, 50262, 50265, 50274, 50263}
-        assert model.generation_config.language is None
+        assert getattr(model.generation_config, "language", None) is None
     else:
         assert model.config.vocab_size == 51864
         assert all(prefix[:2] == (50257, 50362) for prefix in prefixes)

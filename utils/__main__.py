@@ -70,6 +70,7 @@ def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
     """
     import papermill
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from traitlets.config import Config
 
     run.report(stage).unlink(missing_ok=True)  # what is being made anew is not complete
     output = executed(run, stage)
@@ -85,6 +86,8 @@ def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
             log_output=True,
             progress_bar=sys.stderr.isatty(),
             execution_timeout=CELL_SECONDS,
+            # Sockets in a private folder: over TCP, other users of the machine could listen.
+            config=Config({"KernelManager": {"transport": "ipc"}}),
         )
     except papermill.PapermillExecutionError as error:
         fault = f"{error.ename}: {error.evalue}"
@@ -150,6 +153,12 @@ def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
     print(f"demo:      {sys.executable} -m utils.demo {recipe.path} --runs {runs}")
 
 
+def is_progress(record: logging.LogRecord) -> bool:
+    """Let through, of all that the lessons print, what a person who waits wants to see."""
+    record.msg = str(record.msg).strip()
+    return record.msg.startswith(("step ", "fetching "))
+
+
 def main() -> int:
     """Run the lessons of a recipe; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m utils", description=__doc__)
@@ -157,11 +166,10 @@ def main() -> int:
     parser.add_argument("--runs", default="runs", help="the folder for results")
     options = parser.parse_args()
     os.environ.update(QUIET)
-    # Of all that the lessons print, a person who waits wants the training steps.
-    logging.basicConfig(format="      %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="      %(message)s", level=logging.ERROR)
     papermill_log = logging.getLogger("papermill")
     papermill_log.setLevel(logging.INFO)
-    papermill_log.addFilter(lambda record: record.getMessage().startswith(("step ", "fetching ")))
+    papermill_log.addFilter(is_progress)
     try:
         recipe = load_recipe(options.recipe)
         run = open_run(recipe, options.runs)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Recipe
-from utils.environment import peak_gib
+from utils.environment import mount_drive, peak_gib
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
 STAGES = ("environment", "streaming", "preprocessing", "training", "evaluation", "demo")
@@ -92,6 +92,7 @@ def open_run(recipe: Recipe, runs: str | Path = "runs") -> Run:
     Raises:
         RunMismatch: the folder holds results of a different recipe of the same name.
     """
+    mount_drive(runs)
     run = Run(Path(runs) / recipe.name)
     text = recipe.path.read_text(encoding="utf-8")
     copy = run.folder / "recipe.toml"

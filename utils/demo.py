@@ -4,8 +4,6 @@
 """
 
 import argparse
-import difflib
-import html
 import os
 import sys
 import tempfile
@@ -26,6 +24,7 @@ from utils.config import Recipe, RecipeError, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import FetchError, resolve, speech
 from utils.environment import device, in_colab
+from utils.evaluation import word_diff_html
 from utils.preprocessing import waveform
 from utils.streaming import SAMPLING_RATE, AudioError, decode_audio
 from utils.text import has_word_spaces
@@ -38,12 +37,8 @@ FRAME = "demo-page"  # where `show` puts the page and `close` replaces it
 MAX_FILE_SIZE = "25mb"  # 30 s of 24-bit stereo WAV at 96 kHz are 17 MB
 MAX_WAITING = 16  # requests in the queue; one more is told that the page is busy
 SILENCE = 1e-3  # a peak of -60 dBFS: Whisper makes up words for silence
-# The label of a box lies over its first line. Marks differ by more than their colour.
-CSS = """
-#changes {padding-top: 1.6em; min-height: 4.5em}
-ins {background: #1a7f3733; text-decoration: underline; padding: 0 .15em}
-del {background: #cf222e33; text-decoration: line-through; padding: 0 .15em}
-"""
+# The label of a box lies over its first line.
+CSS = "#changes {padding-top: 2.2em; min-height: 4.5em}"
 
 Transcriber = Callable[[np.ndarray, str], str]  # 16 kHz samples, language code → text
 
@@ -81,22 +76,6 @@ def read_recording(path: str | None) -> np.ndarray:
     return clip
 
 
-def mark_changes(before: str, after: str, language: str) -> str:
-    """Return one HTML paragraph: `after`, with new words marked and lost ones struck out."""
-    glue = " " if has_word_spaces(language) else ""  # Chinese or Thai: character by character
-    old, new = (text.split() if glue else list(text) for text in (before, after))
-    parts = []
-    for kind, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        # A transcript is foreign text: unescaped, it could carry a script.
-        lost, found = html.escape(glue.join(old[i:j])), html.escape(glue.join(new[k:m]))
-        if kind == "equal":
-            parts.append(found)
-        else:
-            parts += [f"<del>{lost}</del>"] * bool(lost) + [f"<ins>{found}</ins>"] * bool(found)
-    # dir="auto": Arabic and Hebrew run from the right.
-    return f'<p dir="auto">{glue.join(parts)}</p>'
-
-
 def load_transcribers(recipe: Recipe, run: Run) -> dict[str, Transcriber]:
     """Load the base and the fine-tuned model, in this order, each under the name it is shown by.
 
@@ -112,7 +91,7 @@ def load_transcribers(recipe: Recipe, run: Run) -> dict[str, Transcriber]:
 def _transcriber(path: str, recipe: Recipe) -> Transcriber:
     processor = WhisperProcessor.from_pretrained(path, revision=recipe.model.revision)
     model = WhisperForConditionalGeneration.from_pretrained(
-        path, revision=recipe.model.revision, dtype=torch.float32
+        path, revision=recipe.model.revision, dtype=torch.float32, use_safetensors=True
     ).to(device())
 
     def hear(clip: np.ndarray, language: str) -> str:
@@ -122,9 +101,12 @@ def _transcriber(path: str, recipe: Recipe) -> Transcriber:
 
 
 def example_rows(run: Run, count: int = 3) -> datasets.Dataset:
-    """Return prepared rows of the test split: those in the middle when ordered by length."""
+    """Return prepared rows of the test split, longer than three quarters of it.
+
+    Half of the embedded clips are a word or two, in which there is little to mishear.
+    """
     rows = datasets.load_from_disk(str(run.prepared))["test"]
-    start = max(0, (len(rows) - count) // 2)
+    start = max(0, min(len(rows) * 3 // 4, len(rows) - count))
     return rows.select(np.argsort(rows["seconds"][:], kind="stable")[start : start + count])
 
 
@@ -167,7 +149,8 @@ def build_page(
             # duration=None: the sentence stays until it is closed.
             raise gradio.Error(str(problem), duration=None, print_exception=False) from None
         before, after = hear_first(clip, language), hear_second(clip, language)
-        return before, after, mark_changes(before, after, language)
+        unit = "word" if has_word_spaces(language) else "char"
+        return before, after, word_diff_html(before, after, unit)
 
     choices = [(LANGUAGES.get(code, code).title(), code) for code in languages]
     # delete_cache: recordings of visitors are removed after an hour.

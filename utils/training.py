@@ -172,7 +172,9 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
         parts.append(f"loss {last['loss']:.3f}")
     if "eval_wer" in last:
         parts.append(f"dev WER {last['eval_wer']:.1%}")
-    if done:
+    if "train_runtime" in last:
+        parts.append(f"trained in {last['train_runtime']:.0f} s")
+    elif done:
         left = (last["time"] - rows[0]["time"]) / done * (max_steps - last["step"])
         parts.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
     return " · ".join(parts)

@@ -34,7 +34,6 @@ from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, transcribe
 from utils.embedded import resolve, speech
 from utils.streaming import SAMPLING_RATE, decode_audio, stream
 
-environment.mount_drive(RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 print(f"{recipe.name}: {recipe.model.checkpoint}, results in {run.folder}")

@@ -47,7 +47,8 @@ recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "preprocessing")
 splits = load_from_disk(str(run.prepared))
-print({name: len(rows) for name, rows in splits.items()}, "clips; training in", *precision())
+print({name: len(rows) for name, rows in splits.items()}, "clips")
+print("training in {}, because {}".format(*precision()))
 
 # %% [markdown]
 # ## How good is the model before you train it?

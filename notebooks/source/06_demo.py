@@ -18,12 +18,9 @@ RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives t
 # %%
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
+import httpx
 import soundfile
 import torch
 from gradio_client import Client, handle_file
@@ -52,7 +49,7 @@ print(f"{recipe.name}: the fine-tuned model is in {run.model}")
 
 # %%
 transcribers = demo.load_transcribers(recipe, run)
-pd.DataFrame({"shown as": transcribers.keys()})
+print(*transcribers, sep="\n")
 
 # %% [markdown]
 # ## What does the page say to a recording that it cannot use?
@@ -63,8 +60,8 @@ pd.DataFrame({"shown as": transcribers.keys()})
 
 # %%
 folder = Path(tempfile.mkdtemp(prefix="demo-"))
-soundfile.write(folder / "silent.wav", np.zeros(SAMPLING_RATE), SAMPLING_RATE)
-soundfile.write(folder / "long.wav", np.ones(40 * SAMPLING_RATE), SAMPLING_RATE)
+soundfile.write(folder / "silent.wav", [0.0] * SAMPLING_RATE, SAMPLING_RATE)
+soundfile.write(folder / "long.wav", [0.5] * 40 * SAMPLING_RATE, SAMPLING_RATE)
 (folder / "film.wav").write_bytes(b"not a sound at all")
 for name in (None, "silent.wav", "long.wav", "film.wav"):
     try:
@@ -99,10 +96,7 @@ demo.show(url)
 # that serves files must not serve every file, so you ask for one that is none of its business.
 
 # %%
-try:
-    status = urllib.request.urlopen(f"{url}gradio_api/file=/etc/passwd").status
-except urllib.error.HTTPError as refusal:
-    status = refusal.code
+status = httpx.get(f"{url}gradio_api/file=/etc/passwd").status_code
 print(f"/etc/passwd: status {status} (403 means refused)")
 
 # %% [markdown]
@@ -216,10 +210,8 @@ print("The page answers.")
 # - Record a second of silence, or add a picture.
 # - Serve the page without a notebook: `python -m utils.demo recipes/embedded.toml`.
 #
-# ## Close the page
-#
-# Run this cell when you have tried enough; "Run all" comes by here too. To open the page again,
-# run the cell under "How does the page look?".
+# When you have tried enough, close the page with the cell below; "Run all" comes by here too. To
+# open it again, run the cell under "How does the page look?".
 
 # %%
 demo.close(page)
