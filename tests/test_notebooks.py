@@ -93,7 +93,7 @@ def code_of(cells):
 
 
 def line_count(source):
-    """Lines that a reader reads: no blank ones, and an import counts once, however it is wrapped."""
+    """Lines that a reader reads: no blank ones, and a wrapped import counts once."""
     imports = [n for n in ast.parse(source).body if isinstance(n, ast.Import | ast.ImportFrom)]
     wrapped = sum(node.end_lineno - node.lineno for node in imports)
     return sum(1 for line in source.splitlines() if line.strip()) - wrapped

@@ -179,7 +179,7 @@ multilingual = model.generation_config.is_multilingual
 asked = {"language": source.language, "task": recipe.model.task} if multilingual else {}
 # A guard: nobody speaks 12 tokens a second, and a model that repeats itself stops here.
 limit = round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
-tokens = model.generate(inputs.input_features.to(device), max_new_tokens=limit, **asked)
+tokens = model.generate(inputs.input_features.to(device), max_length=limit, **asked)
 print("tokens        ", tuple(tokens.shape), tokens[0, :6].tolist(), "…")
 by_hand = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
 print("Whisper hears ", by_hand)
