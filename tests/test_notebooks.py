@@ -32,6 +32,7 @@ FLOORS = {
     "text": 1,
     "plotting": 1,
     "environment": 1,
+    "conversion": 1,
     "embedded": 1,
     "audio_context": 1,
     "checkpoints": 1,

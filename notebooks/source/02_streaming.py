@@ -122,7 +122,8 @@ display(figure, lengths.describe().round(1))
 
 # %%
 model, processor = load_model(recipe)
-right = decode_audio(first["audio"])
+long = max(islice(rows, 10), key=lambda row: len(row["text"]))
+right = decode_audio(long["audio"])
 fast = librosa.resample(right, orig_sr=SAMPLING_RATE, target_sr=SAMPLING_RATE // 2)
 heard = transcribe(model, processor, [right, fast], language=source.language)
 print(f"at 16,000 Hz: {heard[0]}\nat  8,000 Hz, taken for 16,000: {heard[1]}")

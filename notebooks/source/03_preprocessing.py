@@ -58,7 +58,9 @@ print(f"{recipe.model.checkpoint}: {len(tokenizer):,} tokens")
 # picture is empty.
 
 # %%
-row = next(iter(stream(recipe.sources[0], recipe.sources[0].train)))
+first = list(stream(recipe.sources[0], recipe.sources[0].train).take(30))
+pair = [one for one in first if 2 < len(decode_audio(one["audio"])) / SAMPLING_RATE < 8][:2]
+row = pair[0]
 samples = decode_audio(row["audio"])
 features = log_mel(processor, [samples])
 print(f"input_features: {tuple(features.shape)} = (clips, mel bands, frames)")
@@ -161,7 +163,6 @@ pd.DataFrame({"text": forms, "tokens": tokens})
 # that token.
 
 # %%
-pair = [row, next(iter(stream(recipe.sources[0], recipe.sources[0].train).skip(1)))]
 labels = []
 for one in pair:
     ids = [
@@ -238,9 +239,10 @@ for name, one in broken.items():
 # %%
 first = stream(recipe.sources[0], recipe.sources[0].train).take(64)
 lengths = np.sort([len(decode_audio(one["audio"])) / SAMPLING_RATE for one in first])
+batches = np.array_split(lengths, max(len(lengths) // 8, 1))
 always = dataclasses.replace(recipe.audio_context, enabled=False)
 windows = {
-    name: sum(8 * context_seconds(part[-1], 0.5, context) for part in lengths.reshape(-1, 8))
+    name: sum(len(batch) * context_seconds(batch[-1], 0.5, context) for batch in batches)
     for name, context in (("30 s windows", always), ("short context", recipe.audio_context))
 }
 pd.DataFrame(
