@@ -109,6 +109,12 @@ def test_a_wrong_text_column_is_refused_with_those_that_exist(hub_folder):
         stream(Source(str(hub_folder), "it"), "train")
 
 
+@pytest.mark.parametrize(("dataset", "split"), [("/no/such/folder", "train"), (None, "tset")])
+def test_a_source_that_cannot_be_opened_is_named(hub_folder, dataset, split):
+    with pytest.raises(RecipeError, match=rf'split "{split}", cannot be opened: .*Check dataset'):
+        stream(Source(dataset or str(hub_folder), "it", text_column="sentence"), split)
+
+
 def numbered(name, count):
     from datasets import IterableDataset
 

@@ -80,6 +80,15 @@ class AudioContext:
 
 
 @dataclass(frozen=True)
+class Augmentation:
+    """How training clips are varied, so that the model learns the language and not one voice."""
+
+    # Each clip is played slower or faster by a factor of U(1 - speed, 1 + speed), which moves tempo
+    # and pitch as another speaker would. 0.1 is customary (Ko et al., Interspeech 2015).
+    speed: float = 0.0
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How the test is read."""
 
@@ -97,6 +106,7 @@ class Recipe:
     sources: tuple[Source, ...]
     training: Mapping[str, Any]  # goes unchanged to Seq2SeqTrainingArguments
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    augmentation: Augmentation = field(default_factory=Augmentation)
     audio_context: AudioContext = field(default_factory=AudioContext)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -173,7 +183,8 @@ def load_recipe(path: str | Path) -> Recipe:
 
     Args:
         path: a TOML file with `[model]`, one or more `[[sources]]`, `[training]` and, where their
-            defaults don't fit, `[preprocessing]`, `[audio_context]` and `[evaluation]`.
+            defaults don't fit, `[preprocessing]`, `[augmentation]`, `[audio_context]` and
+            `[evaluation]`.
 
     Raises:
         RecipeError: with the file, the key and the nearest known one.
@@ -190,6 +201,7 @@ def load_recipe(path: str | Path) -> Recipe:
     sections = {
         "model": Model,
         "preprocessing": Preprocessing,
+        "augmentation": Augmentation,
         "audio_context": AudioContext,
         "evaluation": Evaluation,
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import librosa
 import numpy as np
 import torch
 from datasets import (
@@ -21,8 +22,8 @@ from datasets import (
 from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperProcessor, WhisperTokenizer
 
-from utils.audio_context import context_seconds
-from utils.config import AudioContext, Preprocessing, Recipe
+from utils.audio_context import STOCK_SECONDS, context_seconds
+from utils.config import AudioContext, Augmentation, Preprocessing, Recipe
 from utils.decoding import log_mel
 from utils.streaming import SAMPLING_RATE, AudioError, decode_audio, stream, training_stream
 from utils.text import apply_casing
@@ -208,6 +209,18 @@ def prepare(
     return DatasetDict.load_from_disk(str(folder)), dropped
 
 
+def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
+    """Return a clip played `speed` times as fast, tempo and pitch alike; at most 30 s of it.
+
+    A clip that would grow past the window is left as it is: its text would be cut off.
+    """
+    if len(samples) > speed * STOCK_SECONDS * SAMPLING_RATE:
+        return samples
+    # Taken for sound of a higher rate, the same samples last shorter and sound higher.
+    rate = round(SAMPLING_RATE * speed)
+    return librosa.resample(samples, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
+
+
 class SpeechCollator:
     """Prepared rows → one batch of `input_features` and `labels`.
 
@@ -218,10 +231,11 @@ class SpeechCollator:
         processor: the checkpoint's.
         decoder_start_token_id: `model.config.decoder_start_token_id`.
         context: the recipe's; disabled means stock 30 s windows.
-        seed: of the random tail.
+        seed: of the tail and of the augmentation.
+        augmentation: the recipe's; None leaves the clips as they are.
 
-    The tail follows from the seed and the clips of the batch, not from a generator that moves on:
-    a resumed run, and any number of loader workers, draw the same.
+    What is random follows from the seed and the clips of the batch, not from a generator that moves
+    on: a resumed run, and any number of loader workers, draw the same.
     """
 
     def __init__(
@@ -230,20 +244,25 @@ class SpeechCollator:
         decoder_start_token_id: int,
         context: AudioContext,
         seed: int = 42,
+        augmentation: Augmentation | None = None,
     ):
         self.processor = processor
         self.decoder_start_token_id = decoder_start_token_id
         self.context = context
         self.seed = seed
+        self.augmentation = augmentation or Augmentation()
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Return float32 `(batch, mels, frames)` and int64 `(batch, longest labels)`."""
-        longest = max(len(row["audio"]) for row in rows) / SAMPLING_RATE
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
         random = np.random.default_rng([self.seed, batch_key])
+        clips = [waveform(row) for row in rows]
+        if self.augmentation.speed:
+            speeds = random.uniform(-1, 1, len(clips)) * self.augmentation.speed + 1
+            clips = [change_speed(*pair) for pair in zip(clips, speeds, strict=True)]
         tail = random.uniform(0, self.context.tail_seconds)
-        seconds = context_seconds(longest, tail, self.context)
-        features = log_mel(self.processor, [waveform(row) for row in rows], seconds)
+        longest = max(map(len, clips)) / SAMPLING_RATE
+        features = log_mel(self.processor, clips, context_seconds(longest, tail, self.context))
         return {"input_features": features, "labels": self._labels(rows)}
 
     def _labels(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:

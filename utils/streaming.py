@@ -21,6 +21,7 @@ from datasets import (
     interleave_datasets,
     load_dataset,
 )
+from datasets.exceptions import DatasetNotFoundError
 
 from utils import embedded
 from utils.config import RecipeError, Source
@@ -107,13 +108,20 @@ def _embedded_stream(source: Source, split: str) -> IterableDataset:
 
 def _hub_stream(source: Source, split: str) -> IterableDataset:
     """Stream a Hub dataset, or a local folder in the Hub's layout, into the schema."""
-    rows = load_dataset(
-        source.dataset,
-        source.name or None,
-        split=split,
-        revision=source.revision,
-        streaming=True,
-    )
+    try:
+        rows = load_dataset(
+            source.dataset,
+            source.name or None,
+            split=split,
+            revision=source.revision,
+            streaming=True,
+        )
+    # What a missing folder, a config, a split or a network that is down raise, in this order.
+    except (DatasetNotFoundError, ValueError, OSError) as error:
+        raise RecipeError(
+            f'{source.dataset}, split "{split}", cannot be opened: {error} Check dataset, name and '
+            "split in the recipe, and the network if it is on the Hub."
+        ) from None
     for column in ("audio", source.text_column):
         if column not in rows.column_names:
             raise RecipeError(

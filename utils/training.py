@@ -81,8 +81,10 @@ class WhisperTrainer(Seq2SeqTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(rows["seconds"][:], batch_size, self.args.seed)
+        # By the batch that runs at once, not by the accumulated one: what is accumulated then holds
+        # several lengths. An update from one-word clips alone is noise, and as large as any other
+        # once gradients are clipped.
+        return LengthGroupedSampler(rows["seconds"][:], self.args.train_batch_size, self.args.seed)
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         """Return the loss with the encoder at the length that the batch has."""
@@ -272,7 +274,11 @@ def build_trainer(
         train_dataset=splits["train"],
         eval_dataset=splits["dev"],
         data_collator=SpeechCollator(
-            processor, model.config.decoder_start_token_id, recipe.audio_context, arguments.seed
+            processor,
+            model.config.decoder_start_token_id,
+            recipe.audio_context,
+            arguments.seed,
+            recipe.augmentation,
         ),
         processing_class=processor,
         callbacks=[MetricsFile(run, watch)],

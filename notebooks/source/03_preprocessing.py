@@ -197,13 +197,14 @@ print("bos_token is", tokenizer.bos_token)
 #
 # `prepare_example` makes a row ready, `SpeechCollator` makes a batch of rows. Training adds a
 # silent tail of random length, so that the model learns that speech ends where it ends and not
-# where the window does.
+# where the window does. A recipe's `[augmentation]` also plays each clip a little slower or faster,
+# which moves the pitch as another speaker would; the labels stay.
 
 # %%
 examples = [
     prepare_example(one, tokenizer, recipe.preprocessing, recipe.model.task) for one in pair
 ]
-collator = SpeechCollator(processor, start, recipe.audio_context)
+collator = SpeechCollator(processor, start, recipe.audio_context, augmentation=recipe.augmentation)
 batch = collator(examples)
 same_text = [one["text"] for one in examples] == [one["text"] for one in pair]
 if same_text:  # else the recipe's casing changed the text, and with it the ids
