@@ -16,6 +16,7 @@ from utils.training import (
     LengthGroupedSampler,
     TrainingError,
     WhisperTrainer,
+    blend,
     build_trainer,
     load_model,
     read_metrics,
@@ -261,3 +262,13 @@ def interrupt_at(step):
             raise KeyboardInterrupt
 
     return watch
+
+
+def test_blending_moves_every_weight_part_of_the_way_back(tiny_model):
+    start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    with torch.no_grad():
+        for weight in tiny_model.parameters():
+            weight.add_(1.0)
+    blend(tiny_model, start, tuned_share=0.25)
+    for name, value in tiny_model.state_dict().items():
+        assert torch.allclose(value, start[name] + 0.25, atol=1e-6), name

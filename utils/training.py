@@ -287,10 +287,30 @@ def build_trainer(
     return trainer
 
 
+@torch.no_grad()
+def blend(
+    model: WhisperForConditionalGeneration,
+    start: Mapping[str, torch.Tensor],
+    tuned_share: float,
+) -> None:
+    """Move a model's weights back towards where they started, in place.
+
+    Args:
+        model: fine-tuned.
+        start: its `state_dict` before training.
+        tuned_share: 1 keeps the fine-tuned weights, 0 would undo the training.
+    """
+    # Not state_dict: it lists the tied embedding twice, which would then move twice.
+    for name, weight in model.named_parameters():
+        weight.lerp_(start[name].to(weight.device), 1 - tuned_share)
+
+
 def train(
     recipe: Recipe, run: Run, watch: Callable[[list[dict], int], None] | None = None
 ) -> WhisperTrainer:
     """Fine-tune, going on from the newest whole checkpoint, and save the best model on dev.
+
+    What is saved is blended with the starting weights as the recipe's `tuned_share` says.
 
     Raises:
         MissingArtifact: the data has not been prepared.
@@ -299,6 +319,13 @@ def train(
     trainer = build_trainer(recipe, run, watch)
     checkpoint = find_valid_checkpoint(run.checkpoints)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if recipe.model.tuned_share < 1:
+        start, _ = load_model(recipe)
+        blend(
+            trainer.accelerator.unwrap_model(trainer.model),
+            start.state_dict(),
+            recipe.model.tuned_share,
+        )
     if trainer.args.should_save:
         save_model(
             trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, run.model

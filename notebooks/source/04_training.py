@@ -167,7 +167,9 @@ print(f"best checkpoint: step {trainer.state.best_global_step} of {trainer.state
 # ## Is the saved model the trained one?
 #
 # Load it as anyone would who gets the folder, and let both write the same clips. The saved folder
-# is an ordinary Whisper: nothing of this series is needed to use it.
+# is an ordinary Whisper: nothing of this series is needed to use it. If the recipe has a
+# `tuned_share` below 1, `train` has moved the weights that far from where they started and no
+# further: little speech of one voice pulls them past what is good for other sentences.
 
 # %%
 reloaded = WhisperForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32)
@@ -180,6 +182,8 @@ clips, asked = [waveform(row) for row in some], {"language": some["language"][:]
 texts = {"reference": some["text"][:]}
 for name, pair in contestants.items():
     texts[name] = transcribe(*pair, clips, context=recipe.audio_context, **asked)
+saved_wer = word_error_rate(trainer.model, processor, splits["dev"], recipe, recipe.audio_context)
+print(f"dev WER of the saved model: {saved_wer:.1%}")
 pd.DataFrame(texts)
 
 # %% [markdown]
@@ -206,6 +210,7 @@ report = {
     "loss_last": losses[-1],
     "dev_wer_before": baseline,
     "dev_wer_by_step": dev,
+    "dev_wer_saved": saved_wer,
     "seconds": seconds,
     "precision": precision().name,
 }
@@ -218,9 +223,9 @@ pd.Series(report).to_frame("value")
 # %%
 assert losses[-1] < losses[0], "the loss did not fall: raise max_steps or learning_rate"
 assert texts["reloaded"] == texts["trained"], "the saved model writes something else: save it again"
-assert min(dev.values()) < baseline, "no checkpoint beats the baseline: more speech or fewer steps"
+assert saved_wer < baseline, "training did not beat the baseline: add speech, or change the steps"
 assert not list(run.model.glob("*.bin")), "a pickle lies in model/: it must not be shared"
-print(f"dev WER {baseline:.1%} -> {min(dev.values()):.1%}")
+print(f"dev WER {baseline:.1%} -> {saved_wer:.1%}")
 
 # %% [markdown]
 # ## What you saw

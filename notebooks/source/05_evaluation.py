@@ -83,6 +83,7 @@ for name, (model, context, heard) in passes.items():
     started = time.perf_counter()
     texts[name] = transcribe(model.to(device()), processor, heard, progress=name, **settings)
     decode_seconds[name] = round(time.perf_counter() - started, 1)
+    print(f"{name}: {len(heard)} clips, the first says {texts[name][0]!r}")
 
 # %% [markdown]
 # ## How long did that take?
