@@ -266,7 +266,7 @@ def test_every_line_is_a_clip_or_counted(speech):
 def test_each_speaker_has_what_the_recipes_need(speech):
     splits = Counter(clip.split for clip in speech.clips)
     assert len(speech.clips) >= 470
-    assert (splits["train"] >= 380, splits["dev"] >= 30, splits["test"] >= 40) == (True,) * 3
+    assert (splits["train"] >= 360, splits["dev"] >= 45, splits["test"] >= 40) == (True,) * 3
     for clip in speech.clips:
         assert clip.path.is_file()
         assert clean_transcript(clip.text) == (clip.text, "")
