@@ -134,18 +134,18 @@ def test_a_split_with_nothing_left_stops_the_run(tokenizer, tmp_path):
 
 
 def test_prepare_publishes_all_splits_or_nothing(tokenizer, tmp_path):
-    recipe = load_recipe(write_recipe(tmp_path / "few.toml", **{"max_clips = 32": "max_clips = 4"}))
+    recipe = load_recipe(write_recipe(tmp_path / "few.toml", **{"max_clips = 32": "max_clips = 6"}))
     folder = tmp_path / "run" / "prepared"
     splits, dropped = prepare(recipe, tokenizer, folder)
     assert set(splits) == {"train", "dev", "test", "unseen"}
     assert set(splits["train"]["source"][:]) == {"it carlo"}
     assert set(splits["unseen"]["source"][:]) == {"it menardi"}
     total = {name: len(rows) + dropped[name].total() for name, rows in splits.items()}
-    assert total == {"train": 4, "dev": 4, "test": 4, "unseen": 8}
+    assert total == {"train": 6, "dev": 6, "test": 6, "unseen": 8}
 
     strict = dataclasses.replace(recipe, preprocessing=Preprocessing(min_seconds=29))
     other = tmp_path / "other" / "prepared"
-    with pytest.raises(PreprocessingError, match=r"few\.toml, split train: 4 of 4"):
+    with pytest.raises(PreprocessingError, match=r"few\.toml, split train: 6 of 6"):
         prepare(strict, tokenizer, other)
     assert not list(tmp_path.glob("other/*")), "something half-made was left behind"
 

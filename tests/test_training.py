@@ -196,11 +196,11 @@ save_steps = 2"""
 
 
 def few_steps(tmp_path, name, checkpoint=None):
-    """A recipe of the repository, cut down to four clips a source and two steps."""
+    """A recipe of the repository, cut down to six clips a source and two steps."""
     from tests.conftest import ROOT
 
     text = (ROOT / f"recipes/{name}.toml").read_text(encoding="utf-8")
-    head = text[: text.index("[training]")].replace("[[sources]]", "[[sources]]\nmax_clips = 4")
+    head = text[: text.index("[training]")].replace("[[sources]]", "[[sources]]\nmax_clips = 6")
     path = tmp_path / f"{name}.toml"
     path.write_text(head + "[training]\n" + STEPS + "\n", encoding="utf-8")
     return load_recipe(path)
