@@ -166,7 +166,7 @@ def build_results(readme: str, results: dict[str, Any]) -> str:
         f"\nIn brackets: 95 % intervals. The run took {row['run_seconds'] / 60:.0f} minutes and "
     )
     table += (
-        f"{row['peak_gib']:.1f} GiB of memory at most, downloads included. Machine: {machine}; "
+        f"{row['peak_gib']:.1f} GiB of memory at most, its downloads apart. Machine: {machine}; "
     )
     table += f"{versions}. Command: `{results['command']}`.\n"
     if not RESULTS.search(readme):
