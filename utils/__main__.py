@@ -5,7 +5,6 @@ first one that is not, all are run.
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -17,6 +16,7 @@ from utils.artifacts import (
     STAGES,
     Run,
     RunMismatch,
+    digest,
     notebook_of,
     open_run,
     require,
@@ -41,11 +41,8 @@ class LessonFailed(RuntimeError):
 
 def fingerprint(run: Run, stage: str) -> str:
     """Return a digest of all that a lesson was made from: recipe, notebook and `utils`."""
-    total = hashlib.sha256()
     made_from = [run.folder / "recipe.toml", Path(notebook_of(stage))]
-    for path in [*made_from, *sorted(Path("utils").glob("*.py"))]:
-        total.update(path.read_bytes())
-    return total.hexdigest()
+    return digest(*made_from, *sorted(Path("utils").glob("*.py")))
 
 
 def is_complete(run: Run, stage: str, done: dict) -> bool:
