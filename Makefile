@@ -1,16 +1,37 @@
-# make run · test · lab · notebooks · lint · bench: each sets up .venv first.
+# make first · run · test · test-all · test-latest · lab · notebooks · lint · bench: each sets up
+# .venv first, test-latest a .venv-latest.
 PYTHON ?= python3
 RECIPE ?= recipes/embedded.toml
 BIN := .venv/bin
 SET_UP := .venv/ready
 
-.PHONY: run test lab notebooks lint bench
+# The newest of everything but torch: unpinned, torch pulls gigabytes of CUDA, and torchcodec newer
+# than constraints.txt's does not load beside a CPU build.
+LATEST_TORCH ?= $(shell grep -E '^torch(codec)?==' constraints.txt)
+
+.PHONY: first run test test-all test-latest lab notebooks lint bench
+
+# Lesson 01 alone: from a clean clone to the first transcription.
+first: $(SET_UP)
+	@mkdir -p runs
+	$(BIN)/papermill notebooks/01_environment.ipynb runs/01_environment.ipynb \
+		-p RECIPE $(RECIPE) --log-output --no-progress-bar
 
 run: $(SET_UP)
 	$(BIN)/python -m utils $(RECIPE)
 
 test: $(SET_UP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(SET_UP)
 	$(BIN)/python -m pytest
+
+test-latest:
+	$(PYTHON) -m venv --clear .venv-latest
+	.venv-latest/bin/python -m pip install --quiet $(LATEST_TORCH)
+	.venv-latest/bin/python -m pip install --quiet -r requirements-dev.txt
+	.venv-latest/bin/python -m pip list --outdated
+	.venv-latest/bin/python -m pytest -m "not slow"
 
 # On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST
 # Rented GPU machines log you in as root, which Jupyter refuses unless it is told otherwise.
