@@ -30,7 +30,6 @@ test-latest:
 	$(PYTHON) -m venv --clear .venv-latest
 	.venv-latest/bin/python -m pip install --quiet $(LATEST_TORCH)
 	.venv-latest/bin/python -m pip install --quiet -r requirements-dev.txt
-	.venv-latest/bin/python -m pip list --outdated
 	.venv-latest/bin/python -m pytest -m "not slow"
 
 # On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST
