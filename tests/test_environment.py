@@ -9,6 +9,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError
+from packaging.requirements import Requirement
 
 from utils import environment
 from utils.environment import (
@@ -139,3 +140,19 @@ def test_drive_is_mounted_only_on_colab_and_only_for_a_folder_in_it(monkeypatch)
     assert mounted == []
     environment.mount_drive("/content/drive/MyDrive/runs")
     assert mounted == ["/content/drive"]
+
+
+@pytest.mark.parametrize(
+    ("package", "last_with_a_hole"),
+    [
+        ("torch", "2.5.1"),  # torch.load executed code by default
+        ("transformers", "5.2.0"),  # CVE-2026-4372: code from a config file
+        ("gradio", "6.6.0"),  # CVE-2026-28414: files of the server
+        ("nbconvert", "7.17.1"),  # scripts in exported pages
+    ],
+)
+def test_floors_leave_out_versions_with_a_known_hole(package, last_with_a_hole):
+    floor = read_floors()[package]
+    (row,) = check_versions({package: floor})
+    assert row.ok
+    assert not Requirement(f"{package}{floor}").specifier.contains(last_with_a_hole)

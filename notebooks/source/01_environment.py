@@ -32,6 +32,7 @@ from utils.artifacts import open_run, save_report
 from utils.config import load_recipe
 from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, transcribe
 from utils.embedded import resolve, speech
+from utils.panel import panel
 from utils.streaming import SAMPLING_RATE, decode_audio, stream
 
 recipe = load_recipe(RECIPE)
@@ -163,6 +164,17 @@ formats
 
 # %%
 print(environment.hub_account())
+
+# %% [markdown]
+# ## What would your own experiment need?
+#
+# Choose a language, a checkpoint and some speech, and the panel says what memory and time a card
+# would need. These numbers are computed from the model's size and not measured. *Write recipe*
+# makes a file, whose name you then give as `RECIPE`. You can do without: one of `recipes/`, copied
+# and edited, is the same thing.
+
+# %%
+panel()
 
 # %% [markdown]
 # ## By hand
