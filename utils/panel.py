@@ -77,7 +77,7 @@ def write_recipe(path: str | Path, text: str) -> Path:
 
 def panel() -> "ipywidgets.VBox":
     """Return the panel; it does nothing until *Write recipe* is pressed."""
-    import ipywidgets as w  # 1 s, and headless runs never show it
+    import ipywidgets as w  # here, since the recipe can be written without it
 
     wide = {"style": {"description_width": "6em"}, "layout": {"width": "32em"}}
     language = w.Text("it", description="language", **wide)
