@@ -15,7 +15,9 @@ LATEST_TORCH ?= $(shell grep -E '^torch(codec)?==' constraints.txt)
 first: $(SET_UP)
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/01_environment.ipynb runs/01_environment.ipynb \
-		-p RECIPE $(RECIPE) --log-output --no-progress-bar
+		-p RECIPE $(RECIPE) --no-progress-bar
+	@$(BIN)/python -c 'import json, sys; print(json.load(open(sys.argv[1]))["first_transcription"])' \
+		runs/$(basename $(notdir $(RECIPE)))/environment.json
 
 run: $(SET_UP)
 	$(BIN)/python -m utils $(RECIPE)
