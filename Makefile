@@ -16,7 +16,8 @@ first: $(SET_UP)
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/01_environment.ipynb runs/01_environment.ipynb \
 		-p RECIPE $(RECIPE) --no-progress-bar
-	@$(BIN)/python -c 'import json, sys; print(json.load(open(sys.argv[1]))["first_transcription"])' \
+	@$(BIN)/python -c 'import json, sys; report = json.load(open(sys.argv[1])); \
+		[print(key, report[key]) for key in ("device", "precision", "first_transcription")]' \
 		runs/$(basename $(notdir $(RECIPE)))/environment.json
 
 run: $(SET_UP)

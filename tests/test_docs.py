@@ -26,6 +26,7 @@ NOT_HERE = {
     r"sudo apt-get (update|install .*)": "needs root and changes the machine",
     r"rsync .* HOST:.*": "needs a second machine",
     r"tmux attach .*": "needs a terminal",
+    r"python3 -m venv .venv|\.venv/bin/pip install torch .*": "downloads; CI does the same",
     r"cd \S+|mkdir -p runs": "says where the next line runs",
 }
 
