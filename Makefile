@@ -57,5 +57,6 @@ $(SET_UP): requirements.txt requirements-dev.txt constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -m venv .venv || \
 		{ echo "No virtual environment could be made: apt install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install --quiet -r requirements-dev.txt -c constraints.txt
+	@# What is never imported need not be compiled: the rest is, at its first import.
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.txt -c constraints.txt
 	@touch $(SET_UP)

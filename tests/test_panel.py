@@ -87,3 +87,8 @@ def test_the_panel_tells_the_estimate_and_writes_on_a_click(tmp_path, monkeypatc
     assert load_recipe(tmp_path / "recipes/mine.toml").sources[0].name == "carlo"
     named["Write recipe"].click()
     assert "exists" in result.value
+    named["write to"].value = "no/<b>such.toml"
+    named["checkpoint"].value = "openai/whisper-tiny"
+    named["Write recipe"].click()
+    assert "&lt;b&gt;" in result.value
+    assert "<b>" not in result.value

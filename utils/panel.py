@@ -1,6 +1,7 @@
 """A panel for lesson 01: choose language, checkpoint, speech and card, and it writes a recipe."""
 
 import json
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def panel() -> "ipywidgets.VBox":
     card = w.Dropdown(options=list(CARDS), description="card", **wide)
     path = w.Text("recipes/mine.toml", description="write to", **wide)
     button = w.Button(description="Write recipe", button_style="primary")
-    told, result = w.Label(), w.Label()
+    told, result = w.HTML(), w.HTML()  # a Label does not wrap its text
 
     def plan() -> Estimate:
         return estimate(checkpoint.value, card.value, hours.value)
@@ -97,12 +98,13 @@ def panel() -> "ipywidgets.VBox":
     def write(_: object) -> None:
         try:
             text = recipe_text(checkpoint.value, source.value, name.value, language.value, plan())
-            result.value = f'Written. Set RECIPE = "{write_recipe(path.value, text)}" and go on.'
+            said = f"Written. Set RECIPE = '{write_recipe(path.value, text)}' and go on."
         except (OSError, ValueError) as error:
-            result.value = str(error)
+            said = str(error)
+        result.value = escape(said)  # what was typed is shown, not run
 
     def tell(_: object) -> None:
-        told.value = str(plan())
+        told.value = escape(str(plan()))
 
     for field in (checkpoint, hours, card):
         field.observe(tell, names="value")
