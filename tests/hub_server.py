@@ -532,6 +532,17 @@ class Server(ThreadingHTTPServer):
             return self.fault["kind"]
 
 
+def steer(address, kind, pattern, count=1, skip=0):
+    """Let `count` requests meet a fault, after `skip` that do not; it replaces the last one.
+
+    `kind` is drop, truncate, hang, 401, 403 (gated), 404, 429 or 503; `pattern` is a regular
+    expression that is searched in `GET /path?query`.
+    """
+    fault = dict(kind=kind, pattern=pattern, count=count, skip=skip)
+    data = json.dumps(fault).encode()
+    urllib.request.urlopen(f"{address}/steer", data=data, timeout=10).close()
+
+
 class Hub:
     """Starts the server as a process, fills it and steers it."""
 
@@ -565,14 +576,8 @@ class Hub:
         return (repository.tree(repository.resolve(revision)) / path).read_bytes()
 
     def fault(self, kind, pattern, count=1, skip=0):
-        """Let `count` requests meet a fault, after `skip` that do not; it replaces the last one.
-
-        `kind` is drop, truncate, hang, 401, 403 (gated), 404, 429 or 503; `pattern` is a regular
-        expression that is searched in `GET /path?query`.
-        """
-        fault = dict(kind=kind, pattern=pattern, count=count, skip=skip)
-        data = json.dumps(fault).encode()
-        urllib.request.urlopen(f"{self.address}/steer", data=data, timeout=10).close()
+        """See `steer`."""
+        steer(self.address, kind, pattern, count, skip)
 
     def requests(self):
         """Return what was asked so far: time, method, path, range, status, bytes, fault."""
@@ -603,7 +608,7 @@ class Hub:
             env=self.environment(self.root / "client", token),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
         )
         if done.returncode:
             raise AssertionError(f"the script ended with {done.returncode}:\n{done.stderr[-4000:]}")

@@ -1,0 +1,244 @@
+"""Streams from the loopback Hub. One client process asks everything: each imports torch anew."""
+
+import io
+import json
+import textwrap
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+import soundfile
+from hub_server import Hub
+
+ROWS = 40  # a shard
+# What the client does before each part: a stream's texts or the one sentence it ended with, the
+# seconds that took, and when it was, by which the server's log is cut.
+CLIENT = """
+    import json, os, sys, time
+    from itertools import islice
+    sys.path.insert(0, "tests")
+    from hub_server import steer
+    from datasets import IterableDataset  # imports torch: not what is timed
+    from utils.config import Source, load_recipe
+    from utils.hub_streaming import commits
+    from utils.streaming import AudioError, decode_audio, stream
+
+    told = {}
+    def note(name, work):
+        started, clock = time.time(), time.perf_counter()
+        try:
+            result = work()
+        except Exception as error:
+            result = f"{type(error).__name__}: {error}"
+        seconds = time.perf_counter() - clock
+        told[name] = dict(result=result, seconds=seconds, started=started, ended=time.time())
+    def fault(*arguments, **options):
+        steer(os.environ["HF_ENDPOINT"], *arguments, **options)
+    def texts(source, split, count=None):
+        return [row["text"] for row in islice(stream(source, split), count)]
+    speech = Source("org/speech", "it", "it_it", text_column="sentence")
+"""
+
+
+def audio(number):
+    """Return a tenth of a second of a tone of its own, as WAV."""
+    file = io.BytesIO()
+    tone = np.sin(np.arange(1600) * (number + 1) / 50)
+    soundfile.write(file, tone.astype(np.float32), 16_000, format="WAV")
+    return file.getvalue()
+
+
+def shard(first, count=ROWS, text="sentence", spoil=(), **columns):
+    """Return a parquet file of numbered rows; `spoil` is row → (column, value)."""
+    rows = [
+        {"audio": {"bytes": audio(n), "path": f"{n}.wav"}, text: f"frase {n}", **columns}
+        for n in range(first, first + count)
+    ]
+    for row, (column, value) in dict(spoil).items():
+        rows[row][column] = value
+    sink = pa.BufferOutputStream()
+    parquet.write_table(pa.Table.from_pylist(rows), sink, row_group_size=10)
+    return sink.getvalue().to_pybytes()
+
+
+CARD = b"""---
+configs:
+- config_name: it_it
+  data_files:
+  - {split: train, path: it_it/train-*}
+  - {split: validation, path: it_it/validation-*}
+---
+"""
+
+
+@pytest.fixture(scope="module")
+def module_hub(tmp_path_factory):
+    hub = Hub(tmp_path_factory.mktemp("hub"))
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="module")
+def told(module_hub):
+    """Ask everything, and return what came: name → result, seconds, requests."""
+    hub = module_hub
+    older = hub.publish("datasets", "org/speech", {"README.md": CARD, **shards(2, first=100)})
+    newest = hub.publish("datasets", "org/speech", shards(3))
+    hub.publish("datasets", "org/gated", shards(1), gated=True)
+    hub.publish("datasets", "tester/private", shards(1), private=True)
+    spoiled = {
+        3: ("audio", {"bytes": b"<html>404</html>", "path": "3.wav"}),
+        5: ("audio", None),
+        7: ("sentence", None),
+    }
+    hub.publish("datasets", "org/corrupt", {"data/train-0.parquet": shard(0, spoil=spoiled)})
+    data = r"GET .*train-00001"
+    script = f"""
+        note("first", lambda: texts(speech, "train", 1))
+        note("three", lambda: stream(speech, "train").take(3).to_list().__len__())
+        note("joined", lambda: texts(speech, "train+validation"))
+        older = Source("org/speech", "it", "it_it", "{older}", text_column="sentence")
+        note("older", lambda: texts(older, "train", 1))
+        note("commits", lambda: commits([speech, older, Source("embedded", "it", "carlo")]))
+
+        for kind in ("drop", "truncate", "503", "429"):
+            fault(kind, {data!r}, count=2)
+            note(kind, lambda: texts(speech, "train"))
+        for kind in ("401", "403", "404"):
+            fault(kind, {data!r}, count=99)
+            note("middle " + kind, lambda: texts(speech, "train"))
+        hasty = Source("org/speech", "it", "it_it", text_column="sentence", patience_seconds=11)
+        for kind, where in [("hang", {data!r}), ("hang", "GET .*revision"), ("drop", {data!r})]:
+            fault(kind, where, count=99)
+            note(f"for ever {{kind}} {{where}}", lambda: texts(hasty, "train"))
+        fault("drop", "nothing", count=0)
+
+        def corrupt():
+            kept = []
+            for row in stream(Source("org/corrupt", "it", text_column="sentence"), "train"):
+                try:
+                    if len(decode_audio(row["audio"])) and row["text"]:
+                        kept.append(row["text"])
+                except AudioError:
+                    pass
+            return kept
+        note("corrupt", corrupt)
+
+        def opened(dataset, split="train", **options):
+            note(f"{{dataset}} {{split}} {{options}}", lambda: texts(
+                Source(dataset, "it", text_column="sentence", **options), split))
+        opened("org/missing")
+        opened("org/gated")
+        opened("tester/private")
+        opened("org/speech", name="it_it", revision="v9")
+        opened("org/speech", name="xx_xx")
+        opened("org/speech", name="it_it", split="tset")
+        os.environ["HF_TOKEN"] = "hf_stale"
+        opened("org/speech", name="it_it", revision="main")
+        os.environ["HF_TOKEN"] = "hf_writer"
+        opened("tester/private", revision="main")
+        opened("org/gated", name="")
+        print(json.dumps(told))
+    """
+    told = json.loads(hub.run(textwrap.dedent(CLIENT) + textwrap.dedent(script)))
+    log = hub.requests()
+    for part in told.values():
+        span = part["started"], part["ended"]
+        part["requests"] = [entry for entry in log if span[0] <= entry["time"] <= span[1]]
+    return told | {"hashes": [older, newest]}
+
+
+def shards(count, first=0):
+    files = {
+        f"it_it/train-{n:05d}-of-{count:05d}.parquet": shard(first + n * ROWS) for n in range(count)
+    }
+    return files | {"it_it/validation-00000-of-00001.parquet": shard(900, 5)}
+
+
+ALL = [f"frase {n}" for n in range(3 * ROWS)]
+
+
+def test_the_first_row_needs_few_requests_and_few_bytes(told):
+    assert told["first"]["result"] == ["frase 0"]
+    # In seconds: benchmarks/streaming.py. A busy machine must not fail a test.
+    assert len(told["first"]["requests"]) < 20
+    assert sum(e["bytes"] for e in told["first"]["requests"]) < 300_000
+
+
+def test_three_rows_touch_one_shard(told):
+    assert told["three"]["result"] == 3
+    read = {e["path"] for e in told["three"]["requests"] if e["path"].endswith(".parquet")}
+    assert len(read) == 1
+
+
+def test_splits_join_in_order(told):
+    assert told["joined"]["result"] == [*ALL, *(f"frase {n}" for n in range(900, 905))]
+
+
+def test_a_revision_is_read_and_recorded_as_its_commit(told):
+    older, newest = told["hashes"]
+    assert told["older"]["result"] == ["frase 100"]
+    assert told["commits"]["result"] == [
+        {"source": "it it_it", "dataset": "org/speech", "commit": commit}
+        for commit in (newest, older)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["drop", "truncate", "503", "429"])
+def test_what_passes_gives_every_row_once_in_order(told, kind):
+    assert told[kind]["result"] == ALL
+    assert [e["fault"] for e in told[kind]["requests"]].count(kind) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("401", "HubError: The Hub refuses your token (401)"),
+        ("403", "HubError: org/speech is gated: accept its terms on"),
+        ("404", "RecipeError: org/speech cannot be opened: there is no such data set"),
+    ],
+)
+def test_what_is_refused_in_the_middle_ends_at_once(told, kind, sentence):
+    part = told[f"middle {kind}"]
+    assert part["result"].startswith(sentence)
+    assert [e["fault"] for e in part["requests"]].count(kind) == 1
+
+
+def test_a_hub_that_never_answers_ends_the_run_in_time(told):
+    endless = [name for name in told if name.startswith("for ever")]
+    assert len(endless) == 3
+    for name in endless:
+        assert "HubError: The Hub at http://127.0.0.1" in told[name]["result"]
+        assert "has not answered for 11 s" in told[name]["result"]
+        assert "run this cell again" in told[name]["result"]
+        # The libraries alone go on for 90 seconds and longer, for each of twenty tries.
+        assert told[name]["seconds"] < 40
+
+
+def test_corrupt_rows_cost_themselves_alone(told):
+    kept = [f"frase {n}" for n in range(ROWS) if n not in (3, 5, 7)]
+    assert told["corrupt"]["result"] == kept
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ("org/missing train {}", "there is no such data set on the Hub, or it is private"),
+        ("org/gated train {}", "accept its terms on http://127.0.0.1"),
+        ("tester/private train {}", "log in with `hf auth login`"),
+        ("org/speech train {'name': 'it_it', 'revision': 'v9'}", 'has no revision "v9"'),
+        ("org/speech train {'name': 'xx_xx'}", "'xx_xx' not found"),
+        ("org/speech tset {'name': 'it_it'}", 'split "tset", cannot be opened: Bad split'),
+        ("org/speech train {'name': 'it_it', 'revision': 'main'}", "refuses your token (401)"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_sentence_at_once(told, asked, sentence):
+    part = told[asked]
+    assert sentence in part["result"]
+    assert "\n" not in part["result"]
+    assert len(part["requests"]) < 20, "a storm of requests"
+
+
+def test_a_token_opens_what_is_private(told):
+    assert told["tester/private train {'revision': 'main'}"]["result"] == ALL[:ROWS]
