@@ -92,12 +92,12 @@ class Repository:
     def tree(self, commit):
         return self.folder / "commits" / commit
 
-    def commit(self, changes, branch="main", message="commit"):
+    def commit(self, changes, branch="main", message="commit", commit=None):
         """Write a new commit: path → bytes, a file to link, or None to delete (also a folder)."""
         state = self.state
         parent = state["refs"].get(branch) or state["refs"].get("main")
         stamp = f"{parent} {message} {time.time_ns()} {sorted(changes)}"
-        commit = hashlib.sha1(stamp.encode()).hexdigest()
+        commit = commit or hashlib.sha1(stamp.encode()).hexdigest()
         tree = self.tree(commit)
         if parent:
             shutil.copytree(self.tree(parent), tree, copy_function=os.link)
@@ -559,16 +559,17 @@ class Hub:
         self.process.wait()
         self.process.stdout.close()
 
-    def publish(self, kind, name, files, branch="main", private=False, gated=False):
+    def publish(self, kind, name, files, branch="main", private=False, gated=False, commit=None):
         """Commit files (path → bytes) to a repository, which is made if need be.
 
-        Returns the commit. `kind` is models, datasets or spaces; `name` is `owner/name`.
+        Returns the commit, whose id may be given. `kind` is models, datasets or spaces; `name` is
+        `owner/name`.
         """
         repository = Repository(self.root, kind, name)
         if not repository.exists:
             repository.create()
         repository.save(private=private, gated=gated)
-        return repository.commit(files, branch)
+        return repository.commit(files, branch, commit=commit)
 
     def read(self, kind, name, path, revision="main"):
         """Return a published file's bytes."""

@@ -124,7 +124,8 @@ def _explained(error: Exception, source: Source, place: str) -> Exception:
             f"The Hub at {constants.ENDPOINT} {what}: {place} is needed. What lessons have saved "
             "is still there; run this cell again when the Hub can be reached."
         )
-    return RecipeError(f"{place}, cannot be opened: {error} Check dataset, name and split.")
+    reason = " ".join(str(error).split()).rstrip(".")
+    return RecipeError(f"{place}, cannot be opened: {reason}. Check dataset, name and split.")
 
 
 @cache
@@ -147,6 +148,25 @@ def commits(sources: Sequence[Source]) -> list[dict[str, str]]:
     ]
 
 
+def _has_folder(source: Source) -> bool:
+    if is_on_hub(source):
+        at_commit = {"revision": _commit(source), "repo_type": "dataset"}
+        return bool(HfApi().get_paths_info(source.dataset, [source.name], **at_commit))
+    return (Path(source.dataset) / source.name).is_dir()
+
+
+def _load(source: Source, **options: Any) -> IterableDataset:
+    """Load a data set by its config, or by the folder of that name where no config has it."""
+    try:
+        return load_dataset(source.dataset, source.name or None, **options)
+    except ValueError as error:
+        # The Hub's own conversions (refs/convert/parquet) have a folder for each config and no
+        # card that lists them.
+        if "not found" in str(error) and source.name and _has_folder(source):
+            return load_dataset(source.dataset, data_dir=source.name, **options)
+        raise
+
+
 def open_split(source: Source, split: str) -> IterableDataset:
     """Open one split of a Hub data set, or of a folder in the Hub's layout.
 
@@ -163,14 +183,7 @@ def open_split(source: Source, split: str) -> IterableDataset:
     place = f'{source.dataset}, split "{split}"'
     try:
         with _patience.limit(source.patience_seconds):
-            try:
-                rows = load_dataset(source.dataset, source.name or None, **options)
-            except ValueError:
-                if not source.name:
-                    raise
-                # The Hub's own conversions (refs/convert/parquet) have a folder for each config
-                # and no card that names them.
-                rows = load_dataset(source.dataset, data_dir=source.name, **options)
+            rows = _load(source, **options)
     except (OSError, ValueError, RuntimeError, _Silence, httpx.TransportError) as error:
         raise _explained(error, source, place) from None
     for column in ("audio", source.text_column):

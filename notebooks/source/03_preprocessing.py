@@ -28,6 +28,7 @@ from utils.artifacts import open_run, require, save_report
 from utils.audio_context import context_seconds
 from utils.config import load_recipe
 from utils.decoding import log_mel
+from utils.hub_streaming import commits
 from utils.plotting import draw_speech
 from utils.preprocessing import (
     IGNORED,
@@ -286,6 +287,7 @@ save_report(
         "clips": {name: len(rows) for name, rows in splits.items()},
         "minutes": {name: sum(rows["seconds"][:]) / 60 for name, rows in splits.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
+        "commits": commits(recipe.sources),
     },
 )
 display(table.round(1))
