@@ -2,9 +2,10 @@
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ class _Silence(Exception):
 
     No OSError and no error of the network: the libraries try those again, for ten minutes and more.
     """
+
+
+# What the libraries raise when something cannot be opened or read.
+FAILURES = (OSError, ValueError, RuntimeError, httpx.TransportError, _Silence)
 
 
 class _Patience:
@@ -128,15 +133,44 @@ def _explained(error: Exception, source: Source, place: str) -> Exception:
     return RecipeError(f"{place}, cannot be opened: {reason}. Check dataset, name and split.")
 
 
+def _may_pass(error: Exception) -> bool:
+    """Tell whether it is worth asking again: nobody answered, or the server is busy."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        return error.response.status_code == 429 or error.response.status_code >= 500
+    # load_dataset says FileNotFoundError, and none of its kinds, of a server that it cannot ask.
+    return isinstance(error, (httpx.TransportError, ConnectionError)) or (
+        type(error) is FileNotFoundError
+    )
+
+
+def _patiently(source: Source, place: str, ask: Callable[[], Any]) -> Any:
+    """Return what `ask` returns, asking again what may pass; reads do so by themselves.
+
+    Raises:
+        RecipeError, HubError: in one sentence.
+    """
+    given_up = time.monotonic() + source.patience_seconds
+    for pause in chain((1.0, 2.0, 4.0), repeat(LONGEST_PAUSE_SECONDS)):
+        try:
+            with _patience.limit(given_up - time.monotonic()):
+                return ask()
+        except FAILURES as error:
+            if not _may_pass(error) or time.monotonic() + pause > given_up:
+                raise _explained(error, source, place) from None
+        time.sleep(pause)
+
+
 @cache
 def _commit(source: Source) -> str:
     """Return the commit that a source's revision names, the same for the whole process."""
     _make_patient()
-    try:
-        with _patience.limit(source.patience_seconds):
-            return HfApi().dataset_info(source.dataset, revision=source.revision).sha
-    except (OSError, _Silence, httpx.TransportError) as error:
-        raise _explained(error, source, source.dataset) from None
+    api = HfApi()
+    info = _patiently(
+        source, source.dataset, lambda: api.dataset_info(source.dataset, revision=source.revision)
+    )
+    return info.sha
 
 
 def commits(sources: Sequence[Source]) -> list[dict[str, str]]:
@@ -180,12 +214,9 @@ def open_split(source: Source, split: str) -> IterableDataset:
     options: dict[str, Any] = {"split": split, "streaming": True}
     if is_on_hub(source):
         options["revision"] = _commit(source)
-    place = f'{source.dataset}, split "{split}"'
-    try:
-        with _patience.limit(source.patience_seconds):
-            rows = _load(source, **options)
-    except (OSError, ValueError, RuntimeError, _Silence, httpx.TransportError) as error:
-        raise _explained(error, source, place) from None
+    rows = _patiently(
+        source, f'{source.dataset}, split "{split}"', lambda: _load(source, **options)
+    )
     for column in ("audio", source.text_column):
         if column not in rows.column_names:
             raise RecipeError(
@@ -217,7 +248,7 @@ def read_rows(rows: IterableDataset, source: Source, split: str) -> Iterator[dic
         try:
             with _patience.limit(source.patience_seconds):
                 row = next(reader, None)
-        except (OSError, ValueError, _Silence, httpx.TransportError) as error:
+        except FAILURES as error:
             raise _explained(error, source, f"{source.dataset}, {split}, row {number}") from None
         if row is None:
             return
