@@ -184,6 +184,7 @@ def told(module_hub):
         opened("tester/private")
         opened("org/speech", name="it_it", revision="v9")
         opened("org/speech", name="xx_xx")
+        opened("google/fleurs", name="it_it")
         opened("org/speech", name="it_it", split="tset")
         os.environ["HF_TOKEN"] = "hf_stale"
         opened("org/speech", name="it_it", revision="main")
@@ -301,6 +302,7 @@ def test_corrupt_rows_cost_themselves_alone(told):
         ("tester/private train {}", "log in with `hf auth login`"),
         ("org/speech train {'name': 'it_it', 'revision': 'v9'}", 'has no revision "v9"'),
         ("org/speech train {'name': 'xx_xx'}", "'xx_xx' not found"),
+        ("google/fleurs train {'name': 'it_it'}", 'Try revision = "refs/convert/parquet"'),
         ("org/speech tset {'name': 'it_it'}", 'split "tset", cannot be opened: Bad split'),
         ("org/speech train {'name': 'it_it', 'revision': 'main'}", "refuses your token (401)"),
     ],

@@ -16,6 +16,7 @@ from huggingface_hub import HfApi, constants, set_client_factory
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -95,10 +96,15 @@ def is_on_hub(source: Source) -> bool:
     return source.dataset.count("/") == 1 and not Path(source.dataset).exists()
 
 
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status that an error of huggingface_hub carries, if it carries one."""
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
 def _explained(error: Exception, source: Source, place: str) -> Exception:
     """Return what a person is told instead of an error of the libraries: one sentence."""
     page = f"{constants.ENDPOINT}/datasets/{source.dataset}"
-    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    status = _status(error)
     if isinstance(error, GatedRepoError) or "gated dataset" in str(error):
         return HubError(
             f"{source.dataset} is gated: accept its terms on {page}, log in with `hf auth login` "
@@ -130,19 +136,21 @@ def _explained(error: Exception, source: Source, place: str) -> Exception:
             "is still there; run this cell again when the Hub can be reached."
         )
     reason = " ".join(str(error).split()).rstrip(".")
-    return RecipeError(f"{place}, cannot be opened: {reason}. Check dataset, name and split.")
+    way_out = "Check dataset, name and split"
+    if isinstance(error, RuntimeError):  # a loading script, which would have to be executed
+        way_out = 'Try revision = "refs/convert/parquet", the Hub\'s own conversion,'
+    return RecipeError(f"{place}, cannot be opened: {reason}. {way_out} in the recipe.")
 
 
 def _may_pass(error: Exception) -> bool:
     """Tell whether it is worth asking again: nobody answered, or the server is busy."""
     if isinstance(error, OfflineModeIsEnabled):
         return False
-    if isinstance(error, HfHubHTTPError) and error.response is not None:
-        return error.response.status_code == 429 or error.response.status_code >= 500
+    if status := _status(error):
+        return status == 429 or status >= 500
     # load_dataset says FileNotFoundError, and none of its kinds, of a server that it cannot ask.
-    return isinstance(error, (httpx.TransportError, ConnectionError)) or (
-        type(error) is FileNotFoundError
-    )
+    passing = (httpx.TransportError, ConnectionError, LocalEntryNotFoundError)
+    return isinstance(error, passing) or type(error) is FileNotFoundError
 
 
 def _patiently(source: Source, place: str, ask: Callable[[], Any]) -> Any:
@@ -157,7 +165,8 @@ def _patiently(source: Source, place: str, ask: Callable[[], Any]) -> Any:
             with _patience.limit(given_up - time.monotonic()):
                 return ask()
         except FAILURES as error:
-            if not _may_pass(error) or time.monotonic() + pause > given_up:
+            out_of_time = time.monotonic() + pause > given_up
+            if out_of_time or not is_on_hub(source) or not _may_pass(error):
                 raise _explained(error, source, place) from None
         time.sleep(pause)
 
