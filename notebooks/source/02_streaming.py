@@ -39,8 +39,7 @@ from utils.training import load_model
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "environment")
-source = recipe.sources[0]
-print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {source.label}")
+print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {recipe.sources[0].label}")
 
 # %% [markdown]
 # ## How soon do you have the first clip?
@@ -50,6 +49,7 @@ print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {source.label
 # after seconds and the disk stays empty.
 
 # %%
+source = recipe.sources[0]
 started = time.perf_counter()
 rows = stream(source, source.train)
 first = next(iter(rows))

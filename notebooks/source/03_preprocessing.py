@@ -47,8 +47,7 @@ recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "streaming")
 model, processor = load_model(recipe)
-tokenizer = processor.tokenizer
-print(f"{recipe.model.checkpoint}: {len(tokenizer):,} tokens")
+print(f"{recipe.model.checkpoint}: {len(processor.tokenizer):,} tokens")
 
 # %% [markdown]
 # ## What does the model see?
@@ -93,6 +92,7 @@ draw_speech(samples, short[0].numpy(), "the same clip at a short audio context")
 # tokens a word.
 
 # %%
+tokenizer = processor.tokenizer
 ids = tokenizer(row["text"], add_special_tokens=False).input_ids
 print([tokenizer.decode([one]) for one in ids])
 pd.DataFrame(
