@@ -66,8 +66,7 @@ class _Patience:
         if self.first_tries is None:
             return
         now = time.monotonic()
-        key = (request.method, str(request.url), request.headers.get("range"))
-        left = self.first_tries.setdefault(key, now) + self.deadline_seconds - now
+        left = self.first_tries.setdefault(_key(request), now) + self.deadline_seconds - now
         if left <= 0:
             raise _Silence
         limits = request.extensions["timeout"]
@@ -75,17 +74,27 @@ class _Patience:
             name: left if limit is None else min(limit, left) for name, limit in limits.items()
         }
 
+    def after_response(self, response: Any) -> None:
+        """Forget the tries of a request that was answered: asked again, it is a new one."""
+        if self.first_tries and response.status_code < 500 and response.status_code != 429:
+            self.first_tries.pop(_key(response.request), None)
+
+
+def _key(request: Any) -> tuple[str, str, str | None]:
+    return request.method, str(request.url), request.headers.get("range")
+
 
 _patience = _Patience()
 
 
 @lru_cache(maxsize=1)
 def _make_patient() -> None:
-    """Let every client that huggingface_hub makes ask `_patience` before a request."""
+    """Let `_patience` watch the requests of every client that huggingface_hub makes."""
 
     def client() -> httpx.Client:
         made = default_client_factory()
         made.event_hooks["request"].append(_patience.before_request)
+        made.event_hooks["response"].append(_patience.after_response)
         return made
 
     set_client_factory(client)
