@@ -36,6 +36,7 @@ FLOORS = {
     "embedded": 1,
     "audio_context": 1,
     "checkpoints": 1,
+    "hub_streaming": 1,
     "artifacts": 2,
     "streaming": 2,
     "decoding": 2,

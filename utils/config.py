@@ -46,13 +46,14 @@ class Source:
     dataset: str  # "embedded", a folder in the Hub's layout, or a Hub id
     language: str  # Whisper's code: "it"
     name: str = ""  # embedded: the speaker ("carlo"); Hub: the dataset's config ("it_it")
-    revision: str = "main"
+    revision: str = "main"  # a branch, or a commit, which pins the data for good
     train: str = "train"  # split names may be joined: "train+validation"
     dev: str = "dev"
     test: str = "test"
     text_column: str = "text"
     weight: float = 1.0  # relative share of the training stream
     max_clips: int = 0  # per split; 0 takes all
+    patience_seconds: float = 120.0  # a Hub that fails to answer for so long ends the run
 
     @property
     def label(self) -> str:

@@ -13,18 +13,16 @@ import librosa
 import numpy as np
 import soundfile
 from datasets import (
-    Audio,
     Features,
     IterableDataset,
     Value,
     concatenate_datasets,
     interleave_datasets,
-    load_dataset,
 )
-from datasets.exceptions import DatasetNotFoundError
 
 from utils import embedded
 from utils.config import RecipeError, Source
+from utils.hub_streaming import open_split, read_rows
 
 SAMPLING_RATE = 16_000  # Hz; Whisper was trained on nothing else
 EMBEDDED_SPLITS = ("train", "dev", "test")  # what embedded.split_of deals out
@@ -108,40 +106,9 @@ def _embedded_stream(source: Source, split: str) -> IterableDataset:
 
 def _hub_stream(source: Source, split: str) -> IterableDataset:
     """Stream a Hub dataset, or a local folder in the Hub's layout, into the schema."""
-    try:
-        rows = load_dataset(
-            source.dataset,
-            source.name or None,
-            split=split,
-            revision=source.revision,
-            streaming=True,
-        )
-    # What a missing folder, a config, a split or a network that is down raise, in this order.
-    except (DatasetNotFoundError, ValueError, OSError) as error:
-        raise RecipeError(
-            f'{source.dataset}, split "{split}", cannot be opened: {error} Check dataset, name and '
-            "split in the recipe, and the network if it is on the Hub."
-        ) from None
-    for column in ("audio", source.text_column):
-        if column not in rows.column_names:
-            raise RecipeError(
-                f'{source.dataset} has no column "{column}"; it has '
-                f"{', '.join(rows.column_names)}. Set text_column in the recipe."
-            )
-
-    def to_schema(row: dict, number: int) -> dict:
-        return {
-            "audio": row["audio"]["bytes"],
-            "text": row[source.text_column] or "",
-            "language": source.language,
-            "seconds": None,
-            "source": source.label,
-            "id": f"{source.label}/{split}/{number}",
-        }
-
-    # decode=False: a corrupt row then costs that row. Decoded inside the stream, it would end it.
-    return rows.cast_column("audio", Audio(decode=False)).map(
-        to_schema, with_indices=True, remove_columns=rows.column_names, features=SCHEMA
+    rows = open_split(source, split)
+    return IterableDataset.from_generator(
+        read_rows, features=SCHEMA, gen_kwargs={"rows": rows, "source": source, "split": split}
     )
 
 

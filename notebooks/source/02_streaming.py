@@ -32,14 +32,14 @@ from utils.artifacts import open_run, require, save_report
 from utils.config import Source, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import speech
+from utils.hub_streaming import commits
 from utils.streaming import SAMPLING_RATE, decode_audio, mix, stream
 from utils.training import load_model
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "environment")
-source = recipe.sources[0]
-print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {source.label}")
+print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {recipe.sources[0].label}")
 
 # %% [markdown]
 # ## How soon do you have the first clip?
@@ -49,6 +49,7 @@ print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {source.label
 # after seconds and the disk stays empty.
 
 # %%
+source = recipe.sources[0]
 started = time.perf_counter()
 rows = stream(source, source.train)
 first = next(iter(rows))
@@ -166,6 +167,18 @@ counts = {split: count(split) for split in ("train", "dev", "train+dev")}
 counts
 
 # %% [markdown]
+# ## What changes for a data set on the Hub?
+#
+# Only the source in the recipe. `name` is the *config*, the part of the data set that you want,
+# and `text_column` says where the transcript stands. A *revision* is a state of the data set: a
+# branch moves on when its owner changes something, a commit never does. Whatever you write, the
+# commit that was read is kept in the report, so that you can write it into the recipe later.
+
+# %%
+on_the_hub = load_recipe("recipes/fleurs.toml").sources[0]
+pd.DataFrame([vars(source), vars(on_the_hub)], index=["this recipe", "fleurs.toml"]).T
+
+# %% [markdown]
 # ## By hand
 #
 # From bytes to what the model hears, in three steps: decode to samples, average the channels,
@@ -205,7 +218,8 @@ print(f"equal: {len(helped):,} samples, from {helped.min():+.2f} to {helped.max(
 # ## Save
 #
 # The report counts every source and split, and what the transcripts lost on the way: lines that
-# describe a tone, have no recording, or whose wording is in doubt.
+# describe a tone, have no recording, or whose wording is in doubt. For a data set on the Hub it
+# holds the commit that was read.
 
 
 # %%
@@ -222,7 +236,8 @@ table = [
     if split
 ]
 dropped = {one.label: dict(speech(one.language, one.name).dropped) for one in embedded_sources}
-save_report(run, "streaming", {"splits": table, "dropped_transcripts": dropped})
+report = {"splits": table, "commits": commits(recipe.sources), "dropped_transcripts": dropped}
+save_report(run, "streaming", report)
 display(pd.DataFrame(table).round(1), pd.DataFrame(dropped))
 
 # %% [markdown]

@@ -28,6 +28,7 @@ from utils.artifacts import open_run, require, save_report
 from utils.audio_context import context_seconds
 from utils.config import load_recipe
 from utils.decoding import log_mel
+from utils.hub_streaming import commits
 from utils.plotting import draw_speech
 from utils.preprocessing import (
     IGNORED,
@@ -46,8 +47,7 @@ recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "streaming")
 model, processor = load_model(recipe)
-tokenizer = processor.tokenizer
-print(f"{recipe.model.checkpoint}: {len(tokenizer):,} tokens")
+print(f"{recipe.model.checkpoint}: {len(processor.tokenizer):,} tokens")
 
 # %% [markdown]
 # ## What does the model see?
@@ -92,6 +92,7 @@ draw_speech(samples, short[0].numpy(), "the same clip at a short audio context")
 # tokens a word.
 
 # %%
+tokenizer = processor.tokenizer
 ids = tokenizer(row["text"], add_special_tokens=False).input_ids
 print([tokenizer.decode([one]) for one in ids])
 pd.DataFrame(
@@ -286,6 +287,7 @@ save_report(
         "clips": {name: len(rows) for name, rows in splits.items()},
         "minutes": {name: sum(rows["seconds"][:]) / 60 for name, rows in splits.items()},
         "dropped": {name: dict(counts) for name, counts in dropped.items()},
+        "commits": commits(recipe.sources),
     },
 )
 display(table.round(1))
