@@ -121,7 +121,9 @@ def test_a_path_out_of_the_archive_is_refused(tmp_path, mp3, name):
     with pytest.raises(RecipeError, match="leads out of it"):
         read_split(path, "train")
     rows = table("train", ["Uno"]).replace(b"common_voice_es_train0.mp3", name.encode())
-    path = pack(tmp_path / "table.tar", files_of(mp3) | {"cv-corpus-27.0-2026-09-11/es/train.tsv": rows})
+    path = pack(
+        tmp_path / "table.tar", files_of(mp3) | {"cv-corpus-27.0-2026-09-11/es/train.tsv": rows}
+    )
     with pytest.raises(RecipeError, match="leads out of"):
         read_split(path, "train")
 

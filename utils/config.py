@@ -131,6 +131,9 @@ class Evaluation:
     """How the test is read."""
 
     batch_size: int = 16
+    # What the dev WER, by which a checkpoint is chosen, compares: normalised text, or text as it is
+    # written. Lesson 05 reports both.
+    normalized: bool = True
     resamples: int = 2000  # of the bootstrap and of the permutation test
     worst_clips: int = 8  # shown with a player and a word diff
 
