@@ -140,7 +140,7 @@ def test_a_broken_or_foreign_archive_is_told(tmp_path, mp3):
 
 
 def test_reading_many_clips_holds_none_of_them(tmp_path):
-    clip, count = bytes(50_000), 2_000  # 100 MB; benchmarks/archive.py reads 2 GB
+    clip, count = bytes(50_000), 2_000  # 100 MB; the slow test below reads 2 GB
     sentences = {"train": ["Uno"] * count, "dev": ["Due"], "test": ["Tre"]}
     path = pack(tmp_path / "big.tar", files_of(clip, sentences))
     clips = read_clips(path, "train")
@@ -151,6 +151,40 @@ def test_reading_many_clips_holds_none_of_them(tmp_path):
     tracemalloc.stop()
     assert total == (count - 1) * len(clip)
     assert peak < 8e6
+
+
+@pytest.mark.slow
+def test_reading_2_gb_leaves_memory_flat_and_the_disk_alone(tmp_path):
+    import os
+    from pathlib import Path
+
+    def resident_mib():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    clip, count = os.urandom(40_000), 50_000
+    path = tmp_path / "cv-corpus-27.0-es.tar.gz"
+    root = "cv-corpus-27.0-2026-09-11/es"
+    rows = table("train", ["Uno."] * count)
+    # Level 0: MP3 does not compress, and packing is not what is tested.
+    with tarfile.open(path, "w:gz", compresslevel=0) as tar:
+        for name, data in [("train.tsv", rows)] + [
+            (f"clips/common_voice_es_train{i}.mp3", clip) for i in range(count)
+        ]:
+            member = tarfile.TarInfo(f"{root}/{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    assert path.stat().st_size > 2e9
+    clips, sizes, resident = read_clips(path, "train"), 0, []
+    for number, (_, _, data) in enumerate(clips):
+        sizes += len(data)
+        if number % 1000 == 999:
+            resident.append(resident_mib())
+    print(f"{resident[0]:.0f} MiB after 1,000 clips, at most {max(resident):.0f} MiB")
+    assert sizes == count * len(clip)
+    assert max(resident) - resident[0] < 50
+    assert [one.name for one in tmp_path.iterdir()] == [path.name], "something was unpacked"
+    path.unlink()
 
 
 class Collective(BaseHTTPRequestHandler):
