@@ -22,7 +22,7 @@ SPONTANEOUS = "ss-corpus-"
 SITE = "https://mozilladatacollective.com"
 # What transcribers of spontaneous speech mark: [disfluency], [noise]. Nobody says these words.
 TAGS = re.compile(r"\[[a-z _-]+\]")
-BLOCK = 1 << 20  # bytes read from the archive at once; tarfile's own 10 KB take twice as long
+BLOCK = 1 << 20  # bytes read from the archive at once
 
 
 def _members(archive: Path) -> Iterator[tuple[PurePosixPath, tarfile.ExFileObject]]:
@@ -153,10 +153,6 @@ def find(name: str) -> Path:
     return download(locale, "spontaneous speech" if kind else "scripted speech")
 
 
-def _release(title: str) -> tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", title)))
-
-
 def download(locale: str, kind: str = "scripted speech") -> Path:
     """Download the newest release of a locale from the Mozilla Data Collective; resumes.
 
@@ -181,16 +177,15 @@ def download(locale: str, kind: str = "scripted speech") -> Path:
         # Ids change with every release, and only the latest stay: so the locale is looked up.
         listed = datacollective.list_datasets(f"Common Voice {kind}", locale=locale)
         offered = [one for one in listed if kind in (one.name or "").lower()]
-        if not offered:
-            raise RecipeError(
-                f'The Mozilla Data Collective has no Common Voice {kind} for "{locale}". {ways_out}'
-            )
-        newest = max(offered, key=lambda one: _release(one.name))
-        print(f"{newest.name}: {(newest.sizeBytes or 0) / 1e9:.1f} GB, {newest.datasetUrl or SITE}")
-        return Path(datacollective.download_dataset(newest.id))
+        if offered:
+            # By number: 9.0 is older than 27.0.
+            newest = max(offered, key=lambda one: [int(n) for n in re.findall(r"\d+", one.name)])
+            print(f"{newest.name}: {(newest.sizeBytes or 0) / 1e9:.1f} GB, {newest.datasetUrl}")
+            return Path(datacollective.download_dataset(newest.id))
     # No network, terms not accepted or no such file, a wrong key or too many requests, an answer
     # of another shape, a download that broke off.
     except (RequestException, OSError, RuntimeError, ValueError, DownloadError) as error:
-        if isinstance(error, RecipeError):
-            raise
         raise RecipeError(f"{error} Run again to resume. {ways_out}") from None
+    raise RecipeError(
+        f'The Mozilla Data Collective has no Common Voice {kind} for "{locale}". {ways_out}'
+    )

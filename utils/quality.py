@@ -129,7 +129,8 @@ class QualityReport:
         if same_sound and same_sound != me:
             where = "another clip" if same_sound[0] == split else f"a clip of {same_sound[0]}"
             raise Unusable(f"same sound as {where}")
-        if first_split and "train" == split != first_split and self.rules.drop_tested_sentences:
+        tested = split == "train" and first_split not in (None, "train")
+        if tested and self.rules.drop_tested_sentences:
             raise Unusable(f"same text as a clip of {first_split}")
         self._sounds[sound] = me
         self._texts.setdefault(text, split)
