@@ -105,7 +105,7 @@ class QualityReport:
         self.examples: dict[str, list[dict[str, Any]]] = defaultdict(list)
         self.rates: dict[str, list[float]] = defaultdict(list)  # characters a second, by source
         self._sounds: dict[bytes, tuple[str, str, str]] = {}  # digest → split, source, id
-        self._texts: dict[bytes, str] = {}  # digest → the first split that has it
+        self._texts: dict[bytes, tuple[str, str]] = {}  # digest → the first split, source
 
     def _add_example(self, split: str, row: Mapping[str, Any], reason: str) -> None:
         if len(self.examples[reason]) < EXAMPLES:
@@ -125,22 +125,24 @@ class QualityReport:
         """
         me, sound = (split, row["source"], row["id"]), _digest(example["audio"].tobytes())
         text = _digest(normalize(example["text"], row["language"]).encode())
-        same_sound, first_split = self._sounds.get(sound), self._texts.get(text)
+        same_sound = self._sounds.get(sound)
+        first_split, first_source = self._texts.get(text, ("", ""))
         if same_sound and same_sound != me:
             where = "another clip" if same_sound[0] == split else f"a clip of {same_sound[0]}"
             raise Unusable(f"same sound as {where}")
-        tested = split == "train" and first_split not in (None, "train")
+        tested = split == "train" and first_split not in ("", "train")
         if tested and self.rules.drop_tested_sentences:
             raise Unusable(f"same text as a clip of {first_split}")
         self._sounds[sound] = me
-        self._texts.setdefault(text, split)
+        self._texts.setdefault(text, (split, row["source"]))
         self.kept[row["source"], split] += 1
         if same_sound:  # the same clip again: the mix repeats small sources
             return
         self.rates[row["source"]].append(len(example["text"]) / example["seconds"])
         for note, is_so in {
             "clipped": clipped_share(example["audio"]) > self.rules.max_clipped_share,
-            "same text as another clip": first_split is not None,
+            # Of one source: that a second speaker says the same sentences may be what was asked for.
+            "same text as another clip": first_source == row["source"],
             "text not in NFC": not unicodedata.is_normalized("NFC", row["text"]),
         }.items():
             if is_so:
