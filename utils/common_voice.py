@@ -22,13 +22,12 @@ SPONTANEOUS = "ss-corpus-"
 SITE = "https://mozilladatacollective.com"
 # What transcribers of spontaneous speech mark: [disfluency], [noise]. Nobody says these words.
 TAGS = re.compile(r"\[[a-z _-]+\]")
-BLOCK = 1 << 20  # bytes read from the archive at once
 
 
 def _members(archive: Path) -> Iterator[tuple[PurePosixPath, tarfile.ExFileObject]]:
     """Yield (path, content) of an archive's files in one pass; nothing is unpacked."""
     try:
-        with tarfile.open(archive, mode="r|*", bufsize=BLOCK) as tar:
+        with tarfile.open(archive, mode="r|*") as tar:
             while (member := tar.next()) is not None:
                 path = PurePosixPath(member.name)
                 if path.is_absolute() or ".." in path.parts:

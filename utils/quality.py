@@ -141,7 +141,7 @@ class QualityReport:
         self.rates[row["source"]].append(len(example["text"]) / example["seconds"])
         for note, is_so in {
             "clipped": clipped_share(example["audio"]) > self.rules.max_clipped_share,
-            # Of one source: that a second speaker says the same sentences may be what was asked for.
+            # Of one source: a second speaker may well have been asked to say the same.
             "same text as another clip": first_source == row["source"],
             "text not in NFC": not unicodedata.is_normalized("NFC", row["text"]),
         }.items():
