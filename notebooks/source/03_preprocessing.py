@@ -23,7 +23,6 @@ import numpy as np
 import pandas as pd
 import torch
 from IPython.display import Audio, display
-from whisper_normalizer.basic import BasicTextNormalizer
 
 from utils.artifacts import open_run, require, save_report
 from utils.audio_context import context_seconds
@@ -38,7 +37,6 @@ from utils.preprocessing import (
     prepare,
     prepare_example,
 )
-from utils.quality import Unusable
 from utils.streaming import SAMPLING_RATE, decode_audio, seconds_of, stream
 from utils.text import apply_casing, leading_metric, normalize
 from utils.training import load_model
@@ -164,6 +162,8 @@ pd.DataFrame({"text": forms, "tokens": tokens})
 # (CER) leads.
 
 # %%
+from whisper_normalizer.basic import BasicTextNormalizer
+
 spoken = {"hi": "मैं हिन्दी बोलता हूँ।", "si": "ދިވެހި ބަސް،", "th": "ที่นี่", "en": "Don't colour it!"}
 spoken |= {row["language"]: row["text"]}
 usual = BasicTextNormalizer()
@@ -242,6 +242,8 @@ print({name: tuple(values.shape) for name, values in batch.items()}, "equal:", s
 # characters a second, and what also stands in the test are dropped too.
 
 # %%
+from utils.quality import Unusable
+
 broken = {
     "damaged file": {**row, "audio": row["audio"][:20]},
     "no text": {**row, "text": "  "},
