@@ -202,7 +202,8 @@ class QualityReport:
             if total:
                 reasons.barh(list(total), list(total.values()), color=color, label=meaning)
         if reasons.patches:
-            reasons.legend()
+            # Above the bars, which may be as wide as the axes.
+            reasons.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
         else:
             reasons.text(0.5, 0.5, "nothing found", ha="center", transform=reasons.transAxes)
         reasons.set(xlabel="clips")
