@@ -74,6 +74,54 @@ def test_a_wrong_recipe_is_refused_with_file_key_and_way_out(tmp_path, old, new,
         assert word in str(caught.value)
 
 
+TWO = MINIMAL.replace(
+    "[training]", '[[sources]]\ndataset = "facebook/voxpopuli"\nlanguage = "es"\n[training]'
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('language = "es"', 'language = "es"\ncased = false', ["not cased", "lower_case = true"]),
+        (
+            'language = "es"',
+            'language = "es"\npunctuated = false',
+            ["not punctuated", "remove_punctuation = true"],
+        ),
+        ('language = "es"', 'language = "es"\ntrain = "train+test"', ["also its test split"]),
+        (
+            '"facebook/voxpopuli"',
+            '"common_voice"\ntrain = "train+test"\ntest = ""',
+            ["trains on a test split of Common Voice"],
+        ),
+        ('language = "es"', 'language = "es"\nweight = 0', ["es needs a weight above 0"]),
+        ("[training]", "[mixing]\ntemperature = 5\n[training]", ["set hours for it, es"]),
+        ("[training]", "[mixing]\ntemperature = 0.5\n[training]", ["0 or at least 1"]),
+        ("[training]", '[mixing]\nstop = "never"\n[training]', ["first_exhausted"]),
+    ],
+)
+def test_a_mix_that_cannot_be_right_is_refused_with_the_remedy(tmp_path, old, new, words):
+    assert len(load(tmp_path, TWO).languages) == 2
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, TWO.replace(old, new))
+    for word in ["one.toml", *words]:
+        assert word in str(caught.value)
+
+
+def test_the_remedy_lets_differently_written_sources_mix(tmp_path):
+    text = TWO.replace('language = "es"', 'language = "es"\ncased = false\npunctuated = false')
+    remedy = "[preprocessing]\nlower_case = true\nremove_punctuation = true\n"
+    assert load(tmp_path, text + remedy).preprocessing.lower_case
+    # One that is tested on alone is not mixed in.
+    alone = text.replace("cased = false", 'cased = false\ntrain = ""\ndev = ""')
+    assert load(tmp_path, alone).languages == ("it",)
+
+
+def test_a_folder_is_named_in_tables_by_its_last_part():
+    assert Source("recordings", "it", "/data/of/mine/voice/").label == "it voice"
+    assert Source("recordings", "it", r"C:\data\voice.csv").label == "it voice.csv"
+
+
 def test_a_missing_recipe_names_those_that_are_there(tmp_path):
     load(tmp_path, MINIMAL)
     with pytest.raises(

@@ -18,6 +18,9 @@ RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "label_names": "the collator names the labels",
 }
 
+# When a mixed stream ends; the names are those of `datasets.interleave_datasets`.
+STOPS = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be used; the message names the file, the key and the way out."""
@@ -43,22 +46,43 @@ class Source:
     A source without a training split is an unseen test: lesson 05 reports it apart.
     """
 
-    dataset: str  # "embedded", a folder in the Hub's layout, or a Hub id
+    # "embedded", "recordings" (your own), "common_voice", a folder in the Hub's layout, or a Hub id
+    dataset: str
     language: str  # Whisper's code: "it"
-    name: str = ""  # embedded: the speaker ("carlo"); Hub: the dataset's config ("it_it")
+    # embedded: the speaker ("carlo"); recordings: a folder or a manifest; common_voice: an archive,
+    # an unpacked one, or the locale to download ("es"); Hub: the dataset's config ("it_it")
+    name: str = ""
     revision: str = "main"  # a branch, or a commit, which pins the data for good
     train: str = "train"  # split names may be joined: "train+validation"
     dev: str = "dev"
     test: str = "test"
     text_column: str = "text"
     weight: float = 1.0  # relative share of the training stream
+    hours: float = 0.0  # of training speech; only [mixing] temperature asks for it
+    cased: bool = True  # whether the text has capitals, where its script has any
+    punctuated: bool = True
     max_clips: int = 0  # per split; 0 takes all
     patience_seconds: float = 120.0  # a Hub that fails to answer for so long ends the run
 
     @property
     def label(self) -> str:
         """A short name for tables: `it carlo`."""
-        return f"{self.language} {self.name}".strip()
+        # A folder or an archive by its last part: a report shows no paths of the machine.
+        name = self.name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        return f"{self.language} {name}".strip()
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How several sources become one stream."""
+
+    # 0: shares are the sources' weights. From 1 on: weight × hours^(1 / temperature), so that 1 is
+    # the data's own proportions and a large one gives every source the same share.
+    temperature: float = 0.0
+    # "first_exhausted", "all_exhausted" (small sources are repeated) or
+    # "all_exhausted_without_replacement" (every clip once). "" is the last where all shares are
+    # equal, else "all_exhausted": a share means little where every clip comes once.
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,9 +92,19 @@ class Preprocessing:
     min_seconds: float = 0.3
     max_seconds: float = 30.0  # Whisper hears 30 s at once: more would be cut off, text and all
     max_label_tokens: int = 448  # the decoder has 448 positions: one more raises
+    silent_below_db: float = -50.0  # the loudest tenth of a second, full scale is 0
+    max_clipped_share: float = 0.01  # of the samples at full scale; reported, not dropped
+    min_characters_per_second: float = 0.3  # below: the text leaves out most of what is said
+    max_characters_per_second: float = 40.0  # above: nobody speaks so fast, in any script
+    max_wrong_script_share: float = 0.5  # of the letters
+    script: str = ""  # Unicode's name ("Thaana") where the text is not in the language's own
     lower_case: bool = False
     remove_punctuation: bool = False
-    max_dropped_share: float = 0.2  # more than that, and something is wrong with the data
+    # Off for commands and digits, where everybody says the same and the speakers are kept apart.
+    drop_tested_sentences: bool = True  # from training
+    max_dropped_share: float = (
+        0.2  # of a source's split; more than that, and something is wrong with the data
+    )
 
 
 @dataclass(frozen=True)
@@ -98,6 +132,9 @@ class Evaluation:
     """How the test is read."""
 
     batch_size: int = 16
+    # What the dev WER, by which a checkpoint is chosen, compares: normalised text, or text as it is
+    # written. Lesson 05 reports both.
+    normalized: bool = True
     resamples: int = 2000  # of the bootstrap and of the permutation test
     worst_clips: int = 8  # shown with a player and a word diff
 
@@ -112,6 +149,7 @@ class Recipe:
     training: Mapping[str, Any]  # goes unchanged to Seq2SeqTrainingArguments
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    mixing: Mixing = field(default_factory=Mixing)
     audio_context: AudioContext = field(default_factory=AudioContext)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -183,13 +221,59 @@ def _check_training(training: Any, where: str) -> Mapping[str, Any]:
     return training
 
 
+def _check_splits(source: Source, where: str) -> None:
+    """Refuse to train on what a source is tested with."""
+    trained = set(source.train.split("+")) - {""}
+    for use in ("dev", "test"):
+        if shared := trained & set(getattr(source, use).split("+")):
+            raise RecipeError(f'{where} trains on "{shared.pop()}", which is also its {use} split.')
+    # Each release deals its splits out anew, so that one release's training clips are another's
+    # test clips; a test split of any release is nobody's training data.
+    if "common_voice" in source.dataset and "test" in trained:
+        raise RecipeError(
+            f'{where} trains on a test split of Common Voice; "train", "train+dev" and "other" are '
+            "for training."
+        )
+
+
+def _check_mix(recipe: Recipe) -> None:
+    """Refuse a mix of texts that are written differently, and shares that are none."""
+    trained = [source for source in recipe.sources if source.train]
+    for kind, remedy in (("cased", "lower_case"), ("punctuated", "remove_punctuation")):
+        without = [source.label for source in trained if not getattr(source, kind)]
+        if 0 < len(without) < len(trained) and not getattr(recipe.preprocessing, remedy):
+            raise RecipeError(
+                f"{recipe.path}: the text of {', '.join(without)} is not {kind}, that of the other "
+                f"sources is, and the model would guess which to write. Set {remedy} = true in "
+                "[preprocessing]: it is applied to training and evaluation alike."
+            )
+    for source in trained:
+        if source.weight <= 0 or source.hours < 0:
+            raise RecipeError(
+                f"{recipe.path}: {source.label} needs a weight above 0 (it has {source.weight:g}) "
+                "and hours of 0 or more."
+            )
+    mixing = recipe.mixing
+    if mixing.temperature and mixing.temperature < 1:
+        raise RecipeError(f"{recipe.path} [mixing] temperature must be 0 or at least 1.")
+    if mixing.temperature and (unknown := [one.label for one in trained if not one.hours]):
+        raise RecipeError(
+            f"{recipe.path} [mixing] temperature needs to know how much there is: set hours for "
+            f"{', '.join(unknown)}. Lesson 02 counts them."
+        )
+    if mixing.stop and mixing.stop not in STOPS:
+        raise RecipeError(
+            f'{recipe.path} [mixing] stop = "{mixing.stop}" is not one of {", ".join(STOPS)}.'
+        )
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
         path: a TOML file with `[model]`, one or more `[[sources]]`, `[training]` and, where their
-            defaults don't fit, `[preprocessing]`, `[augmentation]`, `[audio_context]` and
-            `[evaluation]`.
+            defaults don't fit, `[mixing]`, `[preprocessing]`, `[augmentation]`, `[audio_context]`
+            and `[evaluation]`.
 
     Raises:
         RecipeError: with the file, the key and the nearest known one.
@@ -205,6 +289,7 @@ def load_recipe(path: str | Path) -> Recipe:
 
     sections = {
         "model": Model,
+        "mixing": Mixing,
         "preprocessing": Preprocessing,
         "augmentation": Augmentation,
         "audio_context": AudioContext,
@@ -219,7 +304,7 @@ def load_recipe(path: str | Path) -> Recipe:
             raise RecipeError(f"{path} needs [{key}].")
     if not isinstance(tables["sources"], list):
         raise RecipeError(f"{path}: write [[sources]] with double brackets, once for each source.")
-    return Recipe(
+    recipe = Recipe(
         path=path,
         sources=tuple(
             _read_table(Source, table, f"{path} [[sources]] {number}")
@@ -232,3 +317,7 @@ def load_recipe(path: str | Path) -> Recipe:
             if name in tables
         },
     )
+    for number, source in enumerate(recipe.sources, 1):
+        _check_splits(source, f"{path} [[sources]] {number}")
+    _check_mix(recipe)
+    return recipe

@@ -229,9 +229,13 @@ def word_error_rate(
         batch_size=recipe.evaluation.batch_size,
         task=recipe.model.task,
     )
-    pairs = zip(rows["text"][:], hypotheses, rows["language"][:], strict=True)
-    normalized = [(normalize(text, code), normalize(heard, code)) for text, heard, code in pairs]
-    return error_rate(count_errors(*map(list, zip(*normalized, strict=True)), unit="word"))
+    pairs = list(zip(rows["text"][:], hypotheses, strict=True))
+    if recipe.evaluation.normalized:
+        pairs = [
+            (normalize(text, code), normalize(heard, code))
+            for (text, heard), code in zip(pairs, rows["language"][:], strict=True)
+        ]
+    return error_rate(count_errors(*map(list, zip(*pairs, strict=True)), unit="word"))
 
 
 def load_model(recipe: Recipe) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
