@@ -222,6 +222,7 @@ def transcribe_in_chunks(
         model=model.eval(),
         tokenizer=processor.tokenizer,
         feature_extractor=processor.feature_extractor,
+        device=model.device,
         chunk_length_s=STOCK_SECONDS,
         ignore_warning=True,
     )

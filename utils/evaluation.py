@@ -96,27 +96,29 @@ def describe(recipe: Recipe, checkpoint: str | Path) -> dict[str, str]:
 
 
 def complete_report(
-    rows: Sequence[dict],
+    report: Mapping[str, Any],
     speed: Mapping[str, Mapping[str, float]],
     recipe: Recipe,
     run: Run,
     checkpoint: str | Path,
-    **measured: Any,
 ) -> dict[str, Any]:
-    """Return `build_report` and what does not follow from the predictions alone.
+    """Return `build_report` with what does not follow from the predictions alone.
 
     Args:
-        rows: prediction rows.
+        report: of `build_report`.
         speed: of `read_clips`.
         recipe: the experiment.
         run: where the prepared splits are looked through for overlaps, if they are there.
         checkpoint: what "after" is.
-        measured: further parts, such as `probes` and `long_form`.
     """
-    report = build_report(rows, recipe) | {
+    overlaps = None  # not looked for: nothing was prepared
+    if run.prepared.exists():
+        overlaps = find_overlaps(datasets.load_from_disk(str(run.prepared)))
+    return {
+        **report,
         "checkpoints": {"before": recipe.model.checkpoint, "after": str(checkpoint)},
         "test_read_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "overlaps": None,  # not looked for: nothing was prepared
+        "overlaps": overlaps,
         "decode_seconds": {name: one["decode_seconds"] for name, one in speed.items()},
         "speed": {
             name: {
@@ -127,11 +129,7 @@ def complete_report(
             }
             for name, one in speed.items()
         },
-        **measured,
     }
-    if run.prepared.exists():
-        report["overlaps"] = find_overlaps(datasets.load_from_disk(str(run.prepared)))
-    return report
 
 
 def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> dict[str, Any]:
@@ -161,15 +159,9 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
             text = json.dumps(partial, indent=2, ensure_ascii=False) + "\n"
             write_atomically(folder / "evaluation.partial.json", text)
         raise
-    report = complete_report(
-        rows,
-        speed,
-        recipe,
-        run,
-        checkpoint,
-        probes=hear_probes(readers, recipe),
-        long_form=hear_long_form(clips(), readers, recipe),
-    )
+    report = complete_report(build_report(rows, recipe), speed, recipe, run, checkpoint)
+    report["probes"] = hear_probes(readers, recipe)
+    report["long_form"] = hear_long_form(clips(), readers, recipe)
     save_predictions(folder / "predictions.jsonl", rows)
     write_page(folder / "evaluation.html", report, rows, recipe)
     if folder == run.folder:
@@ -224,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted: give the same command again to go on.", file=sys.stderr)
         return 130
-    except (RecipeError, FetchError, OSError, ValueError) as error:
+    except (RecipeError, RunMismatch, FetchError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(verdict(report))

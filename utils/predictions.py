@@ -28,6 +28,7 @@ SUMMARY_KEYS = (
     *("wer_after", "wer_after_low", "wer_after_high"),
     *("cer_before", "cer_after", "p_value"),
 )
+MODELS = ("before", "after", "after_30s")
 # A bootstrap over fewer is too narrow; then clips are drawn, and the report says so.
 MIN_SPEAKERS = 20
 
@@ -102,9 +103,7 @@ def measure(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dic
         `speakers` knows enough of them, else over clips.
     """
     result: dict[str, Any] = {"clips": len(rows)}
-    models = ["before", "after"]
-    if all(row["after_30s"] is not None for row in rows):
-        models.append("after_30s")
+    models = MODELS if all(row["after_30s"] is not None for row in rows) else MODELS[:2]
     groups = speakers(rows)
     for unit in ("word", "char"):
         counts = {model: count_row_errors(rows, model, unit, normalized) for model in models}

@@ -93,6 +93,24 @@ def find_overlaps(prepared: Mapping[str, datasets.Dataset]) -> dict[str, dict[st
     }
 
 
+def at_30s(rows: Sequence[Row], resamples: int) -> dict[str, Any] | None:
+    """Return the rates of the fine-tuned model at 30 s, and at the short context on the same clips.
+
+    Returns:
+        `clips`, `wer`, `wer_low`, `wer_high`, `wer_short`, `wer_short_low`, `wer_short_high` and
+        the same for `cer`; None where no clip was read at 30 s.
+    """
+    both = [row for row in rows if row["after_30s"] is not None]
+    if not both:
+        return None
+    rates = {"clips": len(both)}
+    for key, value in measure(both, resamples).items():
+        if "after" in key:
+            name = key.replace("_after_30s", "") if "30s" in key else key.replace("after", "short")
+            rates[name] = value
+    return rates
+
+
 def build_report(rows: Sequence[Row], recipe: Recipe) -> dict[str, Any]:
     """Return all of the evaluation report that follows from the prediction rows alone.
 
@@ -118,12 +136,7 @@ def build_report(rows: Sequence[Row], recipe: Recipe) -> dict[str, Any]:
         "orthographic": summarize(test, resamples, normalized=False),
         "unseen": measure(parts["unseen"], resamples) if parts["unseen"] else None,
         "untrained": measure(parts["untrained"], resamples) if parts["untrained"] else None,
-        "after_30s": {
-            key.replace("_after_30s", ""): value
-            for key, value in measured.items()
-            if "after_30s" in key
-        }
-        or None,
+        "after_30s": at_30s(test, resamples),
         "first_rate": f"{first_unit(test)[0]}er",
         "interval_over": "speakers" if speakers(test) else "clips",
         "languages": {

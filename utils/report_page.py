@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from utils.artifacts import write_atomically
 from utils.config import Recipe
 from utils.mistakes import clips_html, find_worst
-from utils.predictions import Row, percent
+from utils.predictions import MODELS, Row, percent
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
@@ -24,7 +24,6 @@ td,th{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px s
 img{max-width:100%;background:#fff} small{opacity:.75}
 @media (prefers-color-scheme:dark){body{background:#181818;color:#ddd}}
 """
-MODELS = ("before", "after", "after_30s")
 NAMES = {"wer": "word error rate", "cer": "character error rate"}
 PARTS = {
     "test": "On the test split",
@@ -56,6 +55,14 @@ def verdict(report: Mapping[str, Any]) -> str:
                 f"{measured['clips']} clips, p = {measured['p_value']:.4f}."
             )
     return "\n".join(lines)
+
+
+def window_line(rates: Mapping[str, Any]) -> str:
+    """Return in a sentence what the window costs the fine-tuned model, from `report.at_30s`."""
+    return (
+        f"The fine-tuned model on {rates['clips']} test clips: WER {percent(rates, 'wer')} at "
+        f"30 s, {percent(rates, 'wer_short')} at the short context."
+    )
 
 
 def draw_rates(report: Mapping[str, Any]) -> Figure:
@@ -156,6 +163,8 @@ def build_page(
         _figure_html(draw_rates(report)),
         _rates_table(report["languages"], "source", rate),
     ]
+    if report["after_30s"]:
+        parts += [f"<p>{escape(window_line(report['after_30s']))}</p>"]
     for name, groups in report["breakdowns"].items():
         parts += [f"<h2>By {escape(name)}, test split</h2>", _rates_table(groups, name, rate)]
     parts += ["<h2>Worst clips</h2>"]
