@@ -21,7 +21,7 @@ TINY = "embedded/whisper-tiny.en"
 def recipe(tmp_path):
     changes = {
         "embedded/whisper-base": TINY,
-        "max_clips = 32 # in each split": "max_clips = 4",
+        "max_clips = 32 # in each split": "max_clips = 5",
         "max_clips = 8": "max_clips = 2",
         "max_clips = 4\n\n": "max_clips = 2\n\n",
         "worst_clips = 3": "worst_clips = 3\nbatch_size = 1",
@@ -53,7 +53,7 @@ def test_an_interrupted_evaluation_leaves_a_partial_report_and_resumes(recipe, t
     assert done.returncode == 0, done.stderr[-2000:]
     assert "the word error rate went from" in done.stdout
     rows = load_predictions(folder / "predictions.jsonl")
-    assert len({row["id"] for row in rows}) == len(rows) == 8
+    assert len({row["id"] for row in rows}) == len(rows) == 9
     assert {row["split"] for row in rows} == {"test", "unseen", "untrained"}
     report = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
     assert next(iter(report)) == "summary"

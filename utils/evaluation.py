@@ -23,7 +23,7 @@ from utils.artifacts import (
     save_report,
     write_atomically,
 )
-from utils.config import Recipe, RecipeError, load_recipe
+from utils.config import Recipe, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import FetchError, resolve
 from utils.environment import peak_gib
@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted: give the same command again to go on.", file=sys.stderr)
         return 130
-    except (RecipeError, RunMismatch, FetchError, OSError, ValueError) as error:
+    except (FetchError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(verdict(report))
