@@ -52,3 +52,12 @@ def test_what_was_not_measured_says_so():
     rows = [row | {"after_30s": None} if row["split"] == "unseen" else row for row in rows]
     page = build_page(build_report(rows, recipe()), rows, recipe())
     assert "not measured" in page
+
+
+def test_a_model_that_loses_its_timestamps_says_so_in_the_answer():
+    report = build_report(prediction_rows(12), recipe())
+    kept, lost = ({"sequential": {"kept": kept}} for kept in (True, False))
+    assert "Timestamps are lost" in verdict(report | {"long_form": {"before": kept, "after": lost}})
+    for before, after in ((kept, kept), (lost, lost)):
+        long_form = {"before": before, "after": after}
+        assert "lost" not in verdict(report | {"long_form": long_form})

@@ -39,10 +39,18 @@ def judge(measured: Mapping[str, Any], rate: str) -> str:
     return "better" if measured[f"{rate}_after"] < measured[f"{rate}_before"] else "worse"
 
 
+def lost_timestamps(long_form: Mapping[str, Any]) -> bool:
+    """Tell whether only the base model's own timestamps hold against the known borders."""
+    return (
+        long_form["before"]["sequential"]["kept"] and not long_form["after"]["sequential"]["kept"]
+    )
+
+
 def verdict(report: Mapping[str, Any]) -> str:
     """Return what a stranger wants to know: did it get better, by how much, and how sure is that.
 
-    One line for each part of the report that has clips, of the rate that leads in the language.
+    One line for each part of the report that has clips, of the rate that leads in the language,
+    and a warning where fine-tuning has cost the model its timestamps.
     """
     rate = report["first_rate"]
     lines = []
@@ -54,6 +62,9 @@ def verdict(report: Mapping[str, Any]) -> str:
                 f"{percent(measured, f'{rate}_before')} to {percent(measured, f'{rate}_after')}: "
                 f"{measured['clips']} clips, p = {measured['p_value']:.4f}."
             )
+    long_form = report.get("long_form")
+    if long_form and lost_timestamps(long_form):
+        lines.append("Timestamps are lost: do not make subtitles with the fine-tuned model.")
     return "\n".join(lines)
 
 
