@@ -65,7 +65,7 @@ def hear_long_form(
     language, limit = recipe.languages[0], recipe.evaluation.long_seconds
     chosen, length = [], 0.0
     for clip in clips:
-        if length > limit:
+        if length > 2 * limit:  # enough to choose from: what does not fit is passed over
             break
         if clip["split"] == "test" and clip["language"] == language:
             chosen.append(clip)

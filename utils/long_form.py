@@ -34,17 +34,18 @@ class Recording(NamedTuple):
 def join_clips(
     clips: Sequence[np.ndarray], texts: Sequence[str], language: str, max_seconds: float
 ) -> Recording:
-    """Join clips with pauses until the recording would grow longer than `max_seconds`."""
+    """Join clips with pauses; one that would make the recording too long is passed over."""
     pause = np.zeros(round(PAUSE_SECONDS * SAMPLING_RATE), np.float32)
-    parts, borders, length = [], [], 0
-    for clip in clips:
+    parts, said, borders, length = [], [], [], 0
+    for clip, text in zip(clips, texts, strict=True):
         if (length + len(clip) + len(pause)) > max_seconds * SAMPLING_RATE:
-            break
+            continue
         borders.append((length / SAMPLING_RATE, (length + len(clip)) / SAMPLING_RATE))
         parts += [clip, pause]
+        said.append(text)
         length += len(clip) + len(pause)
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    return Recording(samples, list(texts[: len(borders)]), borders, language)
+    return Recording(samples, said, borders, language)
 
 
 def _outside(time: float, border: tuple[float, float]) -> float:
