@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import write_recipe
-from utils.config import load_recipe
+from utils.config import AudioContext, load_recipe
 from utils.preprocessing import prepare
 from utils.readers import Reader, prepared_clips, read_clips, read_journal, streamed_clips
 
@@ -19,6 +19,8 @@ def recipe(tmp_path):
         "max_clips = 32 # in each split": "max_clips = 3",
         "max_clips = 8": "max_clips = 2",
         "worst_clips": "batch_size = 1\nworst_clips",
+        # Of three clips, one may be too short.
+        "[evaluation]": "[preprocessing]\nmax_dropped_share = 0.9\n\n[evaluation]",
     }
     path = write_recipe(tmp_path / "few.toml", **changes)
     return load_recipe(path)
@@ -27,7 +29,7 @@ def recipe(tmp_path):
 @pytest.fixture
 def readers(tiny_model, base):
     tiny_model.generation_config = base[0].generation_config
-    reader = Reader(tiny_model, base[1], None, ("test", "unseen", "untrained"))
+    reader = Reader(tiny_model, base[1], AudioContext(), ("test", "unseen", "untrained"))
     return {"before": reader, "after": reader, "after_30s": reader._replace(splits=("test",))}
 
 
