@@ -14,7 +14,7 @@ def speech():
 
 
 def test_real_speech_comes_out_as_text_near_the_reference(base, speech):
-    from utils.evaluation import count_errors, error_rate
+    from utils.error_rates import count_errors, error_rate
     from utils.text import normalize
 
     clips, references = speech

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import jiwer
 import nbformat
+import numpy as np
 import pytest
 from datasets import load_from_disk
 from transformers import WhisperForConditionalGeneration
 
 from tests.conftest import ROOT
+from tests.independent import edits, interval
 from utils.__main__ import fingerprint
 from utils.artifacts import STAGES, notebook_of, open_run
 from utils.checkpoints import damage
@@ -90,6 +92,33 @@ def test_the_wer_of_the_report_is_that_of_the_predictions(smoke):
         assert summary[f"cer_{side}"] == pytest.approx(jiwer.cer(said, heard))
         low, high = summary[f"wer_{side}_low"], summary[f"wer_{side}_high"]
         assert low <= summary[f"wer_{side}"] <= high
+
+
+def test_the_report_recomputed_without_jiwer_and_scipy_agrees(smoke):
+    evaluation = report(smoke[0], "evaluation")
+    lines = (smoke[0] / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == "test"]
+    for side in ("before", "after"):
+        for unit in ("word", "char"):
+            counts = np.array([edits(row, side, unit) for row in rows])
+            rate = f"{unit[0]}er_{side}"
+            assert evaluation["summary"][rate] == counts[:, 0].sum() / counts[:, 1].sum()
+            low, high = interval(counts, evaluation["resamples"])
+            assert evaluation["test"][f"{rate}_low"] == pytest.approx(low, rel=1e-9)
+            assert evaluation["test"][f"{rate}_high"] == pytest.approx(high, rel=1e-9)
+
+
+def test_the_report_says_what_fine_tuning_cost(smoke):
+    evaluation = report(smoke[0], "evaluation")
+    assert evaluation["untrained"]["clips"] == 4
+    assert set(evaluation["probes"]) == {"silence", "noise", "music"}
+    assert evaluation["long_form"]["seconds"] > 30
+    assert evaluation["after_30s"]["clips"] < evaluation["summary"]["clips"]
+    assert not any(n for pair in evaluation["overlaps"].values() for n in pair.values())
+    page = (smoke[0] / "evaluation.html").read_text(encoding="utf-8")
+    assert page.index("the word error rate went from") < page.index("<table")
+    assert page.count("data:audio/wav") == 3  # the worst clips
+    assert not (smoke[0] / "predictions.partial.jsonl").exists()
 
 
 def test_the_summary_opens_the_report_in_its_fixed_shape(smoke):

@@ -30,6 +30,8 @@ SECTIONS = [
 FLOORS = {
     "config": 1,
     "text": 1,
+    "error_rates": 1,
+    "intervals": 1,
     "plotting": 1,
     "environment": 1,
     "conversion": 1,
@@ -43,13 +45,20 @@ FLOORS = {
     "streaming": 2,
     "quality": 2,
     "decoding": 2,
+    "predictions": 2,
+    "mistakes": 2,
+    "probes": 2,
+    "long_form": 2,
     "preprocessing": 3,
-    "evaluation": 3,
+    "report": 3,
+    "report_page": 3,
     "demo": 3,
     "export": 3,
     "hub": 3,
     "__main__": 3,
     "training": 4,
+    "readers": 5,
+    "evaluation": 5,
 }
 FORBIDDEN_WORDS = re.compile(r"\b(restart\w*|simply)\b", re.IGNORECASE)
 EMOJI = re.compile("[\U0001f000-\U0001faff\ufe0f\u2705\u274c\u2728\u26a0\u2b50]")

@@ -136,7 +136,7 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
 def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
     """Print the table that `make run` ends with, and where everything is."""
     # Here and not above: the first line of progress should not wait for SciPy.
-    from utils.evaluation import percent
+    from utils.predictions import percent
 
     columns = ("wer_before", "wer_after", "cer_before", "cer_after")
     heads = "".join(

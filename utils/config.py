@@ -137,6 +137,8 @@ class Evaluation:
     normalized: bool = True
     resamples: int = 2000  # of the bootstrap and of the permutation test
     worst_clips: int = 8  # shown with a player and a word diff
+    # Test clips joined to one recording of at most this length; 0 leaves out the long form.
+    long_seconds: int = 240
 
 
 @dataclass(frozen=True)

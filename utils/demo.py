@@ -24,7 +24,7 @@ from utils.config import Recipe, RecipeError, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import FetchError, resolve, speech
 from utils.environment import device, in_colab
-from utils.evaluation import word_diff_html
+from utils.mistakes import word_diff_html
 from utils.preprocessing import waveform
 from utils.streaming import SAMPLING_RATE, AudioError, decode_audio
 from utils.text import has_word_spaces

@@ -29,7 +29,7 @@ from utils.config import AudioContext, Recipe, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
 from utils.environment import training_precision
-from utils.evaluation import count_errors, error_rate
+from utils.error_rates import count_errors, error_rate
 from utils.preprocessing import SpeechCollator, waveform
 from utils.text import normalize
 
