@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hub_server import Hub
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,6 +70,14 @@ def row(wav):
         return {"audio": wav()} | plain | changes
 
     return make
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A Hub of one's own on localhost; its `run` runs a script that knows no other."""
+    hub = Hub(tmp_path / "hub")
+    yield hub
+    hub.close()
 
 
 def write_recipe(path: Path, **tables: str) -> Path:

@@ -1,4 +1,4 @@
-"""The six lessons in order, by papermill, on the real model and real speech of smoke.toml."""
+"""The seven lessons in order, by papermill, on the real model and real speech of smoke.toml."""
 
 import json
 import os

@@ -42,6 +42,8 @@ FLOORS = {
     "preprocessing": 3,
     "evaluation": 3,
     "demo": 3,
+    "ggml": 1,
+    "card": 3,
     "export": 3,
     "hub": 3,
     "__main__": 3,
