@@ -56,18 +56,19 @@ def test_every_program_hears_what_transformers_hears(folders, base, clip):
     texts = {name: one["texts"][0] for name, one in heard.items()}
     assert "numero diverso" in texts["transformers"]
     assert set(texts.values()) == {texts["transformers"]}
-    assert all(one["seconds"] > 0 for one in heard.values())
+    assert all(one["seconds"][0] > 0 for one in heard.values())
 
 
-def test_programs_are_judged_against_the_first():
+def test_programs_are_judged_against_transformers_in_the_same_window():
     heard = {
-        "a": {"texts": ["Uno, due.", "tre"], "seconds": 4.0},
-        "b": {"texts": ["uno due", "quattro"], "seconds": 1.0},
+        "Transformers float32, 30 s": {"texts": ["Uno, due.", "tre"], "seconds": [3.0, 1.0]},
+        "Transformers float32, short": {"texts": ["uno due", "quattro"], "seconds": [1.0, 1.0]},
+        "CTranslate2 int8, short": {"texts": ["uno due", "tre"], "seconds": [0.5, 0.5]},
     }
-    judged = export.judge(heard, ["uno due", "tre"], ["it", "it"])
-    assert judged["a"] == {"wer": 0.0, "differing": 0, "speed": 1.0}
-    assert judged["b"]["wer"] == pytest.approx(1 / 3)
-    assert judged["b"]["differing"] == 2 and judged["b"]["speed"] == 4.0
+    stock, short, int8 = export.judge(heard, ["uno due", "tre"], ["it", "it"]).values()
+    assert stock == {"wer": 0.0, "speed": 1.0, "differing": 0, "clips": 2}
+    assert short == {"wer": pytest.approx(1 / 3), "speed": 2.0, "differing": 0, "clips": 2}
+    assert int8 == {"wer": 0.0, "speed": 4.0, "differing": 1, "clips": 2}
 
 
 def test_programs_take_turns_and_the_first_call_does_not_count():

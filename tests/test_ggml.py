@@ -5,7 +5,6 @@ import struct
 import numpy as np
 import pytest
 
-from utils.export import with_whisper_cpp
 from utils.ggml import openai_name, write_ggml
 
 
@@ -67,17 +66,6 @@ def test_every_weight_is_there_once_under_openais_name_in_the_type_that_is_expec
     assert {"encoder.conv1.weight", "decoder.blocks.0.cross_attn.query.weight"} <= half
     assert not half & {"encoder.positional_embedding", "decoder.ln.bias", "encoder.conv1.bias"}
     assert tensors["encoder.conv1.bias"].shape == (16, 1)
-
-
-def test_whisper_cpp_loads_the_file_and_finds_every_tensor(written):
-    text = with_whisper_cpp(written, "transcribe")(np.zeros(16_000, np.float32), "it")
-    assert isinstance(text, str)
-
-
-def test_a_damaged_file_is_refused_by_whisper_cpp(written):
-    written.write_bytes(written.read_bytes()[:-1000])
-    with pytest.raises(RuntimeError):
-        with_whisper_cpp(written, "transcribe")
 
 
 def test_a_write_that_fails_leaves_no_file(tiny_model, base, tmp_path, monkeypatch):

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from utils.artifacts import Run
 from utils.audio_context import STOCK_SECONDS, context_seconds
-from utils.config import AudioContext
+from utils.config import AudioContext, Recipe
 from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, log_mel, transcribe
 from utils.evaluation import count_errors, error_rate
 from utils.preprocessing import prefix_ids
@@ -87,7 +88,7 @@ def with_faster_whisper(folder: Path, task: str, compute_type: str = "default") 
     Args:
         folder: that `to_ctranslate2` wrote.
         task: "transcribe" or "translate".
-        compute_type: in what it calculates; a CPU that has no float16 takes float32 instead.
+        compute_type: in what it calculates; "default" is what is stored.
     """
     from faster_whisper import WhisperModel
 
@@ -184,47 +185,79 @@ def _most_tokens(clip: np.ndarray) -> int:
     return min(round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS, 440)
 
 
+def load_programs(
+    recipe: Recipe, run: Run, model: WhisperForConditionalGeneration, processor: WhisperProcessor
+) -> dict[str, Hear]:
+    """Return every program that lesson 07 compares, by its name; Transformers first.
+
+    Args:
+        recipe: names the task and the short window.
+        run: with all conversions in `run.repository`.
+        model: the fine-tuned one, in float32 on the CPU.
+        processor: the checkpoint's.
+    """
+    task, short = recipe.model.task, recipe.audio_context
+    float16, int8 = (run.repository / f"ctranslate2-{kind}" for kind in ("float16", "int8"))
+    ggml = run.repository / "ggml-model.bin"
+    return {
+        "Transformers float32, 30 s": with_transformers(model, processor, task),
+        "Transformers float32, short": with_transformers(model, processor, task, short),
+        # CTranslate2 has no float16 on a CPU: the weights are small there, the sums are not.
+        "faster-whisper float16, 30 s": with_faster_whisper(float16, task, "float32"),
+        "faster-whisper int8, 30 s": with_faster_whisper(int8, task),
+        "CTranslate2 int8, short": with_ctranslate2(int8, processor, task, short),
+        "whisper.cpp float16, 30 s": with_whisper_cpp(ggml, task),
+        "whisper.cpp float16, short": with_whisper_cpp(ggml, task, short),
+    }
+
+
+def baseline(name: str) -> str:
+    """Return the program that another is compared with: Transformers in the same window."""
+    return f"Transformers float32, {name.rpartition(', ')[2]}"
+
+
 def compare(
-    hearers: Mapping[str, Hear], clips: Sequence[np.ndarray], languages: Sequence[str]
-) -> dict[str, dict[str, Any]]:
+    programs: Mapping[str, Hear], clips: Sequence[np.ndarray], languages: Sequence[str]
+) -> dict[str, dict[str, list]]:
     """Let every program hear every clip, in turn, so that a busy machine slows all alike.
 
     Args:
-        hearers: by name.
+        programs: by name.
         clips: float32 samples at 16 kHz, each at most 30 s.
         languages: Whisper's code of each clip.
 
     Returns:
-        By name `texts`, in the order of the clips, and `seconds` in all.
+        By name `texts` and `seconds`, both in the order of the clips.
     """
-    heard: dict[str, dict[str, Any]] = {name: {"texts": [], "seconds": 0.0} for name in hearers}
-    for hear in hearers.values():
+    heard: dict[str, dict[str, list]] = {name: {"texts": [], "seconds": []} for name in programs}
+    for hear in programs.values():
         hear(clips[0], languages[0])  # the first call also pays for warming up
     for clip, language in zip(clips, languages, strict=True):
-        for name, hear in hearers.items():
+        for name, hear in programs.items():
             started = time.perf_counter()
             heard[name]["texts"].append(hear(clip, language))
-            heard[name]["seconds"] += time.perf_counter() - started
+            heard[name]["seconds"].append(time.perf_counter() - started)
     return heard
 
 
 def judge(
-    heard: Mapping[str, Mapping[str, Any]], references: Sequence[str], languages: Sequence[str]
+    heard: Mapping[str, Mapping[str, list]], references: Sequence[str], languages: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return, for every program of `compare`, how fast and how right it is beside the first.
+    """Return how fast and how right every program of `compare` is.
 
     Returns:
-        By name `wer` (normalised, a fraction), `differing` (clips with another text than the
-        first program wrote, letter by letter) and `speed` (times the first's).
+        By name `wer` (normalised, a fraction), `speed` (times the first program's), `differing`
+        (clips with another text, letter by letter, than `baseline` wrote) and `clips`.
     """
-    first = next(iter(heard.values()))
     said = [normalize(text, language) for text, language in zip(references, languages, strict=True)]
-    rows = {}
+    first, rows = next(iter(heard.values())), {}
     for name, one in heard.items():
         texts = [normalize(text, lang) for text, lang in zip(one["texts"], languages, strict=True)]
+        theirs = heard[baseline(name)]["texts"]
         rows[name] = {
             "wer": error_rate(count_errors(said, texts, "word")),
-            "differing": sum(a != b for a, b in zip(one["texts"], first["texts"], strict=True)),
-            "speed": first["seconds"] / one["seconds"],
+            "speed": sum(first["seconds"]) / sum(one["seconds"]),
+            "differing": sum(a != b for a, b in zip(one["texts"], theirs, strict=True)),
+            "clips": len(texts),
         }
     return rows

@@ -98,22 +98,13 @@ pd.DataFrame(
 
 # %%
 CLIPS = 5  # of the test split, evenly spread; more take longer and tell more
-task, short = recipe.model.task, recipe.audio_context
 test = load_from_disk(str(run.prepared))["test"]
 picked = test.select(np.linspace(0, len(test) - 1, min(CLIPS, len(test))).astype(int))
-clips, languages = [waveform(row) for row in picked], picked["language"][:]
-texts = picked["text"][:]
-programs = {
-    "Transformers float32, 30 s": export.with_transformers(model, processor, task),
-    "Transformers float32, short": export.with_transformers(model, processor, task, short),
-    "faster-whisper float16, 30 s": export.with_faster_whisper(float16, task, "float32"),
-    "faster-whisper int8, 30 s": export.with_faster_whisper(int8, task),
-    "CTranslate2 int8, short": export.with_ctranslate2(int8, processor, task, short),
-    "whisper.cpp float16, 30 s": export.with_whisper_cpp(ggml, task),
-    "whisper.cpp float16, short": export.with_whisper_cpp(ggml, task, short),
-}
+clips = [waveform(row) for row in picked]
+texts, languages = picked["text"][:], picked["language"][:]
+programs = export.load_programs(recipe, run, model, processor)
 heard = export.compare(programs, clips, languages)
-print(f"{len(clips)} clips, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s of speech, heard")
+print(f"{len(programs)} programs, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s of speech")
 
 # %% [markdown]
 # ## What does each format cost, and what does it gain?
@@ -123,17 +114,12 @@ print(f"{len(clips)} clips, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s of spee
 # window. A CPU calculates float16 weights in float32: they save space there, and no time.
 
 # %%
-stored = {"Transformers": "float32", "whisper.cpp": "ggml"}
-formats = {}
-for window in ("30 s", "short"):
-    names = [name for name in programs if name.endswith(window)]
-    for name, row in export.judge({n: heard[n] for n in names}, texts, languages).items():
-        program, kind = name.partition(",")[0].split()
-        size = megabytes[stored.get(program, kind)]
-        speed = heard["Transformers float32, 30 s"]["seconds"] / heard[name]["seconds"]
-        formats[name] = row | {"speed": speed, "megabytes": size, "clips": len(clips)}
-table = pd.DataFrame(formats).T.assign(wer=lambda t: 100 * t["wer"].astype(float))
-table[["megabytes", "speed", "wer", "differing"]].astype(float).round(1)
+formats = export.judge(heard, texts, languages)
+for name, row in formats.items():
+    program, kind = name.partition(",")[0].split()
+    row["megabytes"] = megabytes["ggml" if program == "whisper.cpp" else kind]
+table = pd.DataFrame(formats).T[["megabytes", "speed", "wer", "differing"]]
+table.assign(wer=100 * table["wer"]).rename(columns={"wer": "WER, %"}).round(1)
 
 # %% [markdown]
 # ## Which clips differ?
@@ -148,9 +134,7 @@ differing = [
     f"<tr><td>{name}</td><td style='text-align:left'>{word_diff_html(ours, theirs)}</td></tr>"
     for name in programs
     for ours, theirs in zip(
-        heard[f"Transformers float32, {name.rpartition(', ')[2]}"]["texts"],
-        heard[name]["texts"],
-        strict=True,
+        heard[export.baseline(name)]["texts"], heard[name]["texts"], strict=True
     )
     if ours != theirs
 ]
@@ -164,6 +148,7 @@ HTML(f"<table>{''.join(differing)}</table>" if differing else "No clip differs."
 
 # %%
 clip, language = clips[0], languages[0]
+task, short = recipe.model.task, recipe.audio_context
 seconds = context_seconds(len(clip) / SAMPLING_RATE, short.tail_seconds / 2, short)
 features = log_mel(processor, [clip], seconds).numpy()
 prompt = prefix_ids(processor.tokenizer, language, task)
@@ -280,9 +265,9 @@ print(save_report(run, "export", report))
 # %%
 words = sum(len(text.split()) for text in texts)
 for name, row in formats.items():
-    reference = formats[f"Transformers float32, {name.rpartition(', ')[2]}"]["wer"]
+    away = abs(row["wer"] - formats[export.baseline(name)]["wer"])
     # Half a point; on so few words, one of them is more than that.
-    assert abs(row["wer"] - reference) <= max(0.005, 1.01 / words), f"{name} hears other words"
+    assert away <= max(0.005, 1.01 / words), f"{name} hears other words"
 assert report["int8_share"] <= 0.3, "int8 is too large: was it converted from this model?"
 assert on_page, "the page wrote nothing: see export/space.log in the run's folder"
 assert hub.find_secrets(folder, hub.contents(folder, "model")) == [], "a token stands in a file"
