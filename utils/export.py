@@ -1,8 +1,10 @@
 """The fine-tuned model for other programs: CTranslate2 and ggml, and what each makes of speech."""
 
+import os
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -158,18 +160,18 @@ def with_whisper_cpp(path: Path, task: str, context: AudioContext | None = None)
     """
     from pywhispercpp.model import Model
 
-    model = Model(
-        str(path),
-        n_threads=torch.get_num_threads(),
-        redirect_whispercpp_logs_to=None,  # to nowhere
-        context_params={"use_gpu": False},
-        print_progress=False,
-        no_timestamps=True,
-        single_segment=True,
-        translate=task == "translate",
-        temperature_inc=0.0,  # no second try at a higher temperature: the others have none
-        greedy={"best_of": 1},
-    )
+    with _silence():
+        model = Model(
+            str(path),
+            n_threads=torch.get_num_threads(),
+            context_params={"use_gpu": False},
+            print_progress=False,
+            no_timestamps=True,
+            single_segment=True,
+            translate=task == "translate",
+            temperature_inc=0.0,  # no second try at a higher temperature: the others have none
+            greedy={"best_of": 1},
+        )
 
     def hear(clip: np.ndarray, language: str) -> str:
         seconds = STOCK_SECONDS
@@ -179,6 +181,22 @@ def with_whisper_cpp(path: Path, task: str, context: AudioContext | None = None)
         return " ".join(segment.text for segment in segments).strip()
 
     return hear
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Drop what C code writes to stderr: whisper.cpp tells 40 lines about a model.
+
+    Its own redirection follows `sys.stderr`, which in a notebook is not the process's.
+    """
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "w", encoding="utf-8") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _most_tokens(clip: np.ndarray) -> int:

@@ -27,13 +27,11 @@ from huggingface_hub import ModelCard, get_token
 from IPython.display import HTML, Markdown
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils import export, hub
+from utils import export, ggml, hub
 from utils.artifacts import open_run, require, save_report
 from utils.audio_context import context_seconds
 from utils.config import load_recipe
-from utils.decoding import log_mel
 from utils.evaluation import word_diff_html
-from utils.ggml import write_ggml
 from utils.preprocessing import prefix_ids, waveform
 from utils.streaming import SAMPLING_RATE
 
@@ -75,10 +73,10 @@ for folder in (int8, float16):
     export.to_ctranslate2(run.model, folder, folder.name.partition("-")[2])
 model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32").eval()
 processor = WhisperProcessor.from_pretrained(run.model)
-ggml = run.repository / "ggml-model.bin"
-write_ggml(model, processor, ggml)
+ggml_file = run.repository / "ggml-model.bin"
+ggml.write_ggml(model, processor, ggml_file)
 weights = {"float32": run.model / "model.safetensors", "float16": float16, "int8": int8}
-megabytes = {name: export.size_mb(path) for name, path in (weights | {"ggml": ggml}).items()}
+megabytes = {name: export.size_mb(path) for name, path in (weights | {"ggml": ggml_file}).items()}
 pd.DataFrame(
     {
         "MB": megabytes,
@@ -150,7 +148,13 @@ HTML(f"<table>{''.join(differing)}</table>" if differing else "No clip differs."
 clip, language = clips[0], languages[0]
 task, short = recipe.model.task, recipe.audio_context
 seconds = context_seconds(len(clip) / SAMPLING_RATE, short.tail_seconds / 2, short)
-features = log_mel(processor, [clip], seconds).numpy()
+features = processor.feature_extractor(
+    clip,
+    sampling_rate=SAMPLING_RATE,
+    padding="max_length",
+    max_length=round(seconds * SAMPLING_RATE),
+    return_tensors="np",
+).input_features
 prompt = prefix_ids(processor.tokenizer, language, task)
 engine = ctranslate2.models.Whisper(str(int8), device="cpu")
 given = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
