@@ -1,4 +1,4 @@
-"""What the six lessons reach: `make run`, and its evaluation as the README's table.
+"""What the seven lessons reach: `make run`, and its evaluation as the README's table.
 
 The ratio is word errors before over word errors after, on the test split, with the 95 % interval
 of a bootstrap over clips. Run it on an empty runs folder, or it reports the run that is there.

@@ -1,4 +1,4 @@
-"""The six lessons in order, by papermill, on the real model and real speech of smoke.toml."""
+"""The seven lessons in order, by papermill, on the real model and real speech of smoke.toml."""
 
 import json
 import os
@@ -22,6 +22,7 @@ from utils.checkpoints import damage
 from utils.config import load_recipe
 from utils.text import normalize
 
+CANARY = "hf_" + "Canary" * 6  # a token, planted: it must stand in nothing that a run leaves
 LESSONS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
 
 
@@ -40,9 +41,9 @@ def run_recipe(runs, *arguments, recipe="recipes/smoke.toml", **environment):
 def smoke(tmp_path_factory):
     """The folder of a whole run, and what it printed."""
     runs = tmp_path_factory.mktemp("runs")
-    done = run_recipe(runs)
+    done = run_recipe(runs, HF_TOKEN=CANARY)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return runs / "smoke", done.stdout
+    return runs / "smoke", done.stdout + done.stderr
 
 
 def report(folder, stage):
@@ -154,6 +155,28 @@ def test_the_page_answered_a_request_with_what_the_model_writes(smoke):
     assert report(smoke[0], "demo")["before"] or report(smoke[0], "demo")["after"]
 
 
+def test_the_formats_are_small_quick_and_hear_the_same(smoke):
+    found = report(smoke[0], "export")
+    assert found["int8_share"] <= 0.3
+    formats = found["formats"]
+    ours, theirs = formats["Transformers float32, short"], formats["CTranslate2 int8, short"]
+    assert theirs["speed"] > 2 * ours["speed"]
+    assert formats["whisper.cpp float16, 30 s"]["clips"] == 5
+
+
+def test_without_a_name_on_the_hub_nothing_is_pushed_and_the_lesson_says_so(smoke):
+    notebook = (smoke[0] / "notebooks/07_export.ipynb").read_text(encoding="utf-8")
+    assert "Nothing is pushed: REPOSITORY names nobody." in notebook
+    assert "training_args.bin" not in {path.name for path in smoke[0].glob("export/**/*")}
+
+
+def test_a_planted_token_stands_in_nothing_that_a_run_leaves(smoke):
+    assert CANARY not in smoke[1]
+    files = [path for path in smoke[0].rglob("*") if path.is_file()]
+    assert len(files) > 50
+    assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+
+
 def test_a_second_run_reuses_everything(smoke):
     before = {path: path.stat().st_mtime_ns for path in smoke[0].rglob("*") if path.is_file()}
     done = run_recipe(smoke[0].parent)
@@ -178,13 +201,13 @@ def test_new_prose_leaves_a_lesson_complete_and_new_code_does_not(tmp_path, monk
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
-def test_a_lost_report_makes_its_lesson_and_those_after_it_run_again(smoke, tmp_path):
+def test_a_lost_report_makes_its_lesson_run_again(smoke, tmp_path):
     shutil.copytree(smoke[0], tmp_path / "smoke")
-    (tmp_path / "smoke/demo.json").unlink()
+    (tmp_path / "smoke/export.json").unlink()
     done = run_recipe(tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("complete, reused") == len(STAGES) - 1
-    assert (tmp_path / "smoke/demo.json").exists()
+    assert (tmp_path / "smoke/export.json").exists()
 
 
 @pytest.mark.parametrize("lesson", LESSONS[1:], ids=lambda path: path.stem)
@@ -202,11 +225,10 @@ def test_a_lesson_alone_in_an_empty_folder_names_what_to_run_first(lesson, tmp_p
     )
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    previous = LESSONS[LESSONS.index(lesson) - 1].name
-    assert f"is missing: run notebooks/{previous} first." in last or (
-        # The demo needs the model, which an evaluation does not make.
-        lesson.stem == "06_demo" and "run notebooks/04_training.ipynb first." in last
-    ), last
+    # The demo needs the model, which an evaluation does not make; no lesson needs the demo.
+    needs = {"06_demo": "04_training", "07_export": "05_evaluation"}
+    previous = needs.get(lesson.stem, LESSONS[LESSONS.index(lesson) - 1].stem)
+    assert f"is missing: run notebooks/{previous}.ipynb first." in last, last
 
 
 @pytest.mark.parametrize(

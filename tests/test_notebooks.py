@@ -53,6 +53,8 @@ FLOORS = {
     "report": 3,
     "report_page": 3,
     "demo": 3,
+    "ggml": 1,
+    "card": 3,
     "export": 3,
     "hub": 3,
     "__main__": 3,

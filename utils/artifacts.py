@@ -14,7 +14,10 @@ from utils.config import Recipe
 from utils.environment import mount_drive, peak_gib
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
-STAGES = ("environment", "streaming", "preprocessing", "training", "evaluation", "demo")
+STAGES = (
+    *("environment", "streaming", "preprocessing", "training", "evaluation", "demo"),
+    "export",
+)
 
 
 class MissingArtifact(FileNotFoundError):
@@ -59,6 +62,16 @@ class Run:
     def predictions(self) -> Path:
         """One JSON line for each test clip: reference and what each model heard."""
         return self.folder / "predictions.jsonl"
+
+    @property
+    def repository(self) -> Path:
+        """What a push to the Hub uploads: the model in every format, card, recipe, notebook."""
+        return self.folder / "export/repository"
+
+    @property
+    def space(self) -> Path:
+        """A page that runs on this machine and as a Space of the Hub."""
+        return self.folder / "export/space"
 
     @property
     def figures(self) -> Path:

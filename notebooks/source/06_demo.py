@@ -220,4 +220,4 @@ print(f"{url} is closed")
 # %% [markdown]
 # ## Next
 #
-# This was the last lesson. [The README](../README.md) says where to go from here.
+# [Lesson 7](07_export.ipynb) turns the model into files that other programs run, and shares it.
