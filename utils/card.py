@@ -160,8 +160,8 @@ def _rates(evaluation: Mapping[str, Any]) -> list[str]:
         *([window_line(evaluation["after_30s"])] if evaluation["after_30s"] else []),
         "Protocol: *before* is the base model in its stock window of 30 s, *after* this model in "
         "the window it was trained in. Decoding is greedy and without timestamps. No sentence of "
-        "*test* or *unseen* was trained on, and the checkpoint was chosen on a third split; of an *unseen* "
-        f"source nothing was trained on. Texts are normalised before they are compared ({named}).",
+        "*test* or *unseen* was trained on, and the checkpoint was chosen on a third split; of an "
+        f"*unseen* source nothing was trained on. Texts are normalised before they are compared ({named}).",
     ]
 
 
@@ -220,8 +220,8 @@ def _limits(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[str]:
         f"It has heard {len(trained)} source(s) of speech. Other speakers, rooms, microphones and "
         "topics are not covered by the figures above, unless a row says *unseen*.",
         "Like every Whisper it may write words where nobody speaks: leave silence out first. On "
-        f"the test clips, {evaluation['flags']['after']['runaway']} hypothesis(es) ran on far beyond what "
-        "was said.",
+        f"the test clips, {evaluation['flags']['after']['runaway']} hypothesis(es) ran on far "
+        "beyond what was said.",
         "It was trained on single clips without timestamps: check timestamps and long recordings "
         "before you rely on them (not measured).",
     ]
