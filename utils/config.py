@@ -16,7 +16,10 @@ RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "hub_token": "a token in a recipe is a token in public: use `hf auth login`",
     "remove_unused_columns": "the collator needs the audio column",
     "label_names": "the collator names the labels",
+    "save_only_model": "training could not go on from a checkpoint without its optimizer",
+    "auto_find_batch_size": "it changes how many clips an update sees; memory is handled anyway",
 }
+WEIGHTS = ("full", "frozen_encoder", "lora", "dora")
 
 
 class RecipeError(ValueError):
@@ -90,6 +93,25 @@ class Augmentation:
     # Each clip is played slower or faster by a factor of U(1 - speed, 1 + speed), which moves tempo
     # and pitch as another speaker would. 0.1 is customary (Ko et al., Interspeech 2015).
     speed: float = 0.0
+    # Share of the clips that get noise between white and brown, 5 to 30 dB below the speech.
+    noise: float = 0.0
+    gain_db: float = 0.0  # each clip is made louder or softer by up to so much
+    # Blank two spans of time and two bands of frequency in each clip (Park et al. 2019).
+    spec_augment: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which weights are trained, when training ends, and what is kept of it."""
+
+    # "full"; "frozen_encoder" trains the decoder alone; "lora" and "dora" train small matrices
+    # beside the weights and are merged into them at the end.
+    weights: str = "full"
+    rank: int = 32  # of LoRA's and DoRA's matrices
+    base_8bit: bool = False  # hold the weights beside LoRA's in 8 bits: needs bitsandbytes
+    patience: int = 0  # end after so many dev evaluations without a better WER; 0 runs all steps
+    # Keep the mean of the last so many checkpoints and not the best one on dev; 0 keeps the best.
+    average_last: int = 0
 
 
 @dataclass(frozen=True)
@@ -111,6 +133,7 @@ class Recipe:
     training: Mapping[str, Any]  # goes unchanged to Seq2SeqTrainingArguments
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    method: Method = field(default_factory=Method)
     audio_context: AudioContext = field(default_factory=AudioContext)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -182,13 +205,27 @@ def _check_training(training: Any, where: str) -> Mapping[str, Any]:
     return training
 
 
+def _check_method(method: Method, where: str) -> None:
+    """Refuse a method that is not known, or whose parts don't go together."""
+    if method.weights not in WEIGHTS:
+        raise RecipeError(
+            f'{where} has weights = "{method.weights}"{nearest(method.weights, list(WEIGHTS))}'
+        )
+    with_adapter = method.weights in ("lora", "dora")
+    if method.base_8bit and not with_adapter:
+        raise RecipeError(f'{where} base_8bit goes with weights = "lora" or "dora" alone.')
+    if method.average_last and with_adapter:
+        # The mean of two products is not the product of two means.
+        raise RecipeError(f"{where} average_last needs whole weights: not lora and dora.")
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
         path: a TOML file with `[model]`, one or more `[[sources]]`, `[training]` and, where their
-            defaults don't fit, `[preprocessing]`, `[augmentation]`, `[audio_context]` and
-            `[evaluation]`.
+            defaults don't fit, `[preprocessing]`, `[augmentation]`, `[method]`, `[audio_context]`
+            and `[evaluation]`.
 
     Raises:
         RecipeError: with the file, the key and the nearest known one.
@@ -206,6 +243,7 @@ def load_recipe(path: str | Path) -> Recipe:
         "model": Model,
         "preprocessing": Preprocessing,
         "augmentation": Augmentation,
+        "method": Method,
         "audio_context": AudioContext,
         "evaluation": Evaluation,
     }
@@ -218,7 +256,7 @@ def load_recipe(path: str | Path) -> Recipe:
             raise RecipeError(f"{path} needs [{key}].")
     if not isinstance(tables["sources"], list):
         raise RecipeError(f"{path}: write [[sources]] with double brackets, once for each source.")
-    return Recipe(
+    recipe = Recipe(
         path=path,
         sources=tuple(
             _read_table(Source, table, f"{path} [[sources]] {number}")
@@ -231,3 +269,5 @@ def load_recipe(path: str | Path) -> Recipe:
             if name in tables
         },
     )
+    _check_method(recipe.method, f"{path} [method]")
+    return recipe

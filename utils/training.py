@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
+from peft import PeftModel
 from transformers import (
+    BitsAndBytesConfig,
     PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
@@ -19,23 +22,39 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
+from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
+from utils.adapters import choose_weights, merge, quantization, require_8bit
 from utils.artifacts import Run, open_run, require, write_atomically
 from utils.audio_context import audio_context
-from utils.checkpoints import find_valid_checkpoint, mark_complete, save_model
+from utils.checkpoints import (
+    copy_checkpoints,
+    drop_old,
+    find_valid_checkpoint,
+    new_checkpoint,
+    save_model,
+    stored_bytes,
+    whole_checkpoints,
+)
 from utils.config import AudioContext, Recipe, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
-from utils.environment import training_precision
+from utils.environment import quick_disk, training_precision
 from utils.evaluation import count_errors, error_rate
 from utils.preprocessing import SpeechCollator, waveform
+from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.text import normalize
+from utils.weights import average, blend
 
 POOL_BATCHES = 50  # clips are sorted by length within this many batches: like lengths, new company
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message names the step and the way out."""
+
+
+class Stopped(RuntimeError):
+    """The machine asked to stop; a whole checkpoint is written, and the same command goes on."""
 
 
 class LengthGroupedSampler(torch.utils.data.Sampler[int]):
@@ -75,9 +94,10 @@ class LengthGroupedSampler(torch.utils.data.Sampler[int]):
 class WhisperTrainer(Seq2SeqTrainer):
     """Seq2SeqTrainer with a short audio context, dev WER from real decoding, whole checkpoints."""
 
-    def __init__(self, *, recipe: Recipe, **kwargs: Any):
+    def __init__(self, *, recipe: Recipe, checkpoints: Path | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.recipe = recipe
+        self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they shall survive
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
         rows = self.train_dataset if train_dataset is None else train_dataset
@@ -89,6 +109,12 @@ class WhisperTrainer(Seq2SeqTrainer):
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         """Return the loss with the encoder at the length that the batch has."""
         whisper = self.accelerator.unwrap_model(model)
+        if self.label_smoother:  # it takes the labels away, from which the model makes its input
+            inputs["decoder_input_ids"] = shift_tokens_right(
+                inputs["labels"],
+                whisper.config.pad_token_id,
+                whisper.config.decoder_start_token_id,
+            )
         with audio_context(whisper, inputs["input_features"].shape[-1]):
             return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -130,9 +156,21 @@ class WhisperTrainer(Seq2SeqTrainer):
         return metrics
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
+        folder = Path(self.args.output_dir)
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        writes = new_checkpoint(
+            folder / f"checkpoint-{self.state.global_step}",
+            needed=stored_bytes(self.model, self.optimizer),
+        )
+        with writes if self.args.should_save else contextlib.nullcontext():
+            super()._save_checkpoint(*args, **kwargs)
+            # Each process writes its own random state.
+            self.accelerator.wait_for_everyone()
+        self.args.save_total_limit = keep
         if self.args.should_save:
-            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            drop_old(folder, keep, self.state.best_model_checkpoint)
+            if folder != self.checkpoints:
+                copy_checkpoints(folder, self.checkpoints)
 
 
 class MetricsFile(TrainerCallback):
@@ -207,7 +245,9 @@ def word_error_rate(
     return error_rate(count_errors(*map(list, zip(*normalized, strict=True)), unit="word"))
 
 
-def load_model(recipe: Recipe) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+def load_model(
+    recipe: Recipe, quantized: BitsAndBytesConfig | None = None
+) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """Load the recipe's checkpoint, ready to be fine-tuned, and its processor."""
     name, revision = resolve(recipe.model.checkpoint), recipe.model.revision
     model = WhisperForConditionalGeneration.from_pretrained(
@@ -216,6 +256,7 @@ def load_model(recipe: Recipe) -> tuple[WhisperForConditionalGeneration, Whisper
         # Float32 whatever the file holds: an update of 4e-5 is lost in a float16 weight.
         dtype=torch.float32,
         use_safetensors=True,
+        quantization_config=quantized,
     )
     # Without this the Trainer takes the loss for already divided by the accumulation steps, and
     # Whisper's is not: loss and gradients come out multiplied (transformers 5.23, issue 47688).
@@ -242,8 +283,14 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         "disable_tqdm": True,  # progress_line says more in one line
         **recipe.training,
     }
+    if recipe.method.average_last and arguments.get("save_total_limit"):
+        # The best one stays, too, and may be older.
+        least = recipe.method.average_last + 1
+        arguments["save_total_limit"] = max(arguments["save_total_limit"], least)
+    if "8bit" in arguments.get("optim", ""):
+        require_8bit(f'optim = "{arguments["optim"]}"')
     return Seq2SeqTrainingArguments(
-        output_dir=str(run.checkpoints),
+        output_dir=str(quick_disk(run.checkpoints)),
         remove_unused_columns=False,  # the collator needs the audio column
         label_names=["labels"],
         **training_precision(),
@@ -262,13 +309,15 @@ def build_trainer(
         watch: called at every log with all logs so far and the last step to come.
     """
     require(run, "preprocessing")
-    model, processor = load_model(recipe)
     arguments = training_arguments(recipe, run)
+    model, processor = load_model(recipe, quantization(recipe.method))
+    model = choose_weights(model, recipe.method)
     splits = load_from_disk(str(run.prepared)).with_format(
         "numpy", columns=["audio"], output_all_columns=True
     )
     trainer = WhisperTrainer(
         recipe=recipe,
+        checkpoints=run.checkpoints,
         model=model,
         args=arguments,
         train_dataset=splits["train"],
@@ -284,53 +333,61 @@ def build_trainer(
         callbacks=[MetricsFile(run, watch)],
     )
     trainer.remove_callback(PrinterCallback)
+    if recipe.method.patience:
+        trainer.add_callback(Patience(recipe.method.patience))
     return trainer
-
-
-@torch.no_grad()
-def blend(
-    model: WhisperForConditionalGeneration,
-    start: Mapping[str, torch.Tensor],
-    tuned_share: float,
-) -> None:
-    """Move a model's weights back towards where they started, in place.
-
-    Args:
-        model: fine-tuned.
-        start: its `state_dict` before training.
-        tuned_share: 1 keeps the fine-tuned weights, 0 would undo the training.
-    """
-    # Not state_dict: it lists the tied embedding twice, which would then move twice.
-    for name, weight in model.named_parameters():
-        weight.lerp_(start[name].to(weight.device), 1 - tuned_share)
 
 
 def train(
     recipe: Recipe, run: Run, watch: Callable[[list[dict], int], None] | None = None
 ) -> WhisperTrainer:
-    """Fine-tune, going on from the newest whole checkpoint, and save the best model on dev.
-
-    What is saved is blended with the starting weights as the recipe's `tuned_share` says.
+    """Fine-tune, going on from the newest whole checkpoint, and save what the recipe keeps of it.
 
     Raises:
         MissingArtifact: the data has not been prepared.
         TrainingError: the loss is no number.
+        DiskFull: a checkpoint does not fit.
+        Stopped: SIGTERM came.
     """
     trainer = build_trainer(recipe, run, watch)
-    checkpoint = find_valid_checkpoint(run.checkpoints)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    folder = Path(trainer.args.output_dir)
+    checkpoint = find_valid_checkpoint(folder)
+    if checkpoint is None and folder != run.checkpoints:  # a new runtime's disk is empty
+        copy_checkpoints(run.checkpoints, folder)
+        checkpoint = find_valid_checkpoint(folder)
+    with ends_on_sigterm(trainer) as stop:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.received:
+        raise Stopped(
+            f"{SIGNAL.name} came: step {trainer.state.global_step} is saved in "
+            f"{run.checkpoints}; run the same again and training goes on from there."
+        )
+    keep_weights(trainer, recipe, run)
+    return trainer
+
+
+@torch.no_grad()
+def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
+    """Turn what training ended with into the model that the recipe keeps, and save that.
+
+    In this order: the mean of the last checkpoints, the adapter merged, the blend with the start.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if recipe.method.average_last:
+        last = whole_checkpoints(Path(trainer.args.output_dir))[-recipe.method.average_last :]
+        average(model, last)
+    if isinstance(model, PeftModel):
+        if trainer.args.should_save:
+            model.save_pretrained(run.adapter)
+        trainer.accelerator.wait_for_everyone()
+        # Into weights as the checkpoint has them: those beside the adapter may be of 8 bits.
+        start, _ = load_model(recipe)
+        trainer.model = model = merge(start, run.adapter).to(trainer.args.device)
     if recipe.model.tuned_share < 1:
         start, _ = load_model(recipe)
-        blend(
-            trainer.accelerator.unwrap_model(trainer.model),
-            start.state_dict(),
-            recipe.model.tuned_share,
-        )
+        blend(model, start.state_dict(), recipe.model.tuned_share)
     if trainer.args.should_save:
-        save_model(
-            trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, run.model
-        )
-    return trainer
+        save_model(model, trainer.processing_class, run.model)
 
 
 def main() -> None:
@@ -340,11 +397,15 @@ def main() -> None:
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
-    train(
-        recipe,
-        open_run(recipe, options.runs),
-        lambda rows, steps: print(progress_line(rows, steps)),
-    )
+    try:
+        train(
+            recipe,
+            open_run(recipe, options.runs),
+            lambda rows, steps: print(progress_line(rows, steps), flush=True),
+        )
+    except Stopped as reason:
+        print(reason, file=sys.stderr)
+        sys.exit(128 + SIGNAL)  # what a shell reports for a process that the signal has ended
 
 
 if __name__ == "__main__":
