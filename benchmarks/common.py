@@ -1,5 +1,6 @@
 """What every benchmark does: alternate the contestants, and write the result in one shape."""
 
+import datetime
 import json
 import subprocess
 import sys
@@ -55,13 +56,24 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
     return {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
 
 
-def save_result(name: str, target: str, ratios: Mapping[str, float], rows: list[dict]) -> Path:
-    """Write `benchmarks/results/NAME.json` in the shape that all benchmarks share."""
+def save_result(
+    name: str, target: str, ratios: Mapping[str, float], rows: list[dict], **more: Any
+) -> Path:
+    """Write `benchmarks/results/NAME.json` in the shape that all benchmarks share.
+
+    Args:
+        name: of the benchmark's module.
+        target: what it should reach, in a sentence.
+        ratios: median, low and high of the contestants' ratio.
+        rows: one for each thing measured.
+        more: what one benchmark has and the others have not.
+    """
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
     ).stdout.strip()
     result = {
         "name": name,
+        "date": datetime.date.today().isoformat(),
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "commit": commit,
         "machine": machine(),
@@ -69,6 +81,7 @@ def save_result(name: str, target: str, ratios: Mapping[str, float], rows: list[
         "target": target,
         "ratio": {key: round(float(value), 3) for key, value in ratios.items()},
         "rows": rows,
+        **more,
     }
     path = RESULTS / f"{name}.json"
     write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")

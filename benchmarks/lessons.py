@@ -8,10 +8,13 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 
+import nbformat
 import numpy as np
 
 from benchmarks.common import save_result
+from utils.__main__ import executed
 from utils.artifacts import STAGES, open_run, require
 from utils.config import load_recipe
 from utils.evaluation import count_row_errors, load_predictions
@@ -28,6 +31,14 @@ def error_ratio(rows: list[dict], resamples: int = 2000) -> dict[str, float]:
     ratios = before[draws].sum(axis=1) / np.maximum(after[draws].sum(axis=1), 1)
     low, median, high = np.percentile(ratios, [2.5, 50, 97.5])
     return {"median": median, "low": low, "high": high}
+
+
+def last_line(notebook: Path) -> str:
+    """Return what the Check of an executed lesson printed last: the lesson in one line."""
+    cells = nbformat.read(notebook, as_version=4).cells
+    heads = [cell.source.startswith("## Check") for cell in cells]
+    printed = cells[heads.index(True) + 1].outputs
+    return "".join(output.get("text", "") for output in printed).strip().split("\n")[-1]
 
 
 def main() -> int:
@@ -54,8 +65,16 @@ def main() -> int:
         | whole
         for source, row in evaluation["languages"].items()
     ]
+    lessons = [
+        {
+            "lesson": executed(run, stage).stem,
+            "seconds": done[stage]["seconds"],
+            "check": last_line(executed(run, stage)),
+        }
+        for stage in STAGES
+    ]
     test = [row for row in load_predictions(run.predictions) if row["split"] == "test"]
-    print("wrote", save_result("lessons", TARGET, error_ratio(test), rows))
+    print("wrote", save_result("lessons", TARGET, error_ratio(test), rows, lessons=lessons))
     return 0
 
 

@@ -1,7 +1,8 @@
 """A training step as the stock recipe takes it, beside ours: same clips, same weights, one run.
 
-Stock: every clip padded to 30 s. Ours: the audio context of the batch, tail included, and batches
-drawn by length. Both take the whole step: log-mel, forward, backward, clipped AdamW.
+Stock: every clip padded to 30 s, batches of a fixed number of clips. Ours: the audio context of the
+batch, tail included, and batches of like lengths and equal speech. Both take the whole step:
+log-mel, forward, backward, clipped AdamW.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import copy
 import dataclasses
 import tempfile
 
+import numpy as np
 import torch
 from datasets import load_from_disk
 
@@ -17,7 +19,7 @@ from utils.artifacts import open_run
 from utils.audio_context import audio_context
 from utils.config import load_recipe
 from utils.preprocessing import SpeechCollator, prepare
-from utils.training import LengthGroupedSampler, load_model
+from utils.training import EqualSpeechBatches, load_model
 
 TARGET = "at least 8 times the stock throughput on the embedded clips, 2 cores"
 
@@ -51,7 +53,7 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/embedded.toml")
     parser.add_argument("--batches", type=int, default=4, help="steps in a round of each arm")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
 
     recipe = load_recipe(options.recipe)
@@ -62,23 +64,31 @@ def main() -> None:
         rows = load_from_disk(str(run.prepared), keep_in_memory=True)["train"]
     rows = rows.with_format("numpy", columns=["audio"], output_all_columns=True)
 
-    # Batches from all over the epoch, as training draws them; both arms get the same ones.
-    order = list(LengthGroupedSampler(rows["seconds"][:], options.batch_size, seed=0))
-    full = [
-        order[first : first + options.batch_size]
-        for first in range(0, len(order) - options.batch_size + 1, options.batch_size)
+    # From batches of many short clips to batches of one long clip, evenly spaced: together they are
+    # as long as the clips of the set. The stock arm takes the same clips in batches of its own.
+    set_seconds = rows["seconds"][:]
+    by_size = sorted(EqualSpeechBatches(set_seconds, options.batch_size, seed=0), key=len)
+    picks = [
+        int((number + 0.5) / options.batches * len(by_size)) for number in range(options.batches)
     ]
-    chosen = full[:: max(len(full) // options.batches, 1)][: options.batches]
-    batches = [[rows[index] for index in batch] for batch in chosen]
-    clips = sum(map(len, batches))
-    speech = sum(row["seconds"] for batch in batches for row in batch)
-    tokens = sum(len(row["labels"]) for batch in batches for row in batch)
-    print(f"{clips} clips, {speech:.0f} s of speech, {tokens} label tokens in a round of each arm")
+    equal = [[rows[index] for index in by_size[pick]] for pick in picks]
+    flat = [row for batch in equal for row in batch]
+    np.random.default_rng(0).shuffle(flat)
+    fixed = [
+        flat[first : first + options.batch_size]
+        for first in range(0, len(flat), options.batch_size)
+    ]
+    clips, speech = len(flat), sum(row["seconds"] for row in flat)
+    tokens = sum(len(row["labels"]) for row in flat)
+    print(
+        f"{clips} clips, {speech:.0f} s of speech ({speech / clips:.2f} s a clip, in the whole "
+        f"set {np.mean(set_seconds):.2f} s), {tokens} label tokens in a round of each arm"
+    )
 
     stock = dataclasses.replace(recipe.audio_context, enabled=False)
     arms = {
-        "stock 30 s": Arm(copy.deepcopy(model), processor, batches, stock),
-        "short context": Arm(model, processor, batches, recipe.audio_context),
+        "stock 30 s": Arm(copy.deepcopy(model), processor, fixed, stock),
+        "short context": Arm(model, processor, equal, recipe.audio_context),
     }
     times = alternate(arms, options.rounds)
     ratios = ratio(times["stock 30 s"], times["short context"])
@@ -87,7 +97,8 @@ def main() -> None:
         {
             "arm": name,
             "clips": clips,
-            "speech_seconds": round(speech, 1),
+            "speech_seconds": round(float(speech), 1),
+            "mean_clip_seconds_of_the_set": round(float(np.mean(set_seconds)), 2),
             "label_tokens": tokens,
             "encoder_seconds": arms[name].frames / 100,
             "seconds": [round(value, 3) for value in seconds],

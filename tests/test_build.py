@@ -268,6 +268,26 @@ def test_check_names_each_kind_of_drift_and_the_command_to_run(root, capsys, dri
     assert generated(root) == before  # a check writes nothing
 
 
+def test_what_the_last_run_printed_stands_under_the_check_and_does_not_come_back(root):
+    source = root / "notebooks/source/01_first.py"
+    source.write_text(FIRST + "\n# %% [markdown]\n# ## Check\n\n# %%\nprint(4)\n", encoding="utf-8")
+    before = source.read_text(encoding="utf-8")
+    results = {"rows": [], "date": "2026-01-02", "machine": {"cpu": "Some CPU", "cores": 2}}
+    results["lessons"] = [{"lesson": "01_first", "seconds": 3.2, "check": "all is well"}]
+    path = root / "benchmarks/results/lessons.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(results), encoding="utf-8")
+    (root / "README.md").unlink(missing_ok=True)
+    assert build.main([], root) == 0
+    notebook = root / "notebooks/01_first.ipynb"
+    *_, code, expected = nbformat.read(notebook, as_version=4).cells
+    assert code.source == "print(4)"
+    for told in ("all is well", "2026-01-02", "2 cores of Some CPU", "3 seconds"):
+        assert told in expected.source
+    assert build.main(["--from-notebook", str(notebook)], root) == 0
+    assert source.read_text(encoding="utf-8") == before
+
+
 def test_results_go_between_the_markers_and_a_second_build_changes_nothing(root):
     add_results(root)
     assert build.main([], root) == 0

@@ -14,8 +14,10 @@ from datasets import load_from_disk
 from transformers import WhisperForConditionalGeneration
 
 from tests.conftest import ROOT
-from utils.artifacts import STAGES, notebook_of
+from utils.__main__ import fingerprint
+from utils.artifacts import STAGES, notebook_of, open_run
 from utils.checkpoints import damage
+from utils.config import load_recipe
 from utils.text import normalize
 
 LESSONS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
@@ -129,6 +131,22 @@ def test_a_second_run_reuses_everything(smoke):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("complete, reused") == len(STAGES)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_new_prose_leaves_a_lesson_complete_and_new_code_does_not(tmp_path, monkeypatch):
+    run = open_run(load_recipe("recipes/smoke.toml"), tmp_path)
+    cells = json.loads(Path(notebook_of("training")).read_text(encoding="utf-8"))["cells"]
+    fingerprints = []
+    for kind in ("none", "markdown", "code"):
+        changed = [
+            {**cell, "source": [*cell["source"], "\n# more"]} if cell["cell_type"] == kind else cell
+            for cell in cells
+        ]
+        path = tmp_path / f"{kind}.ipynb"
+        path.write_text(json.dumps({"cells": changed}), encoding="utf-8")
+        monkeypatch.setattr("utils.__main__.notebook_of", lambda _, path=path: str(path))
+        fingerprints.append(fingerprint(run, "training"))
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_a_lost_report_makes_its_lesson_and_those_after_it_run_again(smoke, tmp_path):

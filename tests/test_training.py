@@ -13,7 +13,7 @@ from utils.artifacts import MissingArtifact, open_run, save_report
 from utils.config import load_recipe
 from utils.preprocessing import SpeechCollator, prepare
 from utils.training import (
-    LengthGroupedSampler,
+    EqualSpeechBatches,
     TrainingError,
     WhisperTrainer,
     build_trainer,
@@ -124,27 +124,56 @@ class BrokenProcessor:
         return batch
 
 
-def test_batches_hold_like_lengths_in_mixed_order_and_every_row_once():
+def test_batches_hold_like_lengths_and_equal_speech_in_mixed_order_and_every_row_once():
     random = np.random.default_rng(0)
-    seconds = list(random.uniform(1, 10, 203))
-    order = list(LengthGroupedSampler(seconds, batch_size=4, seed=1))
-    assert sorted(order) == list(range(203))
-    batches = [[seconds[i] for i in order[start : start + 4]] for start in range(0, 200, 4)]
-    assert np.mean([max(batch) - min(batch) for batch in batches]) < 0.5
-    means = [np.mean(batch) for batch in batches]
+    seconds = random.uniform(0.5, 10, 203)
+    batches = EqualSpeechBatches(seconds, clips=4, seed=1)
+    drawn = list(batches)
+    assert sorted(row for batch in drawn for row in batch) == list(range(203))
+    assert len(drawn) == len(batches) == 51
+    assert np.mean([np.ptp(seconds[batch]) for batch in drawn]) < 0.5
+    speech = [seconds[batch].sum() for batch in drawn[:-1]]
+    assert np.std(speech) / np.mean(speech) < 0.25
+    assert max(map(len, drawn)) >= 10, "short clips come in larger batches"
+    means = [seconds[batch].mean() for batch in drawn]
     assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5, "batches are sorted by length"
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 17, 801])
+@pytest.mark.parametrize("clips", [1, 2, 8])
+def test_one_endless_clip_among_short_ones_leaves_no_batch_empty(rows, clips):
+    batches = EqualSpeechBatches([0.3] * (rows - 1) + [30.0], clips, seed=1)
+    drawn = list(batches)
+    assert len(drawn) == len(batches)
+    assert all(drawn)
+    assert sorted(row for batch in drawn for row in batch) == list(range(rows))
+
+
 def test_the_order_follows_from_seed_and_epoch_alone():
-    sampler = LengthGroupedSampler([1.0, 2.0, 3.0, 4.0] * 5, 2, seed=1)
-    first = list(sampler)
-    assert list(sampler) == first
-    sampler.set_epoch(1)
-    second = list(sampler)
+    seconds = [1.0, 2.0, 3.0, 4.0] * 5
+    batches = EqualSpeechBatches(seconds, 2, seed=1)
+    first = list(batches)
+    assert list(batches) == first
+    batches.set_epoch(1)
+    second = list(batches)
     assert second != first
-    other = LengthGroupedSampler([1.0, 2.0, 3.0, 4.0] * 5, 2, seed=1)
+    other = EqualSpeechBatches(seconds, 2, seed=1)
     other.set_epoch(1)
     assert list(other) == second
+
+
+def test_the_trainer_draws_other_batches_in_every_epoch(base, recipe, rows, tmp_path, tiny_model):
+    trainer = tiny_trainer(
+        *(tiny_model, base, recipe, rows, tmp_path), per_device_train_batch_size=2, max_steps=8
+    )
+    drawn = []
+    collate = trainer.data_collator
+    trainer.data_collator = lambda batch: drawn.append([r["id"] for r in batch]) or collate(batch)
+    trainer.train()
+    assert len(drawn) >= 8
+    assert drawn[:4] != drawn[4:8]
+    for epoch in (drawn[:4], drawn[4:8]):
+        assert sorted(row for batch in epoch for row in batch) == [str(n) for n in range(8)]
 
 
 def test_training_without_prepared_data_names_the_lesson(recipe, tmp_path):

@@ -5,6 +5,7 @@ first one that is not, all are run.
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import os
@@ -40,9 +41,14 @@ class LessonFailed(RuntimeError):
 
 
 def fingerprint(run: Run, stage: str) -> str:
-    """Return a digest of all that a lesson was made from: recipe, notebook and `utils`."""
-    made_from = [run.folder / "recipe.toml", Path(notebook_of(stage))]
-    return digest(*made_from, *sorted(Path("utils").glob("*.py")))
+    """Return a digest of all that a lesson was made from: recipe, `utils` and its own code.
+
+    Its prose does not count: a better sentence is no reason to train again.
+    """
+    cells = json.loads(Path(notebook_of(stage)).read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    files = digest(run.folder / "recipe.toml", *sorted(Path("utils").glob("*.py")))
+    return hashlib.sha256("\n".join([files, *code]).encode()).hexdigest()
 
 
 def is_complete(run: Run, stage: str, done: dict) -> bool:

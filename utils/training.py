@@ -3,9 +3,10 @@
 import argparse
 import contextlib
 import json
+import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
 from peft import PeftModel
+from torch.utils.data import DataLoader
 from transformers import (
     BitsAndBytesConfig,
     PrinterCallback,
@@ -57,38 +59,54 @@ class Stopped(RuntimeError):
     """The machine asked to stop; a whole checkpoint is written, and the same command goes on."""
 
 
-class LengthGroupedSampler(torch.utils.data.Sampler[int]):
-    """Row numbers in an order in which each batch holds clips of like length.
+class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
+    """Batches of row numbers: clips of like length, and about as much speech in every batch.
 
-    Transformers' sampler of the same purpose hands out each pool from the longest clip to the
-    shortest, which for a small set is the whole epoch, and draws from the global generator. Here
-    the batches of a pool come in random order, and the order follows from seed and epoch alone, so
-    that a resumed run sees what the uninterrupted one would have seen.
+    Clips of like length need no padding, and the cost of a step follows the seconds of its batch.
+    With a fixed number of clips, a batch of one-word clips would be a tenth of the speech of one of
+    sentences and yet move the weights as far, since gradients are clipped to one norm.
+
+    The order follows from seed and epoch alone, so that a resumed run sees what the uninterrupted
+    one would have seen, and every epoch has the same number of batches.
+
+    Args:
+        seconds: of every row.
+        clips: in a batch on average; short clips come in larger batches, long ones in smaller.
+        seed: of the order.
     """
 
-    def __init__(self, seconds: list[float], batch_size: int, seed: int):
-        self.seconds, self.batch_size, self.seed, self.epoch = seconds, batch_size, seed, 0
+    def __init__(self, seconds: Sequence[float], clips: int, seed: int):
+        self.seconds, self.clips, self.seed, self.epoch = np.asarray(seconds), clips, seed, 0
 
     def __len__(self) -> int:
-        return len(self.seconds)
+        pool = POOL_BATCHES * self.clips
+        whole, rest = divmod(len(self.seconds), pool)
+        return whole * POOL_BATCHES + math.ceil(rest / self.clips)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; called by the data loader."""
+        """Choose the order of an epoch; called by the Trainer."""
         self.epoch = epoch
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(self.seconds))
-        full, rest = [], []
-        pool_size = POOL_BATCHES * self.batch_size
-        for start in range(0, len(order), pool_size):
-            pool = sorted(order[start : start + pool_size], key=lambda row: self.seconds[row])
-            for first in range(0, len(pool), self.batch_size):
-                batch = pool[first : first + self.batch_size]
-                (full if len(batch) == self.batch_size else rest).append(batch)
-        random.shuffle(full)
-        # A short batch in the middle would shift every later batch across its length border.
-        return iter([int(row) for batch in full + rest for row in batch])
+        batches = []
+        for start in range(0, len(order), POOL_BATCHES * self.clips):
+            pool = order[start : start + POOL_BATCHES * self.clips]
+            pool = pool[np.argsort(self.seconds[pool], kind="stable")]
+            batches += self._cut(pool, math.ceil(len(pool) / self.clips))
+        random.shuffle(batches)
+        return iter(batches)
+
+    def _cut(self, rows: np.ndarray, count: int) -> list[list[int]]:
+        """Cut sorted rows into `count` batches of about equal seconds, none of them empty."""
+        total = np.cumsum(self.seconds[rows])
+        borders = np.searchsorted(total, total[-1] * np.arange(1, count) / count)
+        # A clip longer than a batch's share would leave the next batch empty: at least one each.
+        each = np.arange(1, count)
+        borders = np.maximum.accumulate(np.maximum(borders, 1) - each) + each
+        borders = np.minimum(borders, len(rows) - count + each)
+        return [part.tolist() for part in np.split(rows, borders)]
 
 
 class WhisperTrainer(Seq2SeqTrainer):
@@ -99,12 +117,21 @@ class WhisperTrainer(Seq2SeqTrainer):
         self.recipe = recipe
         self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they shall survive
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> LengthGroupedSampler:
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        # By the batch that runs at once, not by the accumulated one: what is accumulated then holds
-        # several lengths. An update from one-word clips alone is noise, and as large as any other
-        # once gradients are clipped.
-        return LengthGroupedSampler(rows["seconds"][:], self.args.train_batch_size, self.args.seed)
+    def get_train_dataloader(self) -> DataLoader:
+        """Return batches of equal speech; under torchrun each process takes every n-th."""
+        batches = EqualSpeechBatches(
+            self.train_dataset["seconds"][:], self.args.train_batch_size, self.args.seed
+        )
+        return self.accelerator.prepare(
+            DataLoader(
+                self.train_dataset,
+                batch_sampler=batches,
+                collate_fn=self.data_collator,
+                num_workers=self.args.dataloader_num_workers,
+                pin_memory=self.args.dataloader_pin_memory,
+                persistent_workers=self.args.dataloader_persistent_workers,
+            )
+        )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         """Return the loss with the encoder at the length that the batch has."""
