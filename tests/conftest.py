@@ -85,7 +85,7 @@ def tiny_run(tmp_path, tiny_model, base, rows):
     for part in (tiny_model, base[1]):
         part.save_pretrained(tmp_path / "tiny")
 
-    def make(name="tiny", training="", tables=""):
+    def make(name="tiny", training="", tables="", runs=tmp_path / "runs"):
         path = tmp_path / f"{name}.toml"
         plain = {"max_steps": 8, "per_device_train_batch_size": 3, "learning_rate": 1e-3}
         plain |= {"logging_steps": 1, "eval_steps": 2, "save_steps": 2}
@@ -97,7 +97,7 @@ def tiny_run(tmp_path, tiny_model, base, rows):
             encoding="utf-8",
         )
         recipe = load_recipe(path)
-        run = open_run(recipe, tmp_path / "runs")
+        run = open_run(recipe, runs)
         DatasetDict(train=rows, dev=rows.select(range(2))).save_to_disk(str(run.prepared))
         save_report(run, "preprocessing", {})
         return recipe, run

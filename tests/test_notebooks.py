@@ -39,6 +39,7 @@ FLOORS = {
     "adapters": 2,
     "augmentation": 2,
     "stopping": 1,
+    "memory": 1,
     "weights": 1,
     "artifacts": 2,
     "streaming": 2,

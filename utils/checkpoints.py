@@ -183,6 +183,7 @@ def copy_checkpoints(source: Path, goal: Path) -> None:
             partial = goal / f".{path.name}.partial"
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(goal / path.name, ignore_errors=True)
+            goal.mkdir(parents=True, exist_ok=True)
             shutil.copytree(path, partial)
             _flush(partial)
             partial.rename(goal / path.name)

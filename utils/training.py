@@ -3,10 +3,12 @@
 import argparse
 import contextlib
 import json
+import logging
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +45,15 @@ from utils.decoding import transcribe
 from utils.embedded import resolve
 from utils.environment import quick_disk, training_precision
 from utils.evaluation import count_errors, error_rate
+from utils.memory import halving, largest_batch, smaller_batches, with_batch
 from utils.preprocessing import SpeechCollator, waveform
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.text import normalize
 from utils.weights import average, blend
 
 POOL_BATCHES = 50  # clips are sorted by length within this many batches: like lengths, new company
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
@@ -258,14 +263,17 @@ def word_error_rate(
 
     `context=None` reads at the stock 30 s window: the only fair one for an untrained model.
     """
-    hypotheses = transcribe(
-        model,
-        processor,
-        [waveform(row) for row in rows],
-        language=rows["language"][:],
-        context=context,
-        batch_size=recipe.evaluation.batch_size,
-        task=recipe.model.task,
+    hypotheses = halving(
+        lambda batch_size: transcribe(
+            model,
+            processor,
+            [waveform(row) for row in rows],
+            language=rows["language"][:],
+            context=context,
+            batch_size=batch_size,
+            task=recipe.model.task,
+        ),
+        recipe.evaluation.batch_size,
     )
     pairs = zip(rows["text"][:], hypotheses, rows["language"][:], strict=True)
     normalized = [(normalize(text, code), normalize(heard, code)) for text, heard, code in pairs]
@@ -376,21 +384,56 @@ def train(
         DiskFull: a checkpoint does not fit.
         Stopped: SIGTERM came.
     """
-    trainer = build_trainer(recipe, run, watch)
+    recipe = fit_batch(recipe, run)
+    while True:
+        trainer = build_trainer(recipe, run, watch)
+        try:
+            resume(trainer)
+            break
+        except torch.OutOfMemoryError:
+            smaller = smaller_batches(recipe.training)
+            if not smaller:
+                raise
+        del trainer
+        torch.cuda.empty_cache()
+        logger.warning("Out of memory: going on with %d clips at once.", smaller[0])
+        recipe = replace(recipe, training=with_batch(recipe.training, smaller[0]))
+    keep_weights(trainer, recipe, run)
+    return trainer
+
+
+def fit_batch(recipe: Recipe, run: Run) -> Recipe:
+    """Return the recipe with the largest batch at once that the GPU holds, and the same updates."""
+    if not torch.cuda.is_available():
+        return recipe  # without a limit of its own, memory is not what bounds the batch
+    trainer = build_trainer(recipe, run)
+    seconds = trainer.train_dataset["seconds"][:]
+    clips = largest_batch(
+        trainer,
+        recipe.training,
+        lambda clips: EqualSpeechBatches(seconds, clips, trainer.args.seed),
+    )
+    return replace(recipe, training=with_batch(recipe.training, clips))
+
+
+def resume(trainer: WhisperTrainer) -> None:
+    """Train to the last step, going on from the newest whole checkpoint if there is one.
+
+    Raises:
+        Stopped: SIGTERM came.
+    """
     folder = Path(trainer.args.output_dir)
     checkpoint = find_valid_checkpoint(folder)
-    if checkpoint is None and folder != run.checkpoints:  # a new runtime's disk is empty
-        copy_checkpoints(run.checkpoints, folder)
+    if checkpoint is None and folder != trainer.checkpoints:  # a new runtime's disk is empty
+        copy_checkpoints(trainer.checkpoints, folder)
         checkpoint = find_valid_checkpoint(folder)
     with ends_on_sigterm(trainer) as stop:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.received:
         raise Stopped(
             f"{SIGNAL.name} came: step {trainer.state.global_step} is saved in "
-            f"{run.checkpoints}; run the same again and training goes on from there."
+            f"{trainer.checkpoints}; run the same again and training goes on from there."
         )
-    keep_weights(trainer, recipe, run)
-    return trainer
 
 
 @torch.no_grad()
