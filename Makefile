@@ -13,8 +13,9 @@ test: $(SET_UP)
 	$(BIN)/python -m pytest
 
 # On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST
+# Rented GPU machines log you in as root, which Jupyter refuses unless it is told otherwise.
 lab: $(SET_UP)
-	$(BIN)/jupyter lab --ip=127.0.0.1 notebooks
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 notebooks: $(SET_UP)
 	$(BIN)/python notebooks/source/build.py

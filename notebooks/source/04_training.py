@@ -129,7 +129,7 @@ with torch.no_grad():
 # ## By helper
 #
 # `build_trainer` does the same from the recipe. `WhisperTrainer` is `Seq2SeqTrainer` with four
-# additions: the short audio context, batches drawn by length, a dev WER from what the model
+# additions: the short audio context, batches of equal speech, a dev WER from what the model
 # really writes, and checkpoints that count only when they are whole.
 
 # %%
