@@ -1,15 +1,18 @@
-# make run · test · lab · notebooks · lint · bench: each sets up .venv first.
+# make run · test · test-all · lab · notebooks · lint · bench: each sets up .venv first.
 PYTHON ?= python3
 RECIPE ?= recipes/embedded.toml
 BIN := .venv/bin
 SET_UP := .venv/ready
 
-.PHONY: run test lab notebooks lint bench
+.PHONY: run test test-all lab notebooks lint bench
 
 run: $(SET_UP)
 	$(BIN)/python -m utils $(RECIPE)
 
 test: $(SET_UP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(SET_UP)
 	$(BIN)/python -m pytest
 
 # On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST

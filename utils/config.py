@@ -48,6 +48,9 @@ class Source:
 
     dataset: str  # "embedded", a folder in the Hub's layout, or a Hub id
     language: str  # Whisper's code: "it"
+    # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
+    # one that Whisper has, whose token it is trained and read under.
+    speaks: str = ""
     name: str = ""  # embedded: the speaker ("carlo"); Hub: the dataset's config ("it_it")
     revision: str = "main"
     train: str = "train"  # split names may be joined: "train+validation"
@@ -60,7 +63,8 @@ class Source:
     @property
     def label(self) -> str:
         """A short name for tables: `it carlo`."""
-        return f"{self.language} {self.name}".strip()
+        spoken = f"{self.speaks} as {self.language}" if self.speaks else self.language
+        return f"{spoken} {self.name}".strip()
 
 
 @dataclass(frozen=True)
@@ -205,6 +209,18 @@ def _check_training(training: Any, where: str) -> Mapping[str, Any]:
     return training
 
 
+def _check_language(source: Source, where: str) -> None:
+    """Refuse a language that has no token: its labels would begin with another one's end."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    if source.language not in LANGUAGES:
+        raise RecipeError(
+            f'{where} has language = "{source.language}", which Whisper lacks'
+            f"{nearest(source.language, list(LANGUAGES))}. For a language of its own give the code "
+            f'of the nearest one that Whisper has, and its name as speaks = "{source.language}".'
+        )
+
+
 def _check_method(method: Method, where: str) -> None:
     """Refuse a method that is not known, or whose parts don't go together."""
     if method.weights not in WEIGHTS:
@@ -269,5 +285,7 @@ def load_recipe(path: str | Path) -> Recipe:
             if name in tables
         },
     )
+    for number, source in enumerate(recipe.sources, 1):
+        _check_language(source, f"{path} [[sources]] {number}")
     _check_method(recipe.method, f"{path} [method]")
     return recipe

@@ -215,10 +215,13 @@ class MetricsFile(TrainerCallback):
         """Keep what led to the checkpoint that training goes on from, and nothing later."""
         rows = read_metrics(self.path) if self.path.exists() else []
         self.rows = [row for row in rows if row["step"] <= state.global_step]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        if state.is_world_process_zero:
+            write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def on_log(self, args, state, control, logs: Mapping[str, Any], **_) -> None:  # noqa: ANN001
-        """Write one line, and show it to whoever watches."""
+        """Write one line, and show it to whoever watches; one process of several does."""
+        if not state.is_world_process_zero:
+            return
         self.rows.append({"step": state.global_step, "time": time.time(), **logs})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
