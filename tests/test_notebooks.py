@@ -40,6 +40,7 @@ FLOORS = {
     "augmentation": 2,
     "stopping": 1,
     "memory": 1,
+    "presets": 1,
     "weights": 1,
     "artifacts": 2,
     "streaming": 2,

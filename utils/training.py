@@ -23,6 +23,7 @@ from transformers import (
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
+    WhisperConfig,
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
@@ -47,6 +48,7 @@ from utils.environment import quick_disk, training_precision
 from utils.evaluation import count_errors, error_rate
 from utils.memory import halving, largest_batch, smaller_batches, with_batch
 from utils.preprocessing import SpeechCollator, waveform
+from utils.presets import preset
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.text import normalize
 from utils.weights import average, blend
@@ -308,7 +310,11 @@ def load_model(
 
 def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
     """Return the recipe's `[training]` with what follows from the run folder and the hardware."""
+    width = WhisperConfig.from_pretrained(
+        resolve(recipe.model.checkpoint), revision=recipe.model.revision
+    ).d_model
     arguments = {
+        **preset(width, recipe.method.weights),
         "eval_strategy": "steps",
         "save_strategy": "steps",
         "load_best_model_at_end": True,  # best on dev: test is not looked at before lesson 05
