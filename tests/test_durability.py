@@ -83,7 +83,7 @@ def whole(tiny_run):
         (3, "training", -signal.SIGKILL, 2),  # in the first pass over the data, which has 3 steps
         (5, "training", -signal.SIGKILL, 4),  # in the second
         (6, "saving", -signal.SIGKILL, 4),  # while the newest checkpoint is being written
-        (5, "asked", 128 + signal.SIGTERM, 5),  # SIGTERM: not a step is lost
+        (4, "asked", 128 + signal.SIGTERM, 5),  # SIGTERM: the step that runs is the last, and saved
     ],
 )
 def test_a_process_that_dies_loses_little_reads_nothing_twice_and_ends_bit_for_bit_the_same(
@@ -116,7 +116,7 @@ def test_a_process_that_dies_loses_little_reads_nothing_twice_and_ends_bit_for_b
 
 
 def test_sigterm_ends_the_command_with_the_code_of_the_signal(tiny_run, monkeypatch, capsys):
-    recipe, run = tiny_run("asked")
+    recipe, run = tiny_run("asked", training="eval_steps = 8\nsave_steps = 8")
     monkeypatch.setattr(training, "progress_line", lambda rows, _: os.kill(os.getpid(), 15) or "")
     monkeypatch.setattr(
         sys, "argv", ["training", str(recipe.path), "--runs", str(run.folder.parent)]
@@ -124,8 +124,8 @@ def test_sigterm_ends_the_command_with_the_code_of_the_signal(tiny_run, monkeypa
     with pytest.raises(SystemExit) as ended:
         training.main()
     assert ended.value.code == 143
-    assert "SIGTERM came: step 1 is saved" in capsys.readouterr().err
-    assert find_valid_checkpoint(run.checkpoints).name == "checkpoint-1"
+    assert "SIGTERM came: step 2 is saved" in capsys.readouterr().err
+    assert find_valid_checkpoint(run.checkpoints).name == "checkpoint-2"
     assert not run.model.exists(), "half-trained weights were saved as the result"
 
 

@@ -5,6 +5,7 @@ effective batch, stays what it is. Transformers' auto_find_batch_size leaves acc
 so trains another recipe than the one that was written.
 """
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
@@ -41,6 +42,12 @@ def smaller_batches(training: Mapping[str, Any]) -> list[int]:
     return [size for size in range(clips - 1, 0, -1) if effective % size == 0]
 
 
+def release() -> None:
+    """Give back the memory of what is no longer used; a trainer and its parts hold each other."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
 def halving(work: Callable[[int], Result], batch_size: int) -> Result:
     """Return `work(batch_size)`, with half the batch each time that memory runs out."""
     while True:
@@ -51,7 +58,7 @@ def halving(work: Callable[[int], Result], batch_size: int) -> Result:
                 raise
         # Not above: while an error is handled, its traceback holds the tensors that filled it.
         batch_size //= 2
-        torch.cuda.empty_cache()
+        release()
         logger.warning("Out of memory: going on with batches of %d.", batch_size)
 
 
@@ -82,7 +89,7 @@ def fits(trainer: Trainer, batches: Iterable[list[int]]) -> bool:
         return False
     finally:
         model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
+        release()
 
 
 def largest_batch(

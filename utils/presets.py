@@ -3,7 +3,7 @@
 from typing import Any
 
 # Whisper's own largest rates by width (Radford et al. 2022, table 17; turbo and large-v3 as large).
-# A fortieth of them is what published fine-tuning scripts use: 3.75e-5 for tiny, 4.375e-6 for large.
+# A fortieth of them is what published fine-tuning scripts use: 3.75e-5 for tiny, say.
 PRETRAINING_RATES = {384: 1.5e-3, 512: 1e-3, 768: 5e-4, 1024: 2.5e-4, 1280: 1.75e-4}
 FINE_TUNING_SHARE = 1 / 40
 ADAPTER_FACTOR = 10  # a thin matrix that starts at zero has further to go

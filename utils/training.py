@@ -46,7 +46,7 @@ from utils.decoding import transcribe
 from utils.embedded import resolve
 from utils.environment import quick_disk, training_precision
 from utils.evaluation import count_errors, error_rate
-from utils.memory import halving, largest_batch, smaller_batches, with_batch
+from utils.memory import halving, largest_batch, release, smaller_batches, with_batch
 from utils.preprocessing import SpeechCollator, waveform
 from utils.presets import preset
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
@@ -401,10 +401,11 @@ def train(
             break
         except torch.OutOfMemoryError:
             smaller = smaller_batches(recipe.training)
-            if not smaller:
+            # Of several processes the others wait for this one's gradients: they start together.
+            if not smaller or trainer.args.world_size > 1:
                 raise
         del trainer
-        torch.cuda.empty_cache()
+        release()
         logger.warning("Out of memory: going on with %d clips at once.", smaller[0])
         recipe = replace(recipe, training=with_batch(recipe.training, smaller[0]))
     keep_weights(trainer, recipe, run)
@@ -416,12 +417,15 @@ def fit_batch(recipe: Recipe, run: Run) -> Recipe:
     if not torch.cuda.is_available():
         return recipe  # without a limit of its own, memory is not what bounds the batch
     trainer = build_trainer(recipe, run)
-    seconds = trainer.train_dataset["seconds"][:]
+    seconds, seed = trainer.train_dataset["seconds"][:], trainer.args.seed
     clips = largest_batch(
-        trainer,
-        recipe.training,
-        lambda clips: EqualSpeechBatches(seconds, clips, trainer.args.seed),
+        trainer, recipe.training, lambda clips: EqualSpeechBatches(seconds, clips, seed)
     )
+    # What fits the fullest card; all of them divide the effective batch.
+    every = trainer.accelerator.gather(torch.tensor([clips], device=trainer.args.device))
+    clips = int(every.min())
+    del trainer
+    release()
     return replace(recipe, training=with_batch(recipe.training, clips))
 
 
