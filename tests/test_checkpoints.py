@@ -126,6 +126,21 @@ def test_copies_appear_whole_and_follow_their_source(checkpoints, tmp_path_facto
     assert find_valid_checkpoint(goal).name == "checkpoint-100"
 
 
+def test_a_copy_that_fails_leaves_nothing_half_and_names_both_places(
+    checkpoints, tmp_path_factory, monkeypatch
+):
+    goal = tmp_path_factory.mktemp("drive")
+
+    def full(source, partial):
+        partial.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copytree", full)
+    with pytest.raises(DiskFull, match=f"checkpoint-5 is whole, but .* to {goal}: .*No space"):
+        copy_checkpoints(checkpoints, goal)
+    assert list(goal.iterdir()) == []
+
+
 def test_bytes_that_are_no_weights_are_noticed_though_the_size_is_right(checkpoints):
     path = checkpoints / "checkpoint-100" / "model.safetensors"
     path.write_bytes(b"\xff" * path.stat().st_size)

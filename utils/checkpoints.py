@@ -184,8 +184,15 @@ def copy_checkpoints(source: Path, goal: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.rmtree(goal / path.name, ignore_errors=True)
             goal.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(path, partial)
-            _flush(partial)
+            try:
+                shutil.copytree(path, partial)
+                _flush(partial)
+            except OSError as error:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise DiskFull(
+                    f"{path} is whole, but could not be copied to {goal}: {error}. Free space "
+                    "there and run the same again; training goes on from there."
+                ) from error
             partial.rename(goal / path.name)
     # After the copies: between the two a crash leaves more than is needed, and not less.
     for name in there - {path.name for path in wanted}:
