@@ -215,9 +215,8 @@ def _check_language(source: Source, where: str) -> None:
 
     if source.language not in LANGUAGES:
         raise RecipeError(
-            f'{where} has language = "{source.language}", which Whisper lacks'
-            f"{nearest(source.language, list(LANGUAGES))}. For a language of its own give the code "
-            f'of the nearest one that Whisper has, and its name as speaks = "{source.language}".'
+            f'{where} has language = "{source.language}", which Whisper lacks. Give the code of the '
+            f'nearest language that it has, and the real one as speaks = "{source.language}".'
         )
 
 
