@@ -215,8 +215,8 @@ def _check_language(source: Source, where: str) -> None:
 
     if source.language not in LANGUAGES:
         raise RecipeError(
-            f'{where} has language = "{source.language}", which Whisper lacks. Give the code of the '
-            f'nearest language that it has, and the real one as speaks = "{source.language}".'
+            f'{where} has language = "{source.language}", which Whisper lacks. Give the code of '
+            f'the nearest language that it has, and the real one as speaks = "{source.language}".'
         )
 
 
