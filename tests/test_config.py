@@ -61,6 +61,7 @@ def test_a_source_without_a_training_split_is_no_trained_language(tmp_path):
         ("max_steps = 3", 'hub_token = "x"', ["must not set hub_token", "hf auth login"]),
         ('language = "it"', "language = 3", ["language = 3 is int", "str is needed"]),
         ('language = "it"', 'language = "it"\nmax_clips = true', ["max_clips", "int is needed"]),
+        ('language = "it"', 'language = "fur"', ['"fur", which Whisper lacks', 'speaks = "fur"']),
         ('language = "it"', "", ["[[sources]] 1", "needs the key", "language"]),
         ("[[sources]]", "[sources]", ["double brackets"]),
         ("[model]", "[model", ["is not TOML"]),
@@ -137,3 +138,11 @@ def test_an_int_may_stand_for_a_float_and_nothing_else(tmp_path):
     )
     with pytest.raises(RecipeError, match="max_seconds"):
         load(tmp_path, MINIMAL + '[preprocessing]\nmax_seconds = "20"')
+
+
+def test_a_language_that_whisper_lacks_goes_under_the_nearest_one_and_tables_say_so(tmp_path):
+    source = load(
+        tmp_path, MINIMAL.replace('language = "it"', 'language = "it"\nspeaks = "Friulian"')
+    ).sources[0]
+    assert source.language == "it"
+    assert source.label.startswith("Friulian as it")

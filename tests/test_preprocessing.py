@@ -10,7 +10,6 @@ from utils.config import AudioContext, Augmentation, Preprocessing, load_recipe
 from utils.preprocessing import (
     PreprocessingError,
     SpeechCollator,
-    change_speed,
     encode_text,
     is_multilingual,
     prefix_ids,
@@ -209,21 +208,6 @@ def test_with_the_context_off_the_features_are_the_feature_extractors(base, exam
         [waveform(one) for one in examples], sampling_rate=16_000, return_tensors="pt"
     ).input_features
     assert torch.equal(batch["input_features"], stock)
-
-
-@pytest.mark.parametrize("speed", [0.9, 1.0, 1.1])
-def test_speed_moves_length_and_pitch_by_the_same_factor(speed):
-    tone = np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000).astype(np.float32)
-    changed = change_speed(tone, speed)
-    assert len(changed) == pytest.approx(32_000 / speed, abs=2)
-    peak = np.fft.rfftfreq(len(changed), 1 / 16_000)[np.abs(np.fft.rfft(changed)).argmax()]
-    assert peak == pytest.approx(440 * speed, abs=2)
-
-
-def test_a_clip_that_would_grow_past_30_seconds_keeps_its_speed():
-    samples = np.zeros(29 * 16_000, np.float32)
-    assert change_speed(samples, 0.9) is samples
-    assert len(change_speed(samples, 1.1)) < len(samples)
 
 
 def test_augmentation_changes_the_features_not_the_labels_and_a_resumed_run_repeats_it(

@@ -54,6 +54,11 @@ class Run:
         return self.folder / "model"
 
     @property
+    def adapter(self) -> Path:
+        """The matrices that LoRA or DoRA trained, a few MB; `model/` has them merged."""
+        return self.folder / "adapter"
+
+    @property
     def metrics(self) -> Path:
         """One JSON line for each log of the trainer."""
         return self.folder / "metrics.jsonl"

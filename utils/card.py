@@ -161,7 +161,8 @@ def _rates(evaluation: Mapping[str, Any]) -> list[str]:
         "Protocol: *before* is the base model in its stock window of 30 s, *after* this model in "
         "the window it was trained in. Decoding is greedy and without timestamps. No sentence of "
         "*test* or *unseen* was trained on, and the checkpoint was chosen on a third split; of an "
-        f"*unseen* source nothing was trained on. Texts are normalised before they are compared ({named}).",
+        f"*unseen* source nothing was trained on. Texts are normalised before they are compared "
+        f"({named}).",
     ]
 
 

@@ -16,7 +16,10 @@ RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "hub_token": "a token in a recipe is a token in public: use `hf auth login`",
     "remove_unused_columns": "the collator needs the audio column",
     "label_names": "the collator names the labels",
+    "save_only_model": "training could not go on from a checkpoint without its optimizer",
+    "auto_find_batch_size": "it changes how many clips an update sees; memory is handled anyway",
 }
+WEIGHTS = ("full", "frozen_encoder", "lora", "dora")
 
 # When a mixed stream ends; the names are those of `datasets.interleave_datasets`.
 STOPS = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
@@ -49,6 +52,9 @@ class Source:
     # "embedded", "recordings" (your own), "common_voice", a folder in the Hub's layout, or a Hub id
     dataset: str
     language: str  # Whisper's code: "it"
+    # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
+    # one that Whisper has, whose token it is trained and read under.
+    speaks: str = ""
     # embedded: the speaker ("carlo"); recordings: a folder or a manifest; common_voice: an archive,
     # an unpacked one, or the locale to download ("es"); Hub: the dataset's config ("it_it")
     name: str = ""
@@ -67,9 +73,10 @@ class Source:
     @property
     def label(self) -> str:
         """A short name for tables: `it carlo`."""
+        spoken = f"{self.speaks} as {self.language}" if self.speaks else self.language
         # A folder or an archive by its last part: a report shows no paths of the machine.
         name = self.name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-        return f"{self.language} {name}".strip()
+        return f"{spoken} {name}".strip()
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,25 @@ class Augmentation:
     # Each clip is played slower or faster by a factor of U(1 - speed, 1 + speed), which moves tempo
     # and pitch as another speaker would. 0.1 is customary (Ko et al., Interspeech 2015).
     speed: float = 0.0
+    # Share of the clips that get noise between white and brown, 5 to 30 dB below the speech.
+    noise: float = 0.0
+    gain_db: float = 0.0  # each clip is made louder or softer by up to so much
+    # Blank two spans of time and two bands of frequency in each clip (Park et al. 2019).
+    spec_augment: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which weights are trained, when training ends, and what is kept of it."""
+
+    # "full"; "frozen_encoder" trains the decoder alone; "lora" and "dora" train small matrices
+    # beside the weights and are merged into them at the end.
+    weights: str = "full"
+    rank: int = 32  # of LoRA's and DoRA's matrices
+    base_8bit: bool = False  # hold the weights beside LoRA's in 8 bits: needs bitsandbytes
+    patience: int = 0  # end after so many dev evaluations without a better WER; 0 runs all steps
+    # Keep the mean of the last so many checkpoints and not the best one on dev; 0 keeps the best.
+    average_last: int = 0
 
 
 @dataclass(frozen=True)
@@ -152,6 +178,7 @@ class Recipe:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixing: Mixing = field(default_factory=Mixing)
+    method: Method = field(default_factory=Method)
     audio_context: AudioContext = field(default_factory=AudioContext)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -269,13 +296,38 @@ def _check_mix(recipe: Recipe) -> None:
         )
 
 
+def _check_language(source: Source, where: str) -> None:
+    """Refuse a language that has no token: its labels would begin with another one's end."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    if source.language not in LANGUAGES:
+        raise RecipeError(
+            f'{where} has language = "{source.language}", which Whisper lacks. Give the code of '
+            f'the nearest language that it has, and the real one as speaks = "{source.language}".'
+        )
+
+
+def _check_method(method: Method, where: str) -> None:
+    """Refuse a method that is not known, or whose parts don't go together."""
+    if method.weights not in WEIGHTS:
+        raise RecipeError(
+            f'{where} has weights = "{method.weights}"{nearest(method.weights, list(WEIGHTS))}'
+        )
+    with_adapter = method.weights in ("lora", "dora")
+    if method.base_8bit and not with_adapter:
+        raise RecipeError(f'{where} base_8bit goes with weights = "lora" or "dora" alone.')
+    if method.average_last and with_adapter:
+        # The mean of two products is not the product of two means.
+        raise RecipeError(f"{where} average_last needs whole weights: not lora and dora.")
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
         path: a TOML file with `[model]`, one or more `[[sources]]`, `[training]` and, where their
-            defaults don't fit, `[mixing]`, `[preprocessing]`, `[augmentation]`, `[audio_context]`
-            and `[evaluation]`.
+            defaults don't fit, `[mixing]`, `[preprocessing]`, `[augmentation]`, `[method]`,
+            `[audio_context]` and `[evaluation]`.
 
     Raises:
         RecipeError: with the file, the key and the nearest known one.
@@ -294,6 +346,7 @@ def load_recipe(path: str | Path) -> Recipe:
         "mixing": Mixing,
         "preprocessing": Preprocessing,
         "augmentation": Augmentation,
+        "method": Method,
         "audio_context": AudioContext,
         "evaluation": Evaluation,
     }
@@ -320,6 +373,8 @@ def load_recipe(path: str | Path) -> Recipe:
         },
     )
     for number, source in enumerate(recipe.sources, 1):
+        _check_language(source, f"{path} [[sources]] {number}")
         _check_splits(source, f"{path} [[sources]] {number}")
     _check_mix(recipe)
+    _check_method(recipe.method, f"{path} [method]")
     return recipe

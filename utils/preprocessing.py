@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 from datasets import (
@@ -21,7 +20,8 @@ from datasets import (
 from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperProcessor, WhisperTokenizer
 
-from utils.audio_context import STOCK_SECONDS, context_seconds
+from utils.audio_context import context_seconds
+from utils.augmentation import mask_features, vary
 from utils.config import AudioContext, Augmentation, Preprocessing, Recipe
 from utils.decoding import log_mel
 from utils.quality import QualityReport, Unusable, check_seconds, check_sound, check_text
@@ -228,18 +228,6 @@ def prepare(
     return DatasetDict.load_from_disk(str(folder)), report
 
 
-def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
-    """Return a clip played `speed` times as fast, tempo and pitch alike; at most 30 s of it.
-
-    A clip that would grow past the window is left as it is: its text would be cut off.
-    """
-    if len(samples) > speed * STOCK_SECONDS * SAMPLING_RATE:
-        return samples
-    # Taken for sound of a higher rate, the same samples last shorter and sound higher.
-    rate = round(SAMPLING_RATE * speed)
-    return librosa.resample(samples, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
-
-
 class SpeechCollator:
     """Prepared rows → one batch of `input_features` and `labels`.
 
@@ -275,13 +263,13 @@ class SpeechCollator:
         """Return float32 `(batch, mels, frames)` and int64 `(batch, longest labels)`."""
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
         random = np.random.default_rng([self.seed, batch_key])
-        clips = [waveform(row) for row in rows]
-        if self.augmentation.speed:
-            speeds = random.uniform(-1, 1, len(clips)) * self.augmentation.speed + 1
-            clips = [change_speed(*pair) for pair in zip(clips, speeds, strict=True)]
         tail = random.uniform(0, self.context.tail_seconds)
-        longest = max(map(len, clips)) / SAMPLING_RATE
-        features = log_mel(self.processor, clips, context_seconds(longest, tail, self.context))
+        clips = [vary(waveform(row), self.augmentation, random) for row in rows]
+        seconds = [len(clip) / SAMPLING_RATE for clip in clips]
+        context = context_seconds(max(seconds), tail, self.context)
+        features = log_mel(self.processor, clips, context)
+        if self.augmentation.spec_augment:
+            mask_features(features, seconds, random)
         return {"input_features": features, "labels": self._labels(rows)}
 
     def _labels(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
