@@ -1,6 +1,6 @@
 """Clips → text: length-sorted batches, at the stock 30 s window or at a short context."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,12 +8,16 @@ from tqdm.auto import tqdm
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.audio_context import STOCK_SECONDS, audio_context, context_seconds
+from utils.captions import Segment
 from utils.config import AudioContext
 from utils.streaming import SAMPLING_RATE
 
 # A guard, not a limit on speech: nobody speaks 12 tokens a second, and a clip that repeats itself
 # without end costs its batch no more than this.
 TOKENS_PER_SECOND, EXTRA_TOKENS = 12, 32
+
+TIMESTAMP_STEP = 0.02  # seconds: <|0.00|>, <|0.02|> … <|30.00|> are the last 1501 tokens
+SILENCE = 1e-3  # a peak of -60 dBFS: Whisper makes up words for silence
 
 
 def log_mel(
@@ -105,3 +109,93 @@ def transcribe(
         bar.update(len(batch))
     bar.close()
     return texts
+
+
+def _read_timestamps(tokens: Sequence[int], first: int, window: float) -> list[list]:
+    """Return `[start, end, text tokens]` for each stretch between two timestamps.
+
+    Args:
+        tokens: what the model wrote for a window, without special tokens but timestamps.
+        first: the id of <|0.00|>; those of text are below it.
+        window: seconds; where the last stretch, which the model did not close, ends.
+    """
+    stretches, start, text = [], 0.0, []
+    for token in tokens:
+        if token < first:
+            text.append(token)
+            continue
+        seconds = (token - first) * TIMESTAMP_STEP
+        if text:
+            stretches.append([start, seconds, text])
+        start, text = seconds, []
+    if text:
+        stretches.append([start, window, text])
+    return stretches
+
+
+def transcribe_long(
+    model: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    samples: np.ndarray,
+    *,
+    language: str,
+    task: str = "transcribe",
+) -> Iterator[tuple[float, list[Segment]]]:
+    """Transcribe a recording of any length with timestamps, 30 s window by 30 s window.
+
+    The next window starts where the last finished sentence of this one ends: a sentence that the
+    window's end cut is heard again, whole. Windows without sound are passed over. What was heard
+    before is not given to the model, so that an error does not feed the next window.
+
+    Args:
+        model: on the device it shall run on.
+        processor: the checkpoint's.
+        samples: float32 at 16 kHz.
+        language: Whisper's code; English-only checkpoints ignore it.
+        task: "transcribe", or "translate" into English.
+
+    Yields:
+        After each window, the seconds heard so far and what the window added. Segments follow one
+        another and end within the recording.
+    """
+    tokenizer, total, start = processor.tokenizer, len(samples) / SAMPLING_RATE, 0.0
+    timestamp, end_of_text = tokenizer.convert_tokens_to_ids(["<|0.00|>", "<|endoftext|>"])
+    asked = {"return_timestamps": True}
+    if model.generation_config.is_multilingual:  # else generate refuses both arguments
+        asked |= {"language": language, "task": task}
+    model.eval()
+    while start < total:
+        first = round(start * SAMPLING_RATE)
+        clip = samples[first : first + round(STOCK_SECONDS * SAMPLING_RATE)]
+        window = len(clip) / SAMPLING_RATE
+        stretches = []
+        if np.abs(clip).max() >= SILENCE:
+            features = log_mel(processor, [clip])
+            tokens = model.generate(
+                features.to(model.device, model.dtype),
+                attention_mask=features.new_ones(1, features.shape[-1]),
+                max_length=min(
+                    round(TOKENS_PER_SECOND * window) + EXTRA_TOKENS,
+                    model.config.max_target_positions,
+                ),
+                num_beams=1,
+                do_sample=False,
+                **asked,
+            )[0].tolist()
+            kept = [token for token in tokens if token < end_of_text or token >= timestamp]
+            stretches = _read_timestamps(kept, timestamp, window)
+        heard = window
+        if start + window < total and len(stretches) > 1:
+            # What touches the window's end may be half a sentence. And where the model stopped
+            # early, as one that was trained on single sentences may, the rest is heard again.
+            if stretches[-1][1] > window - 0.5:
+                stretches.pop()
+            heard = max(stretches[-1][1], 1.0)
+        segments = [
+            Segment(start + begin, start + min(end, window), text)
+            for begin, end, ids in stretches
+            # The model knows no end of the recording: beyond it, it has only made words up.
+            if begin < window and (text := tokenizer.decode(ids, skip_special_tokens=True).strip())
+        ]
+        start += heard
+        yield min(start, total), segments
