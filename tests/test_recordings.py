@@ -8,9 +8,8 @@ import pytest
 import soundfile
 
 from utils import recordings
-from utils.config import Source
 from utils.recordings import METADATA, UnusableRecording, keep_recording, read_recording
-from utils.streaming import decode_audio, stream
+from utils.streaming import decode_audio
 
 
 @pytest.fixture
@@ -94,17 +93,17 @@ def test_a_header_that_lies_does_not_fill_the_memory(file, monkeypatch):
     assert len(read) == 3602
 
 
-def test_a_kept_recording_is_a_row_of_a_source_that_the_lessons_stream(file, tmp_path):
+def test_kept_recordings_are_an_audiofolder_that_only_this_user_reads(file, tmp_path):
     folder = tmp_path / "corrections" / "it"
-    first = keep_recording(file("a.wav", seconds=1), "Perché  no?\n", folder)
+    keep_recording(file("a.wav", seconds=1), "Perché  no?\n", folder)
     keep_recording(file("b.wav", seconds=2, rate=44_100, channels=2), "Sì.", folder)
     keep_recording(file("a.wav", seconds=1), "Perché sì?", folder)  # a second thought
-    rows = list(stream(Source(str(folder), "it"), "train"))
-    assert sorted(row["text"] for row in rows) == ["Perché sì?", "Sì."]
-    assert sorted(len(decode_audio(row["audio"])) for row in rows) == [16_000, 32_000]
-    assert {row["language"] for row in rows} == {"it"}
-    names = {json.loads(line)["file_name"] for line in (folder / METADATA).open(encoding="utf-8")}
-    assert names == {path.name for path in folder.glob("*.wav")} and first.name in names
+    lines = (folder / METADATA).read_text(encoding="utf-8").splitlines()
+    texts = {row["file_name"]: row["text"] for row in map(json.loads, lines)}
+    assert sorted(texts.values()) == ["Perché sì?", "Sì."] and len(lines) == 2
+    assert {path.name for path in folder.glob("*.wav")} == set(texts)
+    lengths = sorted(len(decode_audio(path.read_bytes())) for path in folder.glob("*.wav"))
+    assert lengths == [16_000, 32_000]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 

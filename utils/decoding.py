@@ -5,7 +5,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
+from transformers import GenerationMixin, WhisperForConditionalGeneration, WhisperProcessor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    WhisperTimeStampLogitsProcessor,
+)
 
 from utils.audio_context import STOCK_SECONDS, audio_context, context_seconds
 from utils.captions import Segment
@@ -115,7 +119,7 @@ def _read_timestamps(tokens: Sequence[int], first: int, window: float) -> list[l
     """Return `[start, end, text tokens]` for each stretch between two timestamps.
 
     Args:
-        tokens: what the model wrote for a window, without special tokens but timestamps.
+        tokens: text and timestamps that the model wrote for a window.
         first: the id of <|0.00|>; those of text are below it.
         window: seconds; where the last stretch, which the model did not close, ends.
     """
@@ -160,9 +164,11 @@ def transcribe_long(
     """
     tokenizer, total, start = processor.tokenizer, len(samples) / SAMPLING_RATE, 0.0
     timestamp, end_of_text = tokenizer.convert_tokens_to_ids(["<|0.00|>", "<|endoftext|>"])
-    asked = {"return_timestamps": True}
-    if model.generation_config.is_multilingual:  # else generate refuses both arguments
-        asked |= {"language": language, "task": task}
+    prompt = [model.config.decoder_start_token_id]
+    if model.generation_config.is_multilingual:  # English-only checkpoints have no such tokens
+        asked = processor.get_decoder_prompt_ids(language, task, no_timestamps=False)
+        prompt += [token for _, token in asked]
+    rules = WhisperTimeStampLogitsProcessor(model.generation_config, begin_index=len(prompt))
     model.eval()
     while start < total:
         first = round(start * SAMPLING_RATE)
@@ -170,27 +176,29 @@ def transcribe_long(
         window = len(clip) / SAMPLING_RATE
         stretches = []
         if np.abs(clip).max() >= SILENCE:
-            features = log_mel(processor, [clip])
-            tokens = model.generate(
-                features.to(model.device, model.dtype),
-                attention_mask=features.new_ones(1, features.shape[-1]),
+            # Not Whisper's own generate: behind the last timestamp it hears the rest of the window
+            # once more, cut off from what follows it, and counts its times from there.
+            tokens = GenerationMixin.generate(
+                model,
+                log_mel(processor, [clip]).to(model.device, model.dtype),
+                decoder_input_ids=torch.tensor([prompt], device=model.device),
+                logits_processor=LogitsProcessorList([rules]),
                 max_length=min(
                     round(TOKENS_PER_SECOND * window) + EXTRA_TOKENS,
                     model.config.max_target_positions,
                 ),
                 num_beams=1,
                 do_sample=False,
-                **asked,
             )[0].tolist()
             kept = [token for token in tokens if token < end_of_text or token >= timestamp]
             stretches = _read_timestamps(kept, timestamp, window)
         heard = window
-        if start + window < total and len(stretches) > 1:
+        if start + window < total and stretches:
             # What touches the window's end may be half a sentence. And where the model stopped
             # early, as one that was trained on single sentences may, the rest is heard again.
-            if stretches[-1][1] > window - 0.5:
+            if len(stretches) > 1 and stretches[-1][1] > window - 0.5:
                 stretches.pop()
-            heard = max(stretches[-1][1], 1.0)
+            heard = max(min(stretches[-1][1], window), 1.0)
         segments = [
             Segment(start + begin, start + min(end, window), text)
             for begin, end, ids in stretches

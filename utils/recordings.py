@@ -85,8 +85,8 @@ def _too_long(max_seconds: float) -> UnusableRecording:
 def keep_recording(path: str, text: str, folder: Path) -> Path:
     """Store a recording and what was said in it as a row of a data set of one's own.
 
-    The folder has the audiofolder layout (`metadata.jsonl` with `file_name` and `text`, and the
-    WAV files), so that a recipe can name it as a source: `dataset = "FOLDER"`, `train = "train"`.
+    The folder has the audiofolder layout: the WAV files and `metadata.jsonl`, whose lines hold
+    `file_name` and `text`; lesson 2 streams such a folder as own recordings.
     The same recording stored again replaces its text.
 
     Args:

@@ -32,13 +32,13 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils import demo
 from utils.artifacts import open_run, require, save_report
 from utils.captions import to_srt
-from utils.config import Source, load_recipe
+from utils.config import load_recipe
 from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, transcribe_long
 from utils.environment import device
 from utils.page import build_page
 from utils.preprocessing import waveform
-from utils.recordings import UnusableRecording, keep_recording, read_recording
-from utils.streaming import SAMPLING_RATE, decode_audio, stream
+from utils.recordings import METADATA, UnusableRecording, keep_recording, read_recording
+from utils.streaming import SAMPLING_RATE, decode_audio
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
@@ -159,13 +159,12 @@ print(to_srt(segments[:4]))
 #
 # Whoever corrects a text and agrees to it gives you the best training data there is: a mistake of
 # this very model. The page keeps nothing without that. Recording and text land in a folder for
-# each language, in the layout that `datasets` calls *audiofolder*; a recipe names the folder as
-# `dataset` of a source, and lesson 2 streams it. Here the clip's reference plays the correction.
+# each language, in the layout that `datasets` calls *audiofolder*: own recordings, as lesson 2
+# streams them. Here the clip's reference plays the correction.
 
 # %%
-kept = keep_recording(str(wav), row["text"], folder / "corrections")
-for streamed in stream(Source(str(kept.parent), row["language"]), "train"):
-    print({name: streamed[name] for name in ("text", "language", "source", "id")})
+kept = keep_recording(str(wav), row["text"], folder / "corrections" / row["language"])
+print((kept.parent / METADATA).read_text(encoding="utf-8"))
 print("from the page they go to", run.corrections)
 
 # %% [markdown]
