@@ -29,7 +29,7 @@ WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 @pytest.fixture(scope="module")
 def clip():
     rows = stream(Source("embedded", "it", "carlo", max_clips=12), "test")
-    row = next(row for row in rows if 3.0 < row["seconds"] < 6.0)
+    row = max((row for row in rows if row["seconds"] < 6.0), key=lambda row: row["seconds"])
     return decode_audio(row["audio"]), row["text"]
 
 

@@ -135,9 +135,9 @@ def test_a_long_recording_is_heard_whole_and_in_order_with_times_that_fit(base, 
     assert heard == sorted(heard) and heard[-1] == len(samples) / 16_000
     assert windows[0] == (30.0, [])  # silence is passed over, not made up for
     times = [time for segment in segments for time in segment[:2]]
-    assert times == sorted(times) and times[0] >= 33 and times[-1] <= len(samples) / 16_000
+    assert times == sorted(times) and times[0] >= 30 and times[-1] <= len(samples) / 16_000
     nearest = [min(abs(segment.start - start) for segment in segments) for start in starts]
-    assert np.median(nearest) < 1.5  # seconds: captions stand where the sentences are
+    assert np.median(nearest) < 2.5  # seconds: captions stand where the sentences are
     pair = [normalize(" ".join(part), "it") for part in (texts, [s.text for s in segments])]
     assert error_rate(count_errors([pair[0]], [pair[1]], unit="char")) < 0.4
 

@@ -169,7 +169,7 @@ def test_the_page_listens_on_the_loopback_alone_and_is_not_shared(served):
 def test_a_page_is_shared_only_behind_a_password(monkeypatch):
     # The tunnel program is not downloaded here: whether it would be is what counts.
     asked = []
-    monkeypatch.setattr("gradio.networking.setup_tunnel", lambda *given: asked.append(given) or "")
+    monkeypatch.setattr("gradio.networking.setup_tunnel", lambda **given: asked.append(given) or "")
     page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
     url = demo.launch(page, password="a long word")
     try:

@@ -164,11 +164,10 @@ def transcribe_long(
     """
     tokenizer, total, start = processor.tokenizer, len(samples) / SAMPLING_RATE, 0.0
     timestamp, end_of_text = tokenizer.convert_tokens_to_ids(["<|0.00|>", "<|endoftext|>"])
-    prompt = [model.config.decoder_start_token_id]
-    if model.generation_config.is_multilingual:  # English-only checkpoints have no such tokens
-        asked = processor.get_decoder_prompt_ids(language, task, no_timestamps=False)
-        prompt += [token for _, token in asked]
-    rules = WhisperTimeStampLogitsProcessor(model.generation_config, begin_index=len(prompt))
+    prompt, settings = [model.config.decoder_start_token_id], model.generation_config
+    if settings.is_multilingual:  # English-only checkpoints have no such tokens
+        prompt += [settings.lang_to_id[f"<|{language}|>"], settings.task_to_id[task]]
+    rules = WhisperTimeStampLogitsProcessor(settings, begin_index=len(prompt))
     model.eval()
     while start < total:
         first = round(start * SAMPLING_RATE)

@@ -30,7 +30,7 @@ CSS = """
 /* The label of a box lies over its first line. */
 #changes, #timestamps {padding-top: 2.2em; min-height: 4.5em}
 #timestamps {max-height: 16em; overflow-y: auto}
-#progress progress {width: 100%}
+#progress progress {width: 100%; accent-color: var(--color-accent)}
 /* Long sentences on the buttons of the test clips wrap, also on a phone. */
 #clips button {text-align: start; white-space: normal}
 /* Who moves by keyboard sees where they are, in light and dark. */
@@ -213,12 +213,13 @@ def build_page(
                     )
             gradio.Markdown(credit)
         with gradio.Row():
-            start = gradio.Button("Transcribe", variant="primary")
-            halt = gradio.Button("Stop", variant="stop")
+            start = gradio.Button("Transcribe", variant="primary", scale=3)
+            halt = gradio.Button("Stop", min_width=100)
         progress = gradio.HTML(elem_id="progress")
         with gradio.Row():
-            before = gradio.Textbox(label=first, lines=3, max_lines=12, buttons=["copy"])
-            after = gradio.Textbox(label=second, lines=3, max_lines=12, buttons=["copy"])
+            # On a phone one above the other.
+            column = {"lines": 3, "max_lines": 12, "min_width": 300, "buttons": ["copy"]}
+            before, after = (gradio.Textbox(label=name, **column) for name in (first, second))
         box = {"show_label": True, "container": True}
         changes = gradio.HTML(label="What changed", elem_id="changes", **box)
         times = gradio.HTML(label=f"Timestamps · {second}", elem_id="timestamps", **box)
