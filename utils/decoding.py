@@ -21,6 +21,7 @@ from utils.streaming import SAMPLING_RATE
 TOKENS_PER_SECOND, EXTRA_TOKENS = 12, 32
 
 TIMESTAMP_STEP = 0.02  # seconds: <|0.00|>, <|0.02|> … <|30.00|> are the last 1501 tokens
+SHORTEST_REST = 0.1  # seconds at the end of a recording that hold no word
 SILENCE = 1e-3  # a peak of -60 dBFS: Whisper makes up words for silence
 
 
@@ -169,7 +170,7 @@ def transcribe_long(
         prompt += [settings.lang_to_id[f"<|{language}|>"], settings.task_to_id[task]]
     rules = WhisperTimeStampLogitsProcessor(settings, begin_index=len(prompt))
     model.eval()
-    while start < total:
+    while total - start > SHORTEST_REST:
         first = round(start * SAMPLING_RATE)
         clip = samples[first : first + round(STOCK_SECONDS * SAMPLING_RATE)]
         window = len(clip) / SAMPLING_RATE
@@ -192,7 +193,7 @@ def transcribe_long(
             kept = [token for token in tokens if token < end_of_text or token >= timestamp]
             stretches = _read_timestamps(kept, timestamp, window)
         heard = window
-        if start + window < total and stretches:
+        if first + len(clip) < len(samples) and stretches:
             # What touches the window's end may be half a sentence. And where the model stopped
             # early, as one that was trained on single sentences may, the rest is heard again.
             if len(stretches) > 1 and stretches[-1][1] > window - 0.5:
@@ -205,4 +206,4 @@ def transcribe_long(
             if begin < window and (text := tokenizer.decode(ids, skip_special_tokens=True).strip())
         ]
         start += heard
-        yield min(start, total), segments
+        yield (start if total - start > SHORTEST_REST else total), segments

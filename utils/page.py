@@ -25,12 +25,11 @@ if TYPE_CHECKING:
 Transcriber = Callable[[np.ndarray, str, str], Iterator[tuple[float, list[Segment]]]]
 
 MODELS = "models"  # the line in which all wait that need a model: one is served at a time
-LIVE_SECONDS = 2.0  # the live text is renewed this often, or as often as the machine can
 CSS = """
 /* The label of a box lies over its first line. */
 #changes, #timestamps {padding-top: 2.2em; min-height: 4.5em}
 #timestamps {max-height: 16em; overflow-y: auto}
-#progress progress {width: 100%; accent-color: var(--color-accent)}
+#progress progress {width: 100%}
 /* Long sentences on the buttons of the test clips wrap, also on a phone. */
 #clips button {text-align: start; white-space: normal}
 /* Who moves by keyboard sees where they are, in light and dark. */
@@ -77,7 +76,7 @@ def hear_together(
 
 def progress_html(heard: float, total: float, stopped: bool = False) -> str:
     """Return a bar with its words; screen readers speak the words."""
-    words = f"{'Stopped: heard' if stopped else 'Heard'} {clock(heard)[:8]} of {clock(total)[:8]}"
+    words = f"{'Stopped: heard' if stopped else 'Heard'} {clock(heard)[:-2]} of {clock(total)[:-2]}"
     bar = f'<progress aria-label="{words}" value="{heard:.1f}" max="{total:.1f}"></progress>'
     return f'<div role="status">{bar}<br>{words}</div>'
 
