@@ -4,16 +4,23 @@ RECIPE ?= recipes/embedded.toml
 BIN := .venv/bin
 SET_UP := .venv/ready
 
-.PHONY: run test test-all lab notebooks lint bench
+.PHONY: run test test-all browser lab notebooks lint bench
 
 run: $(SET_UP)
 	$(BIN)/python -m utils $(RECIPE)
 
-test: $(SET_UP)
+test: $(SET_UP) browser
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(SET_UP)
+test-all: $(SET_UP) browser
 	$(BIN)/python -m pytest
+
+# The page is tested in a browser where there is one, or where apt may install it; else the tests
+# say that they were skipped, and why.
+browser:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || \
+		! command -v apt-get >/dev/null || \
+		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } || true
 
 # On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST
 # Rented GPU machines log you in as root, which Jupyter refuses unless it is told otherwise.

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from utils.captions import Segment
 from utils.config import Source
-from utils.decoding import LongTranscript, Span
+from utils.decoding import LongTranscript
 from utils.long_form import check_timestamps, join_clips, measure_long_form, word_drift
 from utils.streaming import decode_audio, stream
 
@@ -16,7 +17,7 @@ def recording():
 
 
 def transcript(*words):
-    spans = [Span(start, start + 0.3, text) for start, text in words]
+    spans = [Segment(start, start + 0.3, text) for start, text in words]
     return LongTranscript(" ".join(span.text for span in spans), spans, spans)
 
 

@@ -84,6 +84,11 @@ class Run:
         return self.folder / "figures"
 
     @property
+    def corrections(self) -> Path:
+        """Recordings from the page with their corrected text: a data set for each language."""
+        return self.folder / "corrections"
+
+    @property
     def notebooks(self) -> Path:
         """The executed lessons and their HTML."""
         return self.folder / "notebooks"
