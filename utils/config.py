@@ -52,9 +52,6 @@ class Source:
     # "embedded", "recordings" (your own), "common_voice", a folder in the Hub's layout, or a Hub id
     dataset: str
     language: str  # Whisper's code: "it"
-    # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
-    # one that Whisper has, whose token it is trained and read under.
-    speaks: str = ""
     # embedded: the speaker ("carlo"); recordings: a folder or a manifest; common_voice: an archive,
     # an unpacked one, or the locale to download ("es"); Hub: the dataset's config ("it_it")
     name: str = ""
@@ -63,6 +60,9 @@ class Source:
     dev: str = "dev"
     test: str = "test"
     text_column: str = "text"
+    # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
+    # one that Whisper has, whose token it is trained and read under.
+    speaks: str = ""
     weight: float = 1.0  # relative share of the training stream
     hours: float = 0.0  # of training speech; only [mixing] temperature asks for it
     cased: bool = True  # whether the text has capitals, where its script has any
