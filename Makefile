@@ -9,7 +9,7 @@ SET_UP := .venv/ready
 # than constraints.txt's does not load beside a CPU build.
 LATEST_TORCH ?= $(shell grep -E '^torch(codec)?==' constraints.txt)
 
-.PHONY: first run test test-all test-latest lab notebooks lint bench
+.PHONY: first run test test-all test-latest browser lab notebooks lint bench
 
 # Lesson 01 alone: from a clean clone to the first transcription.
 first: $(SET_UP)
@@ -23,10 +23,10 @@ first: $(SET_UP)
 run: $(SET_UP)
 	$(BIN)/python -m utils $(RECIPE)
 
-test: $(SET_UP)
+test: $(SET_UP) browser
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: $(SET_UP)
+test-all: $(SET_UP) browser
 	$(BIN)/python -m pytest
 
 test-latest:
@@ -34,6 +34,13 @@ test-latest:
 	.venv-latest/bin/python -m pip install --quiet $(LATEST_TORCH)
 	.venv-latest/bin/python -m pip install --quiet -r requirements-dev.txt
 	.venv-latest/bin/python -m pytest -m "not slow"
+
+# The page is tested in a browser where there is one, or where apt may install it; else the tests
+# say that they were skipped, and why.
+browser:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || \
+		! command -v apt-get >/dev/null || \
+		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } || true
 
 # On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST
 # Rented GPU machines log you in as root, which Jupyter refuses unless it is told otherwise.

@@ -1,4 +1,4 @@
-"""What the six lessons reach: `make run`, and its evaluation as the README's table.
+"""What the seven lessons reach: `make run`, and its evaluation as the README's table.
 
 The ratio is word errors before over word errors after, on the test split, with the 95 % interval
 of a bootstrap over clips. Run it on an empty runs folder, or it reports the run that is there.
@@ -17,7 +17,7 @@ from benchmarks.common import save_result
 from utils.__main__ import executed
 from utils.artifacts import STAGES, open_run, require
 from utils.config import load_recipe
-from utils.evaluation import count_row_errors, load_predictions
+from utils.predictions import count_row_errors, load_predictions
 
 TARGET = "WER on the test split at least halved with p < 0.01, within 15 minutes on 2 cores"
 ROW = ("clips", "wer_before", "wer_before_low", "wer_before_high", "wer_after")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from hub_server import Hub
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +46,67 @@ def tiny_model(base):
 
 
 @pytest.fixture
+def rows():
+    """Eight short clips of noise with labels of one length."""
+    from datasets import Dataset
+
+    from utils.preprocessing import PREPARED
+
+    random = np.random.default_rng(0)
+    return Dataset.from_list(
+        [
+            {
+                "audio": random.integers(-3000, 3000, 16_000 + 1600 * number).astype(np.int16),
+                "labels": [50258, 50274, 50359, 50363, *random.integers(0, 50000, 6), 50257],
+                "text": "rumore",
+                "language": "it",
+                "seconds": 1 + number / 10,
+                "source": "it",
+                "id": str(number),
+            }
+            for number in range(8)
+        ],
+        features=PREPARED,
+    ).with_format("numpy", columns=["audio"], output_all_columns=True)
+
+
+@pytest.fixture
+def tiny_run(tmp_path, tiny_model, base, rows):
+    """Return a function: TOML lines of [training], other tables → recipe and run, of a tiny model.
+
+    Everything is real but the sizes: three batches an epoch, dev WER of what the model writes.
+    """
+    from datasets import DatasetDict
+
+    from utils.artifacts import open_run, save_report
+    from utils.config import load_recipe
+
+    settings = base[0].generation_config
+    tiny_model.generation_config = settings
+    for part in (tiny_model, base[1]):
+        part.save_pretrained(tmp_path / "tiny")
+
+    def make(name="tiny", training="", tables="", runs=tmp_path / "runs"):
+        path = tmp_path / f"{name}.toml"
+        plain = {"max_steps": 8, "per_device_train_batch_size": 3, "learning_rate": 1e-3}
+        plain |= {"logging_steps": 1, "eval_steps": 2, "save_steps": 2}
+        changed = dict(line.split(" = ", 1) for line in training.splitlines())
+        lines = "\n".join(f"{key} = {value}" for key, value in (plain | changed).items())
+        path.write_text(
+            f'[model]\ncheckpoint = "{tmp_path / "tiny"}"\n[[sources]]\ndataset = "embedded"\n'
+            f'language = "it"\nname = "carlo"\n[training]\n{lines}\n{tables}\n',
+            encoding="utf-8",
+        )
+        recipe = load_recipe(path)
+        run = open_run(recipe, runs)
+        DatasetDict(train=rows, dev=rows.select(range(2))).save_to_disk(str(run.prepared))
+        save_report(run, "preprocessing", {})
+        return recipe, run
+
+    return make
+
+
+@pytest.fixture
 def wav():
     """Return a function that encodes a tone: (seconds, rate, channels, format) → bytes."""
 
@@ -69,6 +131,14 @@ def row(wav):
         return {"audio": wav()} | plain | changes
 
     return make
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A Hub of one's own on localhost; its `run` runs a script that knows no other."""
+    hub = Hub(tmp_path / "hub")
+    yield hub
+    hub.close()
 
 
 def write_recipe(path: Path, **tables: str) -> Path:

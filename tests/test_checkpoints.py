@@ -5,7 +5,18 @@ import torch
 from safetensors.torch import save_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils.checkpoints import MARKER, damage, find_valid_checkpoint, mark_complete, save_model
+from utils.checkpoints import (
+    MARKER,
+    DiskFull,
+    copy_checkpoints,
+    damage,
+    drop_old,
+    find_valid_checkpoint,
+    mark_complete,
+    new_checkpoint,
+    save_model,
+    whole_checkpoints,
+)
 
 
 @pytest.fixture
@@ -17,6 +28,8 @@ def checkpoints(tmp_path):
         save_file({"weight": torch.full((64,), float(step))}, folder / "model.safetensors")
         (folder / "optimizer.pt").write_bytes(b"state" * 100)
         (folder / "trainer_state.json").write_text("{}")
+        for name in ("scheduler.pt", "rng_state.pth"):
+            (folder / name).write_bytes(b"state")
         mark_complete(folder)
     return tmp_path
 
@@ -47,6 +60,85 @@ def test_a_damaged_newest_one_is_skipped_with_a_warning_that_names_the_file(
     with caplog.at_level(logging.WARNING):
         assert find_valid_checkpoint(checkpoints).name == "checkpoint-10"
     assert f"checkpoint-100/{name}" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "trainer_state.json", "scheduler.pt"])
+def test_a_checkpoint_without_its_state_is_skipped_though_its_marker_agrees(
+    checkpoints, caplog, name
+):
+    (checkpoints / "checkpoint-100" / name).unlink()
+    mark_complete(checkpoints / "checkpoint-100")
+    assert find_valid_checkpoint(checkpoints).name == "checkpoint-10"
+    assert f"checkpoint-100/{name[:9]}" in caplog.text
+
+
+def test_old_checkpoints_go_but_neither_the_newest_nor_the_best(checkpoints):
+    drop_old(checkpoints, None, None)
+    assert len(whole_checkpoints(checkpoints)) == 3
+    drop_old(checkpoints, 2, str(checkpoints / "checkpoint-5"))
+    assert [path.name for path in whole_checkpoints(checkpoints)] == [
+        "checkpoint-5",
+        "checkpoint-100",
+    ]
+    drop_old(checkpoints, 1, None)
+    assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-100"]
+
+
+def test_a_checkpoint_that_fails_to_be_written_leaves_nothing_and_the_error_as_it_was(checkpoints):
+    with pytest.raises(ZeroDivisionError), new_checkpoint(checkpoints / "checkpoint-200", 0):
+        (checkpoints / "checkpoint-200" / "model.safetensors").write_bytes(b"half")
+        raise ZeroDivisionError
+    assert not (checkpoints / "checkpoint-200").exists()
+
+
+def test_a_new_checkpoint_takes_the_place_of_a_damaged_one_and_keeps_no_pickled_arguments(
+    checkpoints,
+):
+    folder = checkpoints / "checkpoint-100"
+    cut(folder / "optimizer.pt")
+    with new_checkpoint(folder, 0):
+        assert list(folder.iterdir()) == []
+        for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt", "rng_state.pth"):
+            (folder / name).write_bytes(b"new")
+        (folder / "training_args.bin").write_bytes(b"a pickle")
+    assert find_valid_checkpoint(checkpoints) == folder
+    assert not (folder / "training_args.bin").exists()
+
+
+def test_a_checkpoint_larger_than_the_disk_is_refused_before_it_is_written(checkpoints):
+    with (
+        pytest.raises(DiskFull, match=r"1048576\.00 GiB are needed.*checkpoint-100 is whole"),
+        new_checkpoint(checkpoints / "checkpoint-200", 2**50),
+    ):
+        pytest.fail("the block ran")
+    assert not (checkpoints / "checkpoint-200").exists()
+
+
+def test_copies_appear_whole_and_follow_their_source(checkpoints, tmp_path_factory):
+    goal = tmp_path_factory.mktemp("drive") / "checkpoints"
+    cut(checkpoints / "checkpoint-10" / "optimizer.pt")
+    copy_checkpoints(checkpoints, goal)
+    assert sorted(path.name for path in goal.iterdir()) == ["checkpoint-100", "checkpoint-5"]
+    cut(goal / "checkpoint-100" / "optimizer.pt")  # a copy that was damaged is made again
+    drop_old(checkpoints, 1, None)
+    copy_checkpoints(checkpoints, goal)
+    assert [path.name for path in goal.iterdir()] == ["checkpoint-100"]
+    assert find_valid_checkpoint(goal).name == "checkpoint-100"
+
+
+def test_a_copy_that_fails_leaves_nothing_half_and_names_both_places(
+    checkpoints, tmp_path_factory, monkeypatch
+):
+    goal = tmp_path_factory.mktemp("drive")
+
+    def full(source, partial):
+        partial.mkdir()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copytree", full)
+    with pytest.raises(DiskFull, match=f"checkpoint-5 is whole, but .* to {goal}: .*No space"):
+        copy_checkpoints(checkpoints, goal)
+    assert list(goal.iterdir()) == []
 
 
 def test_bytes_that_are_no_weights_are_noticed_though_the_size_is_right(checkpoints):

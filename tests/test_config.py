@@ -61,6 +61,7 @@ def test_a_source_without_a_training_split_is_no_trained_language(tmp_path):
         ("max_steps = 3", 'hub_token = "x"', ["must not set hub_token", "hf auth login"]),
         ('language = "it"', "language = 3", ["language = 3 is int", "str is needed"]),
         ('language = "it"', 'language = "it"\nmax_clips = true', ["max_clips", "int is needed"]),
+        ('language = "it"', 'language = "fur"', ['"fur", which Whisper lacks', 'speaks = "fur"']),
         ('language = "it"', "", ["[[sources]] 1", "needs the key", "language"]),
         ("[[sources]]", "[sources]", ["double brackets"]),
         ("[model]", "[model", ["is not TOML"]),
@@ -72,6 +73,54 @@ def test_a_wrong_recipe_is_refused_with_file_key_and_way_out(tmp_path, old, new,
         load(tmp_path, MINIMAL.replace(old, new))
     for word in ["one.toml", *words]:
         assert word in str(caught.value)
+
+
+TWO = MINIMAL.replace(
+    "[training]", '[[sources]]\ndataset = "facebook/voxpopuli"\nlanguage = "es"\n[training]'
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('language = "es"', 'language = "es"\ncased = false', ["not cased", "lower_case = true"]),
+        (
+            'language = "es"',
+            'language = "es"\npunctuated = false',
+            ["not punctuated", "remove_punctuation = true"],
+        ),
+        ('language = "es"', 'language = "es"\ntrain = "train+test"', ["also its test split"]),
+        (
+            '"facebook/voxpopuli"',
+            '"common_voice"\ntrain = "train+test"\ntest = ""',
+            ["trains on a test split of Common Voice"],
+        ),
+        ('language = "es"', 'language = "es"\nweight = 0', ["es needs a weight above 0"]),
+        ("[training]", "[mixing]\ntemperature = 5\n[training]", ["set hours for it, es"]),
+        ("[training]", "[mixing]\ntemperature = 0.5\n[training]", ["0 or at least 1"]),
+        ("[training]", '[mixing]\nstop = "never"\n[training]', ["first_exhausted"]),
+    ],
+)
+def test_a_mix_that_cannot_be_right_is_refused_with_the_remedy(tmp_path, old, new, words):
+    assert len(load(tmp_path, TWO).languages) == 2
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, TWO.replace(old, new))
+    for word in ["one.toml", *words]:
+        assert word in str(caught.value)
+
+
+def test_the_remedy_lets_differently_written_sources_mix(tmp_path):
+    text = TWO.replace('language = "es"', 'language = "es"\ncased = false\npunctuated = false')
+    remedy = "[preprocessing]\nlower_case = true\nremove_punctuation = true\n"
+    assert load(tmp_path, text + remedy).preprocessing.lower_case
+    # One that is tested on alone is not mixed in.
+    alone = text.replace("cased = false", 'cased = false\ntrain = ""\ndev = ""')
+    assert load(tmp_path, alone).languages == ("it",)
+
+
+def test_a_folder_is_named_in_tables_by_its_last_part():
+    assert Source("recordings", "it", "/data/of/mine/voice/").label == "it voice"
+    assert Source("recordings", "it", r"C:\data\voice.csv").label == "it voice.csv"
 
 
 def test_a_missing_recipe_names_those_that_are_there(tmp_path):
@@ -89,3 +138,11 @@ def test_an_int_may_stand_for_a_float_and_nothing_else(tmp_path):
     )
     with pytest.raises(RecipeError, match="max_seconds"):
         load(tmp_path, MINIMAL + '[preprocessing]\nmax_seconds = "20"')
+
+
+def test_a_language_that_whisper_lacks_goes_under_the_nearest_one_and_tables_say_so(tmp_path):
+    source = load(
+        tmp_path, MINIMAL.replace('language = "it"', 'language = "it"\nspeaks = "Friulian"')
+    ).sources[0]
+    assert source.language == "it"
+    assert source.label.startswith("Friulian as it")

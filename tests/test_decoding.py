@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from utils.config import AudioContext, Source
-from utils.decoding import log_mel, transcribe
+from utils.decoding import _read_timestamps, log_mel, transcribe, transcribe_long
 from utils.streaming import decode_audio, stream
 
 
@@ -14,7 +14,7 @@ def speech():
 
 
 def test_real_speech_comes_out_as_text_near_the_reference(base, speech):
-    from utils.evaluation import count_errors, error_rate
+    from utils.error_rates import count_errors, error_rate
     from utils.text import normalize
 
     clips, references = speech
@@ -96,3 +96,58 @@ def test_log_mel_is_the_start_of_the_long_one(base, speech):
     short, stock = log_mel(base[1], [clip], seconds), log_mel(base[1], [clip])
     # The last two frames touch the edge of the window.
     assert (stock[..., : short.shape[-1] - 2] - short[..., :-2]).abs().max() < 1e-5
+
+
+ZERO = 50_364  # <|0.00|> of the multilingual checkpoints
+
+
+@pytest.mark.parametrize(
+    ("tokens", "stretches"),
+    [
+        ([ZERO, 7, 8, ZERO + 100], [[0.0, 2.0, [7, 8]]]),
+        ([ZERO, 7, ZERO + 50, ZERO + 75, 8, ZERO + 100], [[0.0, 1.0, [7]], [1.5, 2.0, [8]]]),
+        ([ZERO, 7, ZERO + 50, ZERO + 50, 8], [[0.0, 1.0, [7]], [1.0, 9.0, [8]]]),
+        ([ZERO, 7, ZERO + 50, ZERO + 50], [[0.0, 1.0, [7]]]),
+        ([7, 8], [[0.0, 9.0, [7, 8]]]),
+        ([], []),
+    ],
+    ids=["one", "a pause", "not closed", "opened only", "no timestamps", "nothing"],
+)
+def test_timestamps_bound_what_stands_between_them(tokens, stretches):
+    assert _read_timestamps(tokens, ZERO, 9.0) == stretches
+
+
+def test_a_long_recording_is_heard_whole_and_in_order_with_times_that_fit(base, speech):
+    from utils.evaluation import count_errors, error_rate
+    from utils.text import normalize
+
+    clips, references = speech
+    pause = np.zeros(24_000, np.float32)
+    parts, starts, texts = [np.zeros(35 * 16_000, np.float32)], [], []  # a silent window first
+    while sum(map(len, parts)) < 75 * 16_000:
+        starts.append(sum(map(len, parts)) / 16_000)
+        parts += [clips[len(texts) % 4], pause]
+        texts.append(references[len(texts) % 4])
+    samples = np.concatenate(parts)
+    windows = list(transcribe_long(*base, samples, language="it"))
+    heard = [seconds for seconds, _ in windows]
+    segments = [segment for _, new in windows for segment in new]
+    assert heard == sorted(heard) and heard[-1] == len(samples) / 16_000
+    assert windows[0] == (30.0, [])  # silence is passed over, not made up for
+    times = [time for segment in segments for time in segment[:2]]
+    assert times == sorted(times) and times[0] >= 30 and times[-1] <= len(samples) / 16_000
+    nearest = [min(abs(segment.start - start) for segment in segments) for start in starts]
+    assert np.median(nearest) < 2.5  # seconds: captions stand where the sentences are
+    pair = [normalize(" ".join(part), "it") for part in (texts, [s.text for s in segments])]
+    assert error_rate(count_errors([pair[0]], [pair[1]], unit="char")) < 0.4
+
+
+def test_a_short_recording_takes_one_window_and_ends_with_it(base, speech):
+    clip = speech[0][0]
+    ((heard, segments),) = transcribe_long(*base, clip, language="it")
+    assert heard == len(clip) / 16_000 >= segments[-1].end
+    tokens = base[0].generate(
+        log_mel(base[1], [clip]), return_timestamps=True, language="it", task="transcribe"
+    )
+    by_whisper = base[1].batch_decode(tokens, skip_special_tokens=True)[0].strip()
+    assert " ".join(segment.text for segment in segments) == by_whisper

@@ -1,4 +1,4 @@
-"""The six lessons in order, by papermill, on the real model and real speech of smoke.toml."""
+"""The seven lessons in order, by papermill, on the real model and real speech of smoke.toml."""
 
 import json
 import os
@@ -9,17 +9,20 @@ from pathlib import Path
 
 import jiwer
 import nbformat
+import numpy as np
 import pytest
 from datasets import load_from_disk
 from transformers import WhisperForConditionalGeneration
 
 from tests.conftest import ROOT
+from tests.independent import edits, interval
 from utils.__main__ import fingerprint
 from utils.artifacts import STAGES, notebook_of, open_run
 from utils.checkpoints import damage
 from utils.config import load_recipe
 from utils.text import normalize
 
+CANARY = "hf_" + "Canary" * 6  # a token, planted: it must stand in nothing that a run leaves
 LESSONS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))
 
 
@@ -38,9 +41,9 @@ def run_recipe(runs, *arguments, recipe="recipes/smoke.toml", **environment):
 def smoke(tmp_path_factory):
     """The folder of a whole run, and what it printed."""
     runs = tmp_path_factory.mktemp("runs")
-    done = run_recipe(runs)
+    done = run_recipe(runs, HF_TOKEN=CANARY)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return runs / "smoke", done.stdout
+    return runs / "smoke", done.stdout + done.stderr
 
 
 def report(folder, stage):
@@ -92,6 +95,33 @@ def test_the_wer_of_the_report_is_that_of_the_predictions(smoke):
         assert low <= summary[f"wer_{side}"] <= high
 
 
+def test_the_report_recomputed_without_jiwer_and_scipy_agrees(smoke):
+    evaluation = report(smoke[0], "evaluation")
+    lines = (smoke[0] / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [row for row in map(json.loads, lines) if row["split"] == "test"]
+    for side in ("before", "after"):
+        for unit in ("word", "char"):
+            counts = np.array([edits(row, side, unit) for row in rows])
+            rate = f"{unit[0]}er_{side}"
+            assert evaluation["summary"][rate] == counts[:, 0].sum() / counts[:, 1].sum()
+            low, high = interval(counts, evaluation["resamples"])
+            assert evaluation["test"][f"{rate}_low"] == pytest.approx(low, rel=1e-9)
+            assert evaluation["test"][f"{rate}_high"] == pytest.approx(high, rel=1e-9)
+
+
+def test_the_report_says_what_fine_tuning_cost(smoke):
+    evaluation = report(smoke[0], "evaluation")
+    assert evaluation["untrained"]["clips"] == 4
+    assert set(evaluation["probes"]) == {"silence", "noise", "music"}
+    assert evaluation["long_form"]["seconds"] > 30
+    assert evaluation["after_30s"]["clips"] < evaluation["summary"]["clips"]
+    assert not any(n for pair in evaluation["overlaps"].values() for n in pair.values())
+    page = (smoke[0] / "evaluation.html").read_text(encoding="utf-8")
+    assert page.index("the word error rate went from") < page.index("<table")
+    assert page.count("data:audio/wav") == 3  # the worst clips
+    assert not (smoke[0] / "predictions.partial.jsonl").exists()
+
+
 def test_the_summary_opens_the_report_in_its_fixed_shape(smoke):
     evaluation = report(smoke[0], "evaluation")
     assert next(iter(evaluation)) == "summary"
@@ -125,6 +155,28 @@ def test_the_page_answered_a_request_with_what_the_model_writes(smoke):
     assert report(smoke[0], "demo")["before"] or report(smoke[0], "demo")["after"]
 
 
+def test_the_formats_are_small_quick_and_hear_the_same(smoke):
+    found = report(smoke[0], "export")
+    assert found["int8_share"] <= 0.3
+    formats = found["formats"]
+    ours, theirs = formats["Transformers float32, short"], formats["CTranslate2 int8, short"]
+    assert theirs["speed"] > 2 * ours["speed"]
+    assert formats["whisper.cpp float16, 30 s"]["clips"] == 5
+
+
+def test_without_a_name_on_the_hub_nothing_is_pushed_and_the_lesson_says_so(smoke):
+    notebook = (smoke[0] / "notebooks/07_export.ipynb").read_text(encoding="utf-8")
+    assert "Nothing is pushed: REPOSITORY names nobody." in notebook
+    assert "training_args.bin" not in {path.name for path in smoke[0].glob("export/**/*")}
+
+
+def test_a_planted_token_stands_in_nothing_that_a_run_leaves(smoke):
+    assert CANARY not in smoke[1]
+    files = [path for path in smoke[0].rglob("*") if path.is_file()]
+    assert len(files) > 50
+    assert [path for path in files if CANARY.encode() in path.read_bytes()] == []
+
+
 def test_a_second_run_reuses_everything(smoke):
     before = {path: path.stat().st_mtime_ns for path in smoke[0].rglob("*") if path.is_file()}
     done = run_recipe(smoke[0].parent)
@@ -149,13 +201,13 @@ def test_new_prose_leaves_a_lesson_complete_and_new_code_does_not(tmp_path, monk
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
-def test_a_lost_report_makes_its_lesson_and_those_after_it_run_again(smoke, tmp_path):
+def test_a_lost_report_makes_its_lesson_run_again(smoke, tmp_path):
     shutil.copytree(smoke[0], tmp_path / "smoke")
-    (tmp_path / "smoke/demo.json").unlink()
+    (tmp_path / "smoke/export.json").unlink()
     done = run_recipe(tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("complete, reused") == len(STAGES) - 1
-    assert (tmp_path / "smoke/demo.json").exists()
+    assert (tmp_path / "smoke/export.json").exists()
 
 
 @pytest.mark.parametrize("lesson", LESSONS[1:], ids=lambda path: path.stem)
@@ -173,11 +225,10 @@ def test_a_lesson_alone_in_an_empty_folder_names_what_to_run_first(lesson, tmp_p
     )
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
-    previous = LESSONS[LESSONS.index(lesson) - 1].name
-    assert f"is missing: run notebooks/{previous} first." in last or (
-        # The demo needs the model, which an evaluation does not make.
-        lesson.stem == "06_demo" and "run notebooks/04_training.ipynb first." in last
-    ), last
+    # The demo needs the model, which an evaluation does not make; no lesson needs the demo.
+    needs = {"06_demo": "04_training", "07_export": "05_evaluation"}
+    previous = needs.get(lesson.stem, LESSONS[LESSONS.index(lesson) - 1].stem)
+    assert f"is missing: run notebooks/{previous}.ipynb first." in last, last
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ import pytest
 import soundfile
 
 from utils.config import RecipeError, Source
-from utils.streaming import SCHEMA, AudioError, decode_audio, mix, stream, training_stream
+from utils.streaming import (
+    SCHEMA,
+    AudioError,
+    decode_audio,
+    mix,
+    mixing_shares,
+    stream,
+    training_stream,
+)
 
 CARLO = Source("embedded", "it", "carlo")
 
@@ -145,6 +153,34 @@ def test_the_same_seed_gives_the_same_mix_and_another_one_another():
 
     assert names(1) == names(1)
     assert names(1) != names(2)
+
+
+@pytest.mark.parametrize(
+    ("stop", "rows_of_a", "repeats_b"),
+    [
+        ("first_exhausted", "some", False),
+        ("all_exhausted", "all", True),
+        ("all_exhausted_without_replacement", "all", False),
+    ],
+)
+def test_where_a_mix_stops(stop, rows_of_a, repeats_b):
+    rows = list(mix([numbered("a", 100), numbered("b", 10)], [1, 1], seed=3, stop=stop))
+    counts = Counter((row["name"], row["number"]) for row in rows)
+    a = {number for name, number in counts if name == "a"}
+    assert (len(a) == 100) == (rows_of_a == "all")
+    assert len([1 for name, _ in counts if name == "b"]) == 10
+    assert (max(n for (name, _), n in counts.items() if name == "b") > 1) == repeats_b
+
+
+@pytest.mark.parametrize(
+    ("temperature", "shares"), [(0, [0.5, 0.5]), (1, [0.99, 0.01]), (2, [10 / 11, 1 / 11])]
+)
+def test_temperature_evens_out_the_hours(temperature, shares):
+    sources = [Source("x", "en", hours=99 if temperature == 1 else 100), Source("x", "cy", hours=1)]
+    assert mixing_shares(sources, temperature) == pytest.approx(shares)
+    doubled = [sources[0], Source("x", "cy", hours=1, weight=2)]
+    small = mixing_shares(doubled, temperature)[1]
+    assert small == pytest.approx(2 * shares[1] / (1 + shares[1]))
 
 
 def test_the_training_stream_leaves_unseen_sources_out():

@@ -4,19 +4,18 @@ import json
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, load_from_disk
+from datasets import load_from_disk
 from transformers import TrainerCallback
 
 from tests.conftest import write_recipe
 from utils import training
 from utils.artifacts import MissingArtifact, open_run, save_report
 from utils.config import load_recipe
-from utils.preprocessing import PREPARED, SpeechCollator, prepare
+from utils.preprocessing import SpeechCollator, prepare
 from utils.training import (
     EqualSpeechBatches,
     TrainingError,
     WhisperTrainer,
-    blend,
     build_trainer,
     load_model,
     read_metrics,
@@ -28,27 +27,6 @@ from utils.training import (
 @pytest.fixture
 def recipe(tmp_path):
     return load_recipe(write_recipe(tmp_path / "short.toml"))
-
-
-@pytest.fixture
-def rows(base):
-    """Eight short clips of noise with labels of one length."""
-    random = np.random.default_rng(0)
-    return Dataset.from_list(
-        [
-            {
-                "audio": random.integers(-3000, 3000, 16_000 + 1600 * number).astype(np.int16),
-                "labels": [50258, 50274, 50359, 50363, *random.integers(0, 50000, 6), 50257],
-                "text": "rumore",
-                "language": "it",
-                "seconds": 1 + number / 10,
-                "source": "it",
-                "id": str(number),
-            }
-            for number in range(8)
-        ],
-        features=PREPARED,
-    ).with_format("numpy", columns=["audio"], output_all_columns=True)
 
 
 def tiny_trainer(tiny_model, base, recipe, rows, tmp_path, **changes):
@@ -291,13 +269,3 @@ def interrupt_at(step):
             raise KeyboardInterrupt
 
     return watch
-
-
-def test_blending_moves_every_weight_part_of_the_way_back(tiny_model):
-    start = {name: value.clone() for name, value in tiny_model.state_dict().items()}
-    with torch.no_grad():
-        for weight in tiny_model.parameters():
-            weight.add_(1.0)
-    blend(tiny_model, start, tuned_share=0.25)
-    for name, value in tiny_model.state_dict().items():
-        assert torch.allclose(value, start[name] + 0.25, atol=1e-6), name

@@ -1,4 +1,4 @@
-"""`python -m utils RECIPE`: the six lessons in order through papermill, then what came out.
+"""`python -m utils RECIPE`: the seven lessons in order through papermill, then what came out.
 
 A lesson is reused if it is complete and was made by the same recipe and the same code; from the
 first one that is not, all are run.
@@ -136,7 +136,7 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
 def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
     """Print the table that `make run` ends with, and where everything is."""
     # Here and not above: the first line of progress should not wait for SciPy.
-    from utils.evaluation import percent
+    from utils.predictions import percent
 
     columns = ("wer_before", "wer_after", "cer_before", "cer_after")
     heads = "".join(
@@ -153,6 +153,7 @@ def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
     print(f"memory:    {peak:.1f} GiB at most")
     print(f"notebooks: {run.notebooks}/*.ipynb and *.html")
     print(f"model:     {run.model}")
+    print(f"to share:  {run.repository}")
     print(f"demo:      {sys.executable} -m utils.demo {recipe.path} --runs {runs}")
 
 

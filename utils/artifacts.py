@@ -14,7 +14,10 @@ from utils.config import Recipe
 from utils.environment import mount_drive, peak_gib
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
-STAGES = ("environment", "streaming", "preprocessing", "training", "evaluation", "demo")
+STAGES = (
+    *("environment", "streaming", "preprocessing", "training", "evaluation", "demo"),
+    "export",
+)
 
 
 class MissingArtifact(FileNotFoundError):
@@ -51,6 +54,11 @@ class Run:
         return self.folder / "model"
 
     @property
+    def adapter(self) -> Path:
+        """The matrices that LoRA or DoRA trained, a few MB; `model/` has them merged."""
+        return self.folder / "adapter"
+
+    @property
     def metrics(self) -> Path:
         """One JSON line for each log of the trainer."""
         return self.folder / "metrics.jsonl"
@@ -61,9 +69,24 @@ class Run:
         return self.folder / "predictions.jsonl"
 
     @property
+    def repository(self) -> Path:
+        """What a push to the Hub uploads: the model in every format, card, recipe, notebook."""
+        return self.folder / "export/repository"
+
+    @property
+    def space(self) -> Path:
+        """A page that runs on this machine and as a Space of the Hub."""
+        return self.folder / "export/space"
+
+    @property
     def figures(self) -> Path:
         """PNG files."""
         return self.folder / "figures"
+
+    @property
+    def corrections(self) -> Path:
+        """Recordings from the page with their corrected text: a data set for each language."""
+        return self.folder / "corrections"
 
     @property
     def notebooks(self) -> Path:

@@ -1,33 +1,47 @@
 """Checkpoints that are whole or not there, and the finished model with every file a runtime needs.
 
 The Trainer writes a checkpoint file by file and takes the highest number for the newest, whole or
-not; a missing optimizer.pt is silently replaced by a fresh optimizer (transformers 5.23). Here a
-marker, written last, lists every file with its size, and only a marked folder is resumed from.
+not; a missing optimizer.pt is silently replaced by a fresh optimizer, and older checkpoints go
+before the new one has reached the disk (transformers 5.23). Here a marker, written last, lists
+every file with its size; only a marked folder is resumed from, and only then older ones go.
 """
 
+import errno
 import json
 import logging
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 MARKER = "complete.json"
+# Without these training would go on from something else than where it was: patterns, because a
+# sharded optimizer is a folder.
+NEEDED = ("trainer_state.json", "optimizer*", "scheduler.pt", "rng_state*.pth")
+PICKLED_ARGUMENTS = "training_args.bin"  # a pickle that nothing here reads
+SLACK = 2**20  # bytes of small files beside weights and optimizer
 
 logger = logging.getLogger(__name__)
+
+
+class DiskFull(OSError):
+    """A checkpoint does not fit; the message says what is needed, what is free and what is kept."""
 
 
 def _flush(folder: Path) -> dict[str, int]:
     """Force every file of a folder to disk; return their sizes in bytes by name."""
     sizes = {}
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MARKER:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-            sizes[path.name] = path.stat().st_size
+            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
     return sizes
 
 
@@ -43,7 +57,7 @@ def mark_complete(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str:
-    """Return what is wrong with a checkpoint folder, or "" if it is whole."""
+    """Return what is wrong with a marked folder, or "" if it is whole."""
     try:
         sizes = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -64,19 +78,125 @@ def damage(folder: Path) -> str:
     return ""
 
 
+def _checkpoint_damage(folder: Path) -> str:
+    """Return why training cannot go on from a checkpoint exactly as it was, or ""."""
+    missing = [pattern for pattern in NEEDED if not any(folder.glob(pattern))]
+    return damage(folder) or (f"{folder / missing[0]} is missing" if missing else "")
+
+
+def _numbered(folder: Path) -> list[Path]:
+    """Return the folders named `checkpoint-N`, oldest first."""
+    matches = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in folder.glob("*"))
+    return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
+
+
 def find_valid_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole `checkpoint-N` in a folder, or None; warn of each that is skipped."""
-    numbered = {
-        int(match[1]): path
-        for path in folder.glob("checkpoint-*")
-        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
-    }
-    for step in sorted(numbered, reverse=True):
-        fault = damage(numbered[step])
+    for path in reversed(_numbered(folder)):
+        fault = _checkpoint_damage(path)
         if not fault:
-            return numbered[step]
+            return path
         logger.warning("Skipped a damaged checkpoint: %s.", fault)
     return None
+
+
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """Return every whole `checkpoint-N` in a folder, oldest first."""
+    return [path for path in _numbered(folder) if not _checkpoint_damage(path)]
+
+
+def stored_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Return how large a checkpoint will be; one of an adapter leaves the other weights out."""
+    whole = not hasattr(model, "peft_config")
+    weights = sum(weight.nbytes for weight in model.parameters() if whole or weight.requires_grad)
+    states = (value for state in optimizer.state.values() for value in state.values())
+    return weights + sum(value.nbytes for value in states if torch.is_tensor(value))
+
+
+def _is_full(error: BaseException | None, folder: Path) -> bool:
+    """Tell whether an error, or one that led to it, comes from a full disk."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "No space left" in str(error):  # safetensors' error has no number
+            return True
+        error = error.__cause__ or error.__context__
+    # torch.save says "file write failed" and no more.
+    return shutil.disk_usage(folder).free < SLACK
+
+
+@contextmanager
+def new_checkpoint(folder: Path, needed: int) -> Iterator[None]:
+    """Let a block write a checkpoint: mark it at the end, or remove what a failure has left.
+
+    Args:
+        folder: `checkpoint-N`; what lies there already was given up, or it would not be written.
+        needed: bytes of weights and optimizer.
+
+    Raises:
+        DiskFull: it does not fit; checkpoints that are whole stay as they are.
+    """
+    # An old marker beside new files could pass for whole.
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        if shutil.disk_usage(folder).free < needed + SLACK:
+            raise OSError(errno.ENOSPC, "No space left for a checkpoint")
+        yield
+        (folder / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+        mark_complete(folder)
+    except BaseException as error:
+        full = _is_full(error, folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        if not full:
+            raise
+        kept = whole_checkpoints(folder.parent)
+        raise DiskFull(
+            f"{folder} does not fit on the disk: {(needed + SLACK) / 2**30:.2f} GiB are needed, "
+            f"{shutil.disk_usage(folder.parent).free / 2**30:.2f} GiB are free. "
+            + (f"{kept[-1]} is whole: free" if kept else "Free")
+            + " space and run the same again; it goes on from there."
+        ) from error
+
+
+def drop_old(folder: Path, keep: int | None, best: str | None) -> None:
+    """Remove the oldest whole checkpoints until `keep` are left; None keeps all.
+
+    The newest one, and the best one if it is named, stay whatever `keep` says.
+    """
+    whole = whole_checkpoints(folder)
+    spare = [path for path in whole[:-1] if best is None or path.name != Path(best).name]
+    for path in spare[: max(len(whole) - (keep or len(whole)), 0)]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def copy_checkpoints(source: Path, goal: Path) -> None:
+    """Make the whole checkpoints of `goal` those of `source`; each appears there only when whole.
+
+    Colab's own disk is quick and dies with the runtime, Drive is slow and stays: checkpoints are
+    written to the one and copied to the other, and back in a new runtime.
+    """
+    there = {path.name for path in whole_checkpoints(goal)}
+    wanted = whole_checkpoints(source)
+    for path in wanted:
+        if path.name not in there:
+            partial = goal / f".{path.name}.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(goal / path.name, ignore_errors=True)
+            goal.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copytree(path, partial)
+                _flush(partial)
+            except OSError as error:
+                shutil.rmtree(partial, ignore_errors=True)
+                raise DiskFull(
+                    f"{path} is whole, but could not be copied to {goal}: {error}. Free space "
+                    "there and run the same again; training goes on from there."
+                ) from error
+            partial.rename(goal / path.name)
+    # After the copies: between the two a crash leaves more than is needed, and not less.
+    for name in there - {path.name for path in wanted}:
+        shutil.rmtree(goal / name, ignore_errors=True)
 
 
 def save_model(

@@ -16,7 +16,13 @@ RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "hub_token": "a token in a recipe is a token in public: use `hf auth login`",
     "remove_unused_columns": "the collator needs the audio column",
     "label_names": "the collator names the labels",
+    "save_only_model": "training could not go on from a checkpoint without its optimizer",
+    "auto_find_batch_size": "it changes how many clips an update sees; memory is handled anyway",
 }
+WEIGHTS = ("full", "frozen_encoder", "lora", "dora")
+
+# When a mixed stream ends; the names are those of `datasets.interleave_datasets`.
+STOPS = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
 
 
 class RecipeError(ValueError):
@@ -43,21 +49,47 @@ class Source:
     A source without a training split is an unseen test: lesson 05 reports it apart.
     """
 
-    dataset: str  # "embedded", a folder in the Hub's layout, or a Hub id
+    # "embedded", "recordings" (your own), "common_voice", a folder in the Hub's layout, or a Hub id
+    dataset: str
     language: str  # Whisper's code: "it"
-    name: str = ""  # embedded: the speaker ("carlo"); Hub: the dataset's config ("it_it")
-    revision: str = "main"
+    # embedded: the speaker ("carlo"); recordings: a folder or a manifest; common_voice: an archive,
+    # an unpacked one, or the locale to download ("es"); Hub: the dataset's config ("it_it")
+    name: str = ""
+    revision: str = "main"  # a branch, or a commit, which pins the data for good
     train: str = "train"  # split names may be joined: "train+validation"
     dev: str = "dev"
     test: str = "test"
     text_column: str = "text"
+    # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
+    # one that Whisper has, whose token it is trained and read under.
+    speaks: str = ""
     weight: float = 1.0  # relative share of the training stream
+    hours: float = 0.0  # of training speech; only [mixing] temperature asks for it
+    cased: bool = True  # whether the text has capitals, where its script has any
+    punctuated: bool = True
     max_clips: int = 0  # per split; 0 takes all
+    patience_seconds: float = 120.0  # a Hub that fails to answer for so long ends the run
 
     @property
     def label(self) -> str:
         """A short name for tables: `it carlo`."""
-        return f"{self.language} {self.name}".strip()
+        spoken = f"{self.speaks} as {self.language}" if self.speaks else self.language
+        # A folder or an archive by its last part: a report shows no paths of the machine.
+        name = self.name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+        return f"{spoken} {name}".strip()
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """How several sources become one stream."""
+
+    # 0: shares are the sources' weights. From 1 on: weight × hours^(1 / temperature), so that 1 is
+    # the data's own proportions and a large one gives every source the same share.
+    temperature: float = 0.0
+    # "first_exhausted", "all_exhausted" (small sources are repeated) or
+    # "all_exhausted_without_replacement" (every clip once). "" is the last where all shares are
+    # equal, else "all_exhausted": a share means little where every clip comes once.
+    stop: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,9 +99,19 @@ class Preprocessing:
     min_seconds: float = 0.3
     max_seconds: float = 30.0  # Whisper hears 30 s at once: more would be cut off, text and all
     max_label_tokens: int = 448  # the decoder has 448 positions: one more raises
+    silent_below_db: float = -50.0  # the loudest tenth of a second, full scale is 0
+    max_clipped_share: float = 0.01  # of the samples at full scale; reported, not dropped
+    min_characters_per_second: float = 0.3  # below: the text leaves out most of what is said
+    max_characters_per_second: float = 40.0  # above: nobody speaks so fast, in any script
+    max_wrong_script_share: float = 0.5  # of the letters
+    script: str = ""  # Unicode's name ("Thaana") where the text is not in the language's own
     lower_case: bool = False
     remove_punctuation: bool = False
-    max_dropped_share: float = 0.2  # more than that, and something is wrong with the data
+    # Off for commands and digits, where everybody says the same and the speakers are kept apart.
+    drop_tested_sentences: bool = True  # from training
+    max_dropped_share: float = (
+        0.2  # of a source's split; more than that, and something is wrong with the data
+    )
 
 
 @dataclass(frozen=True)
@@ -90,6 +132,25 @@ class Augmentation:
     # Each clip is played slower or faster by a factor of U(1 - speed, 1 + speed), which moves tempo
     # and pitch as another speaker would. 0.1 is customary (Ko et al., Interspeech 2015).
     speed: float = 0.0
+    # Share of the clips that get noise between white and brown, 5 to 30 dB below the speech.
+    noise: float = 0.0
+    gain_db: float = 0.0  # each clip is made louder or softer by up to so much
+    # Blank two spans of time and two bands of frequency in each clip (Park et al. 2019).
+    spec_augment: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which weights are trained, when training ends, and what is kept of it."""
+
+    # "full"; "frozen_encoder" trains the decoder alone; "lora" and "dora" train small matrices
+    # beside the weights and are merged into them at the end.
+    weights: str = "full"
+    rank: int = 32  # of LoRA's and DoRA's matrices
+    base_8bit: bool = False  # hold the weights beside LoRA's in 8 bits: needs bitsandbytes
+    patience: int = 0  # end after so many dev evaluations without a better WER; 0 runs all steps
+    # Keep the mean of the last so many checkpoints and not the best one on dev; 0 keeps the best.
+    average_last: int = 0
 
 
 @dataclass(frozen=True)
@@ -97,8 +158,13 @@ class Evaluation:
     """How the test is read."""
 
     batch_size: int = 16
+    # What the dev WER, by which a checkpoint is chosen, compares: normalised text, or text as it is
+    # written. Lesson 05 reports both.
+    normalized: bool = True
     resamples: int = 2000  # of the bootstrap and of the permutation test
     worst_clips: int = 8  # shown with a player and a word diff
+    # Test clips joined to one recording of at most this length; 0 leaves out the long form.
+    long_seconds: int = 240
 
 
 @dataclass(frozen=True)
@@ -111,6 +177,8 @@ class Recipe:
     training: Mapping[str, Any]  # goes unchanged to Seq2SeqTrainingArguments
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     augmentation: Augmentation = field(default_factory=Augmentation)
+    mixing: Mixing = field(default_factory=Mixing)
+    method: Method = field(default_factory=Method)
     audio_context: AudioContext = field(default_factory=AudioContext)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -182,13 +250,84 @@ def _check_training(training: Any, where: str) -> Mapping[str, Any]:
     return training
 
 
+def _check_splits(source: Source, where: str) -> None:
+    """Refuse to train on what a source is tested with."""
+    trained = set(source.train.split("+")) - {""}
+    for use in ("dev", "test"):
+        if shared := trained & set(getattr(source, use).split("+")):
+            raise RecipeError(f'{where} trains on "{shared.pop()}", which is also its {use} split.')
+    # Each release deals its splits out anew, so that one release's training clips are another's
+    # test clips; a test split of any release is nobody's training data.
+    if "common_voice" in source.dataset and "test" in trained:
+        raise RecipeError(
+            f'{where} trains on a test split of Common Voice; "train", "train+dev" and "other" are '
+            "for training."
+        )
+
+
+def _check_mix(recipe: Recipe) -> None:
+    """Refuse a mix of texts that are written differently, and shares that are none."""
+    trained = [source for source in recipe.sources if source.train]
+    for kind, remedy in (("cased", "lower_case"), ("punctuated", "remove_punctuation")):
+        without = [source.label for source in trained if not getattr(source, kind)]
+        if 0 < len(without) < len(trained) and not getattr(recipe.preprocessing, remedy):
+            raise RecipeError(
+                f"{recipe.path}: the text of {', '.join(without)} is not {kind}, that of the other "
+                f"sources is, and the model would guess which to write. Set {remedy} = true in "
+                "[preprocessing]: it is applied to training and evaluation alike."
+            )
+    for source in trained:
+        if source.weight <= 0 or source.hours < 0:
+            raise RecipeError(
+                f"{recipe.path}: {source.label} needs a weight above 0 (it has {source.weight:g}) "
+                "and hours of 0 or more."
+            )
+    mixing = recipe.mixing
+    if mixing.temperature and mixing.temperature < 1:
+        raise RecipeError(f"{recipe.path} [mixing] temperature must be 0 or at least 1.")
+    if mixing.temperature and (unknown := [one.label for one in trained if not one.hours]):
+        raise RecipeError(
+            f"{recipe.path} [mixing] temperature needs to know how much there is: set hours for "
+            f"{', '.join(unknown)}. Lesson 02 counts them."
+        )
+    if mixing.stop and mixing.stop not in STOPS:
+        raise RecipeError(
+            f'{recipe.path} [mixing] stop = "{mixing.stop}" is not one of {", ".join(STOPS)}.'
+        )
+
+
+def _check_language(source: Source, where: str) -> None:
+    """Refuse a language that has no token: its labels would begin with another one's end."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    if source.language not in LANGUAGES:
+        raise RecipeError(
+            f'{where} has language = "{source.language}", which Whisper lacks. Give the code of '
+            f'the nearest language that it has, and the real one as speaks = "{source.language}".'
+        )
+
+
+def _check_method(method: Method, where: str) -> None:
+    """Refuse a method that is not known, or whose parts don't go together."""
+    if method.weights not in WEIGHTS:
+        raise RecipeError(
+            f'{where} has weights = "{method.weights}"{nearest(method.weights, list(WEIGHTS))}'
+        )
+    with_adapter = method.weights in ("lora", "dora")
+    if method.base_8bit and not with_adapter:
+        raise RecipeError(f'{where} base_8bit goes with weights = "lora" or "dora" alone.')
+    if method.average_last and with_adapter:
+        # The mean of two products is not the product of two means.
+        raise RecipeError(f"{where} average_last needs whole weights: not lora and dora.")
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
         path: a TOML file with `[model]`, one or more `[[sources]]`, `[training]` and, where their
-            defaults don't fit, `[preprocessing]`, `[augmentation]`, `[audio_context]` and
-            `[evaluation]`.
+            defaults don't fit, `[mixing]`, `[preprocessing]`, `[augmentation]`, `[method]`,
+            `[audio_context]` and `[evaluation]`.
 
     Raises:
         RecipeError: with the file, the key and the nearest known one.
@@ -204,8 +343,10 @@ def load_recipe(path: str | Path) -> Recipe:
 
     sections = {
         "model": Model,
+        "mixing": Mixing,
         "preprocessing": Preprocessing,
         "augmentation": Augmentation,
+        "method": Method,
         "audio_context": AudioContext,
         "evaluation": Evaluation,
     }
@@ -218,7 +359,7 @@ def load_recipe(path: str | Path) -> Recipe:
             raise RecipeError(f"{path} needs [{key}].")
     if not isinstance(tables["sources"], list):
         raise RecipeError(f"{path}: write [[sources]] with double brackets, once for each source.")
-    return Recipe(
+    recipe = Recipe(
         path=path,
         sources=tuple(
             _read_table(Source, table, f"{path} [[sources]] {number}")
@@ -231,3 +372,9 @@ def load_recipe(path: str | Path) -> Recipe:
             if name in tables
         },
     )
+    for number, source in enumerate(recipe.sources, 1):
+        _check_language(source, f"{path} [[sources]] {number}")
+        _check_splits(source, f"{path} [[sources]] {number}")
+    _check_mix(recipe)
+    _check_method(recipe.method, f"{path} [method]")
+    return recipe

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 GIB = 2**30
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
+COLAB_DISK = Path("/content/local")  # quick, and gone with the runtime
 
 
 class OutdatedPackages(RuntimeError):
@@ -182,6 +183,16 @@ def mount_drive(runs: str | Path) -> None:
         from google.colab import drive  # exists on Colab alone
 
         drive.mount(str(DRIVE))
+
+
+def quick_disk(folder: Path) -> Path:
+    """Return a folder to work in: `folder` itself, or for one in Drive its like on Colab's disk.
+
+    Drive takes minutes for a gigabyte and loses what was not synchronised when a runtime ends.
+    """
+    if in_colab() and folder.is_relative_to(DRIVE):
+        return COLAB_DISK / folder.relative_to(DRIVE)
+    return folder
 
 
 def hub_account() -> str:

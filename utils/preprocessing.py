@@ -2,12 +2,10 @@
 
 import shutil
 import zlib
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
 import torch
 from datasets import (
@@ -22,9 +20,11 @@ from datasets import (
 from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperProcessor, WhisperTokenizer
 
-from utils.audio_context import STOCK_SECONDS, context_seconds
+from utils.audio_context import context_seconds
+from utils.augmentation import mask_features, vary
 from utils.config import AudioContext, Augmentation, Preprocessing, Recipe
 from utils.decoding import log_mel
+from utils.quality import QualityReport, Unusable, check_seconds, check_sound, check_text
 from utils.streaming import SAMPLING_RATE, AudioError, decode_audio, stream, training_stream
 from utils.text import apply_casing
 
@@ -44,10 +44,6 @@ PREPARED = Features(
         "id": Value("string"),
     }
 )
-
-
-class Unusable(ValueError):
-    """A clip that must not be trained on; the message is its line in the drop table."""
 
 
 class PreprocessingError(ValueError):
@@ -98,20 +94,21 @@ def prepare_example(
     """
     # NFC-composed, single spaces: the same sentence gives the same ids however it was typed.
     text = apply_casing(row["text"], rules.lower_case, rules.remove_punctuation, row["language"])
-    if not text:
-        raise Unusable("empty transcript")
+    check_text(text, row["language"], rules)
+    if not row["audio"]:
+        raise Unusable("missing audio")
+    if row["seconds"] is not None:  # known from a table: decoding is saved
+        check_seconds(row["seconds"], rules)
     try:
         samples = decode_audio(row["audio"])
     except AudioError:
         raise Unusable("undecodable audio") from None
     seconds = len(samples) / SAMPLING_RATE
-    if seconds < rules.min_seconds:
-        raise Unusable(f"shorter than {rules.min_seconds:g} s")
-    if seconds > rules.max_seconds:
-        raise Unusable(f"longer than {rules.max_seconds:g} s")
+    check_seconds(seconds, rules)
     labels = encode_text(tokenizer, text, row["language"], task)
     if len(labels) > rules.max_label_tokens:
         raise Unusable(f"more than {rules.max_label_tokens} label tokens")
+    check_sound(samples, text, rules)
     return {
         "audio": np.round(samples.clip(-1, 1) * INT16_SCALE).astype(np.int16),
         "labels": labels,
@@ -137,88 +134,98 @@ def split_streams(recipe: Recipe) -> dict[str, IterableDataset]:
         "test": [stream(source, source.test) for source in trained if source.test],
         "unseen": [stream(source, source.test) for source in unseen],
     }
-    streams = {"train": training_stream(recipe.sources, recipe.training.get("seed", 42))}
+    streams = {
+        "train": training_stream(recipe.sources, recipe.training.get("seed", 42), recipe.mixing)
+    }
     streams |= {name: concatenate_datasets(part) for name, part in parts.items() if part}
     return streams
+
+
+def _check_dropped(report: QualityReport, split: str) -> None:
+    """Raise `PreprocessingError` if a source lost too much of a split, or the split is empty."""
+    share = report.rules.max_dropped_share
+    for source, _ in report.parts(split):
+        dropped = report.dropped[source, split]
+        total = report.kept[source, split] + dropped.total()
+        if dropped.total() > share * total or dropped.total() == total:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
+            raise PreprocessingError(
+                f"{dropped.total()} of {total} clips of {source} were dropped ({reasons}); at most "
+                f"{share:.0%} may be. Look at the source, or at [preprocessing]."
+            )
+    if not report.parts(split):
+        raise PreprocessingError("there are no clips. Look at the source.")
 
 
 def prepare_split(
     rows: Iterable[Mapping[str, Any]],
     tokenizer: WhisperTokenizer,
-    rules: Preprocessing,
     folder: Path,
+    report: QualityReport,
+    split: str = "train",
     task: str = "transcribe",
-) -> tuple[Dataset, Counter]:
+) -> Dataset:
     """Prepare one split into a file in `folder`, never holding it in memory.
 
-    Returns:
-        The prepared rows, and how many rows were dropped for which reason.
+    Args:
+        rows: as streamed.
+        tokenizer: the checkpoint's.
+        folder: an empty one.
+        report: where each row is counted; its rules are the recipe's.
+        split: the name in the report.
+        task: "transcribe" or "translate".
 
     Raises:
-        PreprocessingError: nothing is left, or more than `rules.max_dropped_share` was dropped.
+        PreprocessingError: nothing is left, or of one source more than `max_dropped_share` was
+            dropped.
     """
-    dropped: Counter = Counter()
     path = folder / "split.arrow"
     # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on a
     # split with nothing left, and may reuse an older result whose generator looks the same.
     with ArrowWriter(features=PREPARED, path=str(path)) as writer:
         for row in rows:
             try:
-                writer.write(prepare_example(row, tokenizer, rules, task))
+                example = prepare_example(row, tokenizer, report.rules, task)
+                report.keep(split, row, example)
             except Unusable as reason:
-                dropped[str(reason)] += 1
+                report.drop(split, row, str(reason))
+            else:
+                writer.write(example)
         writer.finalize()
-    prepared = Dataset.from_file(str(path))
-    total, lost = len(prepared) + dropped.total(), dropped.total()
-    if len(prepared) == 0 or lost > rules.max_dropped_share * total:
-        reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common()) or "no rows"
-        raise PreprocessingError(
-            f"{lost} of {total} clips were dropped ({reasons}); at most "
-            f"{rules.max_dropped_share:.0%} may be. Look at the source, or at [preprocessing]."
-        )
-    return prepared, dropped
+    _check_dropped(report, split)
+    return Dataset.from_file(str(path))
 
 
 def prepare(
     recipe: Recipe, tokenizer: WhisperTokenizer, folder: Path
-) -> tuple[DatasetDict, dict[str, Counter]]:
+) -> tuple[DatasetDict, QualityReport]:
     """Prepare every split of a recipe and publish them as one Arrow folder.
 
     The folder appears whole: it is written beside its place and then moved there.
 
     Returns:
-        The data set as stored, and for each split how many rows were dropped for which reason.
+        The data set as stored, and what was found in it.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    splits, dropped = {}, {}
+    splits, report = {}, QualityReport(recipe.preprocessing)
+    streams = split_streams(recipe)
     try:
-        for name, rows in split_streams(recipe).items():
+        # What is tested on first: a clip that also stands in training is dropped from there.
+        for name in [*(name for name in ("test", "unseen", "dev") if name in streams), "train"]:
             (partial / name).mkdir(parents=True)
             try:
-                splits[name], dropped[name] = prepare_split(
-                    rows, tokenizer, recipe.preprocessing, partial / name, recipe.model.task
+                splits[name] = prepare_split(
+                    streams[name], tokenizer, partial / name, report, name, recipe.model.task
                 )
             except PreprocessingError as error:
                 raise PreprocessingError(f"{recipe.path}, split {name}: {error}") from None
-        DatasetDict(splits).save_to_disk(str(partial / "prepared"))
+        DatasetDict({name: splits[name] for name in streams}).save_to_disk(partial / "prepared")
         shutil.rmtree(folder, ignore_errors=True)
         (partial / "prepared").rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return DatasetDict.load_from_disk(str(folder)), dropped
-
-
-def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
-    """Return a clip played `speed` times as fast, tempo and pitch alike; at most 30 s of it.
-
-    A clip that would grow past the window is left as it is: its text would be cut off.
-    """
-    if len(samples) > speed * STOCK_SECONDS * SAMPLING_RATE:
-        return samples
-    # Taken for sound of a higher rate, the same samples last shorter and sound higher.
-    rate = round(SAMPLING_RATE * speed)
-    return librosa.resample(samples, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
+    return DatasetDict.load_from_disk(str(folder)), report
 
 
 class SpeechCollator:
@@ -256,13 +263,13 @@ class SpeechCollator:
         """Return float32 `(batch, mels, frames)` and int64 `(batch, longest labels)`."""
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
         random = np.random.default_rng([self.seed, batch_key])
-        clips = [waveform(row) for row in rows]
-        if self.augmentation.speed:
-            speeds = random.uniform(-1, 1, len(clips)) * self.augmentation.speed + 1
-            clips = [change_speed(*pair) for pair in zip(clips, speeds, strict=True)]
         tail = random.uniform(0, self.context.tail_seconds)
-        longest = max(map(len, clips)) / SAMPLING_RATE
-        features = log_mel(self.processor, clips, context_seconds(longest, tail, self.context))
+        clips = [vary(waveform(row), self.augmentation, random) for row in rows]
+        seconds = [len(clip) / SAMPLING_RATE for clip in clips]
+        context = context_seconds(max(seconds), tail, self.context)
+        features = log_mel(self.processor, clips, context)
+        if self.augmentation.spec_augment:
+            mask_features(features, seconds, random)
         return {"input_features": features, "labels": self._labels(rows)}
 
     def _labels(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:

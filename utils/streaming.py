@@ -7,24 +7,24 @@ before it is needed, and one corrupt clip costs that clip.
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import librosa
 import numpy as np
 import soundfile
 from datasets import (
-    Audio,
     Features,
     IterableDataset,
     Value,
     concatenate_datasets,
     interleave_datasets,
-    load_dataset,
 )
-from datasets.exceptions import DatasetNotFoundError
 
-from utils import embedded
-from utils.config import RecipeError, Source
+from utils import common_voice, embedded, manifests
+from utils.config import STOPS, Mixing, RecipeError, Source
+from utils.hub_streaming import open_split, read_rows
 
 SAMPLING_RATE = 16_000  # Hz; Whisper was trained on nothing else
 EMBEDDED_SPLITS = ("train", "dev", "test")  # what embedded.split_of deals out
@@ -72,6 +72,16 @@ def decode_audio(data: bytes) -> np.ndarray:
     return mono.astype(np.float32, copy=False)
 
 
+def seconds_of(row: Mapping[str, Any]) -> float:
+    """Return how long a streamed row's clip is: as its source says, else decoded; 0 if it fails."""
+    if row["seconds"] is not None:
+        return row["seconds"]
+    try:
+        return len(decode_audio(row["audio"])) / SAMPLING_RATE
+    except AudioError:
+        return 0.0
+
+
 def _embedded_rows(language: str, speaker: str, split: str, label: str) -> Iterator[dict]:
     # The packages list their prompts by topic: in the order of a hash, the first rows of a stream
     # are a sample of all of them.
@@ -106,42 +116,59 @@ def _embedded_stream(source: Source, split: str) -> IterableDataset:
     )
 
 
-def _hub_stream(source: Source, split: str) -> IterableDataset:
-    """Stream a Hub dataset, or a local folder in the Hub's layout, into the schema."""
-    try:
-        rows = load_dataset(
-            source.dataset,
-            source.name or None,
-            split=split,
-            revision=source.revision,
-            streaming=True,
-        )
-    # What a missing folder, a config, a split or a network that is down raise, in this order.
-    except (DatasetNotFoundError, ValueError, OSError) as error:
-        raise RecipeError(
-            f'{source.dataset}, split "{split}", cannot be opened: {error} Check dataset, name and '
-            "split in the recipe, and the network if it is on the Hub."
-        ) from None
-    for column in ("audio", source.text_column):
-        if column not in rows.column_names:
-            raise RecipeError(
-                f'{source.dataset} has no column "{column}"; it has '
-                f"{', '.join(rows.column_names)}. Set text_column in the recipe."
-            )
+def _recorded_rows(source: Source, split: str) -> Iterator[dict]:
+    for one in manifests.read_recordings(source.name, source.language, source.text_column):
+        if one.split == split:
+            audio, seconds = manifests.read_audio(one)
+            yield {
+                "audio": audio,
+                "text": one.text,
+                "language": source.language,
+                "seconds": seconds,
+                "source": source.label,
+                "id": one.id,
+            }
 
-    def to_schema(row: dict, number: int) -> dict:
-        return {
-            "audio": row["audio"]["bytes"],
-            "text": row[source.text_column] or "",
+
+def _recorded_stream(source: Source, split: str) -> IterableDataset:
+    found = manifests.read_recordings(source.name, source.language, source.text_column)
+    splits = sorted({one.split for one in found})
+    if split not in splits:
+        raise RecipeError(
+            f'{source.name} has no recordings in the split "{split}"; it has {", ".join(splits)}. '
+            "Without any splits of its own, a folder is dealt into train, dev and test."
+        )
+    return IterableDataset.from_generator(
+        _recorded_rows, features=SCHEMA, gen_kwargs={"source": source, "split": split}
+    )
+
+
+def _common_voice_rows(path: Path, source: Source, split: str) -> Iterator[dict]:
+    for name, entry, audio in common_voice.read_clips(path, split):
+        yield {
+            "audio": audio,
             "language": source.language,
-            "seconds": None,
             "source": source.label,
-            "id": f"{source.label}/{split}/{number}",
+            "id": name,
+            **entry,
         }
 
-    # decode=False: a corrupt row then costs that row. Decoded inside the stream, it would end it.
-    return rows.cast_column("audio", Audio(decode=False)).map(
-        to_schema, with_indices=True, remove_columns=rows.column_names, features=SCHEMA
+
+def _common_voice_stream(source: Source, split: str) -> IterableDataset:
+    path = common_voice.find(source.name)
+    common_voice.read_split(path, split)  # a split that is not there is told now, not at its turn
+    return IterableDataset.from_generator(
+        _common_voice_rows,
+        features=SCHEMA,
+        gen_kwargs={"path": path, "source": source, "split": split},
+    )
+
+
+def _hub_stream(source: Source, split: str) -> IterableDataset:
+    """Stream a Hub dataset, or a local folder in the Hub's layout, into the schema."""
+    rows = open_split(source, split)
+    return IterableDataset.from_generator(
+        read_rows, features=SCHEMA, gen_kwargs={"rows": rows, "source": source, "split": split}
     )
 
 
@@ -155,36 +182,62 @@ def stream(source: Source, split: str) -> IterableDataset:
     Raises:
         RecipeError: the split or the text column does not exist; the message lists what does.
     """
-    open_one = _embedded_stream if source.dataset == "embedded" else _hub_stream
+    kinds = {
+        "embedded": _embedded_stream,
+        "recordings": _recorded_stream,
+        "common_voice": _common_voice_stream,
+    }
+    open_one = kinds.get(source.dataset, _hub_stream)
     parts = [open_one(source, name) for name in split.split("+")]
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     return rows.take(source.max_clips) if source.max_clips else rows
 
 
-def mix(
-    streams: Sequence[IterableDataset], weights: Sequence[float], seed: int = 0
-) -> IterableDataset:
-    """Return several streams as one, drawn at random by weight, the same for the same seed.
+def mixing_shares(sources: Sequence[Source], temperature: float = 0.0) -> list[float]:
+    """Return the share of each source in the training stream; they add up to 1.
 
-    With equal weights every row comes once, in mixed order. With unequal ones the stream goes on
-    until every source has been read to its end, and what is drawn more often is repeated.
+    By weight; with a temperature t, by weight × hours^(1/t) (Arivazhagan et al. 2019): t = 1 leaves
+    the data's proportions, t → ∞ gives every source the same.
+    """
+    weights = np.array([source.weight for source in sources])
+    if temperature:
+        weights = weights * np.array([source.hours for source in sources]) ** (1 / temperature)
+    return (weights / weights.sum()).tolist()
+
+
+def mix(
+    streams: Sequence[IterableDataset], shares: Sequence[float], seed: int = 0, stop: str = ""
+) -> IterableDataset:
+    """Return several streams as one, drawn at random by share, the same for the same seed.
+
+    Args:
+        streams: of one schema.
+        shares: how often each is drawn, in any unit.
+        seed: of the order.
+        stop: when the stream ends, see `config.Mixing`. By default, with equal shares every row
+            comes once; with unequal ones the stream goes on until every source has been read to its
+            end, and what is drawn more often is repeated.
     """
     if len(streams) == 1:
         return streams[0]
-    equal = len(set(weights)) == 1
+    _, all_repeated, all_once = STOPS
     return interleave_datasets(
         list(streams),
-        probabilities=(np.asarray(weights) / np.sum(weights)).tolist(),
+        probabilities=(np.asarray(shares) / np.sum(shares)).tolist(),
         seed=seed,
-        stopping_strategy="all_exhausted_without_replacement" if equal else "all_exhausted",
+        stopping_strategy=stop or (all_once if np.ptp(shares) < 1e-9 else all_repeated),
     )
 
 
-def training_stream(sources: Sequence[Source], seed: int = 0) -> IterableDataset:
+def training_stream(
+    sources: Sequence[Source], seed: int = 0, mixing: Mixing | None = None
+) -> IterableDataset:
     """Return the training splits of a recipe's sources as one mixed stream."""
+    mixing = mixing or Mixing()
     trained = [source for source in sources if source.train]
     return mix(
         [stream(source, source.train) for source in trained],
-        [source.weight for source in trained],
+        mixing_shares(trained, mixing.temperature),
         seed,
+        mixing.stop,
     )

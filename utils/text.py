@@ -12,6 +12,35 @@ from whisper_normalizer.english import EnglishTextNormalizer
 # there: one wrong character makes it wrong, so that CER is the rate to read first.
 UNSPACED_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
+# The scripts, by Unicode's names, of Whisper's languages that are not written in Latin letters.
+SCRIPTS = {
+    **dict.fromkeys(("ar", "fa", "ps", "sd", "ur"), "Arabic"),
+    **dict.fromkeys(("ba", "be", "bg", "kk", "mk", "mn", "ru", "tg", "tt", "uk"), "Cyrillic"),
+    **dict.fromkeys(("hi", "mr", "ne", "sa"), "Devanagari"),
+    **dict.fromkeys(("as", "bn"), "Bengali"),
+    **dict.fromkeys(("he", "yi"), "Hebrew"),
+    **dict.fromkeys(("yue", "zh"), "Han Bopomofo"),
+    **dict.fromkeys(("az", "sr", "tk", "uz"), "Latin Cyrillic"),  # both are in use
+    "am": "Ethiopic",
+    "bo": "Tibetan",
+    "el": "Greek",
+    "gu": "Gujarati",
+    "hy": "Armenian",
+    "ja": "Han Hiragana Katakana",
+    "ka": "Georgian",
+    "km": "Khmer",
+    "kn": "Kannada",
+    "ko": "Hangul Han",
+    "lo": "Lao",
+    "ml": "Malayalam",
+    "my": "Myanmar",
+    "pa": "Gurmukhi Arabic",
+    "si": "Sinhala",
+    "ta": "Tamil",
+    "te": "Telugu",
+    "th": "Thai",
+}
+
 # What people and keyboards write for the apostrophe. Some are letters to Unicode (ʼ ʻ), some are
 # punctuation (’ '), so that a normaliser would keep one spelling of a word and split the other.
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻ`´′＇", "'"))
@@ -29,6 +58,28 @@ KEPT_PUNCTUATION = (
 def has_word_spaces(language: str) -> bool:
     """Tell whether a language (Whisper's code) has spaces between words; if not, read CER first."""
     return language not in UNSPACED_LANGUAGES
+
+
+def leading_metric(language: str) -> str:
+    """Return the error rate to read first: "wer", or "cer" in a language without word spaces."""
+    return "wer" if has_word_spaces(language) else "cer"
+
+
+def wrong_script_share(text: str, language: str, script: str = "") -> float:
+    """Return the share of a text's letters that are not in its language's script.
+
+    Args:
+        text: a text; without letters its share is 0.
+        language: Whisper's code.
+        script: Unicode's name, or several with spaces between, where it is another one.
+
+    Raises:
+        regex.error: Unicode has no script of that name.
+    """
+    scripts = (script or SCRIPTS.get(language, "Latin")).split()
+    inside = "".join(rf"\p{{Script={name}}}" for name in (*scripts, "Common", "Inherited"))
+    letters = len(regex.findall(r"\p{L}", text))
+    return len(regex.findall(rf"(?=\p{{L}})[^{inside}]", text)) / max(letters, 1)
 
 
 def _lower(text: str, language: str) -> str:

@@ -3,41 +3,67 @@
 import argparse
 import contextlib
 import json
+import logging
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
+from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import (
+    BitsAndBytesConfig,
     PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
     TrainerCallback,
+    WhisperConfig,
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
+from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
+from utils.adapters import choose_weights, merge, quantization, require_8bit
 from utils.artifacts import Run, open_run, require, write_atomically
 from utils.audio_context import audio_context
-from utils.checkpoints import find_valid_checkpoint, mark_complete, save_model
+from utils.checkpoints import (
+    copy_checkpoints,
+    drop_old,
+    find_valid_checkpoint,
+    new_checkpoint,
+    save_model,
+    stored_bytes,
+    whole_checkpoints,
+)
 from utils.config import AudioContext, Recipe, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
-from utils.environment import training_precision
-from utils.evaluation import count_errors, error_rate
+from utils.environment import quick_disk, training_precision
+from utils.error_rates import count_errors, error_rate
+from utils.memory import halving, largest_batch, release, smaller_batches, with_batch
 from utils.preprocessing import SpeechCollator, waveform
+from utils.presets import preset
+from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.text import normalize
+from utils.weights import average, blend
 
 POOL_BATCHES = 50  # clips are sorted by length within this many batches: like lengths, new company
+
+logger = logging.getLogger(__name__)
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message names the step and the way out."""
+
+
+class Stopped(RuntimeError):
+    """The machine asked to stop; a whole checkpoint is written, and the same command goes on."""
 
 
 class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
@@ -93,9 +119,10 @@ class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
 class WhisperTrainer(Seq2SeqTrainer):
     """Seq2SeqTrainer with a short audio context, dev WER from real decoding, whole checkpoints."""
 
-    def __init__(self, *, recipe: Recipe, **kwargs: Any):
+    def __init__(self, *, recipe: Recipe, checkpoints: Path | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.recipe = recipe
+        self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they shall survive
 
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of equal speech; under torchrun each process takes every n-th."""
@@ -116,6 +143,12 @@ class WhisperTrainer(Seq2SeqTrainer):
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         """Return the loss with the encoder at the length that the batch has."""
         whisper = self.accelerator.unwrap_model(model)
+        if self.label_smoother:  # it takes the labels away, from which the model makes its input
+            inputs["decoder_input_ids"] = shift_tokens_right(
+                inputs["labels"],
+                whisper.config.pad_token_id,
+                whisper.config.decoder_start_token_id,
+            )
         with audio_context(whisper, inputs["input_features"].shape[-1]):
             return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -157,9 +190,21 @@ class WhisperTrainer(Seq2SeqTrainer):
         return metrics
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        super()._save_checkpoint(*args, **kwargs)
+        folder = Path(self.args.output_dir)
+        keep, self.args.save_total_limit = self.args.save_total_limit, None
+        writes = new_checkpoint(
+            folder / f"checkpoint-{self.state.global_step}",
+            needed=stored_bytes(self.model, self.optimizer),
+        )
+        with writes if self.args.should_save else contextlib.nullcontext():
+            super()._save_checkpoint(*args, **kwargs)
+            # Each process writes its own random state.
+            self.accelerator.wait_for_everyone()
+        self.args.save_total_limit = keep
         if self.args.should_save:
-            mark_complete(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            drop_old(folder, keep, self.state.best_model_checkpoint)
+            if folder != self.checkpoints:
+                copy_checkpoints(folder, self.checkpoints)
 
 
 class MetricsFile(TrainerCallback):
@@ -172,10 +217,13 @@ class MetricsFile(TrainerCallback):
         """Keep what led to the checkpoint that training goes on from, and nothing later."""
         rows = read_metrics(self.path) if self.path.exists() else []
         self.rows = [row for row in rows if row["step"] <= state.global_step]
-        write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+        if state.is_world_process_zero:
+            write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def on_log(self, args, state, control, logs: Mapping[str, Any], **_) -> None:  # noqa: ANN001
-        """Write one line, and show it to whoever watches."""
+        """Write one line, and show it to whoever watches; one process of several does."""
+        if not state.is_world_process_zero:
+            return
         self.rows.append({"step": state.global_step, "time": time.time(), **logs})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
@@ -220,21 +268,30 @@ def word_error_rate(
 
     `context=None` reads at the stock 30 s window: the only fair one for an untrained model.
     """
-    hypotheses = transcribe(
-        model,
-        processor,
-        [waveform(row) for row in rows],
-        language=rows["language"][:],
-        context=context,
-        batch_size=recipe.evaluation.batch_size,
-        task=recipe.model.task,
+    hypotheses = halving(
+        lambda batch_size: transcribe(
+            model,
+            processor,
+            [waveform(row) for row in rows],
+            language=rows["language"][:],
+            context=context,
+            batch_size=batch_size,
+            task=recipe.model.task,
+        ),
+        recipe.evaluation.batch_size,
     )
-    pairs = zip(rows["text"][:], hypotheses, rows["language"][:], strict=True)
-    normalized = [(normalize(text, code), normalize(heard, code)) for text, heard, code in pairs]
-    return error_rate(count_errors(*map(list, zip(*normalized, strict=True)), unit="word"))
+    pairs = list(zip(rows["text"][:], hypotheses, strict=True))
+    if recipe.evaluation.normalized:
+        pairs = [
+            (normalize(text, code), normalize(heard, code))
+            for (text, heard), code in zip(pairs, rows["language"][:], strict=True)
+        ]
+    return error_rate(count_errors(*map(list, zip(*pairs, strict=True)), unit="word"))
 
 
-def load_model(recipe: Recipe) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+def load_model(
+    recipe: Recipe, quantized: BitsAndBytesConfig | None = None
+) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
     """Load the recipe's checkpoint, ready to be fine-tuned, and its processor."""
     name, revision = resolve(recipe.model.checkpoint), recipe.model.revision
     model = WhisperForConditionalGeneration.from_pretrained(
@@ -243,6 +300,7 @@ def load_model(recipe: Recipe) -> tuple[WhisperForConditionalGeneration, Whisper
         # Float32 whatever the file holds: an update of 4e-5 is lost in a float16 weight.
         dtype=torch.float32,
         use_safetensors=True,
+        quantization_config=quantized,
     )
     # Without this the Trainer takes the loss for already divided by the accumulation steps, and
     # Whisper's is not: loss and gradients come out multiplied (transformers 5.23, issue 47688).
@@ -256,7 +314,11 @@ def load_model(recipe: Recipe) -> tuple[WhisperForConditionalGeneration, Whisper
 
 def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
     """Return the recipe's `[training]` with what follows from the run folder and the hardware."""
+    width = WhisperConfig.from_pretrained(
+        resolve(recipe.model.checkpoint), revision=recipe.model.revision
+    ).d_model
     arguments = {
+        **preset(width, recipe.method.weights),
         "eval_strategy": "steps",
         "save_strategy": "steps",
         "load_best_model_at_end": True,  # best on dev: test is not looked at before lesson 05
@@ -269,8 +331,14 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         "disable_tqdm": True,  # progress_line says more in one line
         **recipe.training,
     }
+    if recipe.method.average_last and arguments.get("save_total_limit"):
+        # The best one stays, too, and may be older.
+        least = recipe.method.average_last + 1
+        arguments["save_total_limit"] = max(arguments["save_total_limit"], least)
+    if "8bit" in arguments.get("optim", ""):
+        require_8bit(f'optim = "{arguments["optim"]}"')
     return Seq2SeqTrainingArguments(
-        output_dir=str(run.checkpoints),
+        output_dir=str(quick_disk(run.checkpoints)),
         remove_unused_columns=False,  # the collator needs the audio column
         label_names=["labels"],
         **training_precision(),
@@ -289,13 +357,15 @@ def build_trainer(
         watch: called at every log with all logs so far and the last step to come.
     """
     require(run, "preprocessing")
-    model, processor = load_model(recipe)
     arguments = training_arguments(recipe, run)
+    model, processor = load_model(recipe, quantization(recipe.method))
+    model = choose_weights(model, recipe.method)
     splits = load_from_disk(str(run.prepared)).with_format(
         "numpy", columns=["audio"], output_all_columns=True
     )
     trainer = WhisperTrainer(
         recipe=recipe,
+        checkpoints=run.checkpoints,
         model=model,
         args=arguments,
         train_dataset=splits["train"],
@@ -311,53 +381,100 @@ def build_trainer(
         callbacks=[MetricsFile(run, watch)],
     )
     trainer.remove_callback(PrinterCallback)
+    if recipe.method.patience:
+        trainer.add_callback(Patience(recipe.method.patience))
     return trainer
-
-
-@torch.no_grad()
-def blend(
-    model: WhisperForConditionalGeneration,
-    start: Mapping[str, torch.Tensor],
-    tuned_share: float,
-) -> None:
-    """Move a model's weights back towards where they started, in place.
-
-    Args:
-        model: fine-tuned.
-        start: its `state_dict` before training.
-        tuned_share: 1 keeps the fine-tuned weights, 0 would undo the training.
-    """
-    # Not state_dict: it lists the tied embedding twice, which would then move twice.
-    for name, weight in model.named_parameters():
-        weight.lerp_(start[name].to(weight.device), 1 - tuned_share)
 
 
 def train(
     recipe: Recipe, run: Run, watch: Callable[[list[dict], int], None] | None = None
 ) -> WhisperTrainer:
-    """Fine-tune, going on from the newest whole checkpoint, and save the best model on dev.
-
-    What is saved is blended with the starting weights as the recipe's `tuned_share` says.
+    """Fine-tune, going on from the newest whole checkpoint, and save what the recipe keeps of it.
 
     Raises:
         MissingArtifact: the data has not been prepared.
         TrainingError: the loss is no number.
+        DiskFull: a checkpoint does not fit.
+        Stopped: SIGTERM came.
     """
-    trainer = build_trainer(recipe, run, watch)
-    checkpoint = find_valid_checkpoint(run.checkpoints)
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    recipe = fit_batch(recipe, run)
+    while True:
+        trainer = build_trainer(recipe, run, watch)
+        try:
+            resume(trainer)
+            break
+        except torch.OutOfMemoryError:
+            smaller = smaller_batches(recipe.training)
+            # Of several processes the others wait for this one's gradients: they start together.
+            if not smaller or trainer.args.world_size > 1:
+                raise
+        del trainer
+        release()
+        logger.warning("Out of memory: going on with %d clips at once.", smaller[0])
+        recipe = replace(recipe, training=with_batch(recipe.training, smaller[0]))
+    keep_weights(trainer, recipe, run)
+    return trainer
+
+
+def fit_batch(recipe: Recipe, run: Run) -> Recipe:
+    """Return the recipe with the largest batch at once that the GPU holds, and the same updates."""
+    if not torch.cuda.is_available():
+        return recipe  # without a limit of its own, memory is not what bounds the batch
+    trainer = build_trainer(recipe, run)
+    seconds, seed = trainer.train_dataset["seconds"][:], trainer.args.seed
+    clips = largest_batch(
+        trainer, recipe.training, lambda clips: EqualSpeechBatches(seconds, clips, seed)
+    )
+    # What fits the fullest card; all of them divide the effective batch.
+    every = trainer.accelerator.gather(torch.tensor([clips], device=trainer.args.device))
+    clips = int(every.min())
+    del trainer
+    release()
+    return replace(recipe, training=with_batch(recipe.training, clips))
+
+
+def resume(trainer: WhisperTrainer) -> None:
+    """Train to the last step, going on from the newest whole checkpoint if there is one.
+
+    Raises:
+        Stopped: SIGTERM came.
+    """
+    folder = Path(trainer.args.output_dir)
+    checkpoint = find_valid_checkpoint(folder)
+    if checkpoint is None and folder != trainer.checkpoints:  # a new runtime's disk is empty
+        copy_checkpoints(trainer.checkpoints, folder)
+        checkpoint = find_valid_checkpoint(folder)
+    with ends_on_sigterm(trainer) as stop:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop.received:
+        raise Stopped(
+            f"{SIGNAL.name} came: step {trainer.state.global_step} is saved in "
+            f"{trainer.checkpoints}; run the same again and training goes on from there."
+        )
+
+
+@torch.no_grad()
+def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
+    """Turn what training ended with into the model that the recipe keeps, and save that.
+
+    In this order: the mean of the last checkpoints, the adapter merged, the blend with the start.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if recipe.method.average_last:
+        last = whole_checkpoints(Path(trainer.args.output_dir))[-recipe.method.average_last :]
+        average(model, last)
+    if isinstance(model, PeftModel):
+        if trainer.args.should_save:
+            model.save_pretrained(run.adapter)
+        trainer.accelerator.wait_for_everyone()
+        # Into weights as the checkpoint has them: those beside the adapter may be of 8 bits.
+        start, _ = load_model(recipe)
+        trainer.model = model = merge(start, run.adapter).to(trainer.args.device)
     if recipe.model.tuned_share < 1:
         start, _ = load_model(recipe)
-        blend(
-            trainer.accelerator.unwrap_model(trainer.model),
-            start.state_dict(),
-            recipe.model.tuned_share,
-        )
+        blend(model, start.state_dict(), recipe.model.tuned_share)
     if trainer.args.should_save:
-        save_model(
-            trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, run.model
-        )
-    return trainer
+        save_model(model, trainer.processing_class, run.model)
 
 
 def main() -> None:
@@ -367,11 +484,15 @@ def main() -> None:
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
-    train(
-        recipe,
-        open_run(recipe, options.runs),
-        lambda rows, steps: print(progress_line(rows, steps)),
-    )
+    try:
+        train(
+            recipe,
+            open_run(recipe, options.runs),
+            lambda rows, steps: print(progress_line(rows, steps), flush=True),
+        )
+    except Stopped as reason:
+        print(reason, file=sys.stderr)
+        sys.exit(128 + SIGNAL)  # what a shell reports for a process that the signal has ended
 
 
 if __name__ == "__main__":

@@ -29,17 +29,17 @@ import soundfile
 from IPython.display import Audio, display
 
 from utils.artifacts import open_run, require, save_report
-from utils.config import Source, load_recipe
+from utils.config import STOPS, Source, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import speech
-from utils.streaming import SAMPLING_RATE, decode_audio, mix, stream
+from utils.hub_streaming import commits
+from utils.streaming import SAMPLING_RATE, decode_audio, mix, mixing_shares, seconds_of, stream
 from utils.training import load_model
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "environment")
-source = recipe.sources[0]
-print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {source.label}")
+print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {recipe.sources[0].label}")
 
 # %% [markdown]
 # ## How soon do you have the first clip?
@@ -49,6 +49,7 @@ print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {source.label
 # after seconds and the disk stays empty.
 
 # %%
+source = recipe.sources[0]
 started = time.perf_counter()
 rows = stream(source, source.train)
 first = next(iter(rows))
@@ -100,8 +101,7 @@ for one in embedded_sources:
 
 # %%
 def measure(row):
-    seconds = row["seconds"] or len(decode_audio(row["audio"])) / SAMPLING_RATE
-    return {"seconds": seconds, "characters": len(row["text"]), "id": row["id"]}
+    return {"seconds": seconds_of(row), "characters": len(row["text"]), "id": row["id"]}
 
 
 lengths = pd.DataFrame(measure(row) for row in islice(rows, 1000))
@@ -151,6 +151,27 @@ for number in range(5):
     print(f"batch {number} | {shares} | {sum(row['seconds'] for row in batch):5.1f} s speech")
 
 # %% [markdown]
+# ## Who is heard how often, and when does the mix end?
+#
+# Drawn in proportion to their hours, small languages are hardly heard; drawn evenly, their few
+# clips come again and again. A *temperature* lies between: shares are hours to the power of
+# 1/temperature. The second table has 40 clips of one speaker and 10 of another, drawn evenly:
+# `[mixing]` in the recipe says whether the mix stops when one has run out, goes on and repeats,
+# or gives every clip once.
+
+# %%
+hours = {"Spanish": 400, "Italian": 200, "Welsh": 10}  # an example
+sized = [Source("x", code, hours=hour) for code, hour in hours.items()]
+shares = {t: dict(zip(hours, mixing_shares(sized, t), strict=True)) for t in (1, 3, 5, 100)}
+ends = {}
+for stop in STOPS:
+    pair = [stream(several[0], "train").take(40), stream(several[1], "train").take(10)]
+    drawn = Counter(row["language"] for row in mix(pair, [1, 1], seed=1, stop=stop))
+    ends[stop] = {f"{code} drawn": drawn[code] for code in ("it", "es")}
+display(pd.DataFrame(shares).rename_axis("temperature", axis=1).style.format("{:.0%}"))
+pd.DataFrame(ends).T
+
+# %% [markdown]
 # ## How do you join splits?
 #
 # With little data you may want to train on what others call validation as well. Split names are
@@ -164,6 +185,18 @@ def count(split):
 
 counts = {split: count(split) for split in ("train", "dev", "train+dev")}
 counts
+
+# %% [markdown]
+# ## What changes for a data set on the Hub?
+#
+# Only the source in the recipe. `name` is the *config*, the part of the data set that you want,
+# and `text_column` says where the transcript stands. A *revision* is a state of the data set: a
+# branch moves on when its owner changes something, a commit never does. Whatever you write, the
+# commit that was read is kept in the report, so that you can write it into the recipe later.
+
+# %%
+on_the_hub = load_recipe("recipes/fleurs.toml").sources[0]
+pd.DataFrame([vars(source), vars(on_the_hub)], index=["this recipe", "fleurs.toml"]).T
 
 # %% [markdown]
 # ## By hand
@@ -197,15 +230,19 @@ print(f"equal: {len(helped):,} samples, from {helped.min():+.2f} to {helped.max(
 # now. Expect trouble when the network stops for long, and when you pass over the data many times:
 # each pass reads it again. Lesson 3 therefore stores what it prepared.
 #
-# *Mixing by weight* is good when one language has ten times the hours of another. Expect trouble
-# when a small source gets a large weight: its clips come again and again, and the model learns
-# them by heart. With equal weights every row comes exactly once.
+# *Mixing by weight or temperature* is good when one language has ten times the hours of another.
+# Expect trouble when a small source gets a large share: its clips come again and again, and the
+# model learns them by heart. `first_exhausted` never repeats and wastes what is left of the large
+# source; every clip once wastes nothing, and ends in a stretch of the large source alone. Sources
+# that are written differently, one with capitals and one without, are refused: a recipe says of
+# each what it has (`cased`, `punctuated`), and the error says how to make them alike.
 
 # %% [markdown]
 # ## Save
 #
 # The report counts every source and split, and what the transcripts lost on the way: lines that
-# describe a tone, have no recording, or whose wording is in doubt.
+# describe a tone, have no recording, or whose wording is in doubt. For a data set on the Hub it
+# holds the commit that was read.
 
 
 # %%
@@ -222,7 +259,8 @@ table = [
     if split
 ]
 dropped = {one.label: dict(speech(one.language, one.name).dropped) for one in embedded_sources}
-save_report(run, "streaming", {"splits": table, "dropped_transcripts": dropped})
+report = {"splits": table, "commits": commits(recipe.sources), "dropped_transcripts": dropped}
+save_report(run, "streaming", report)
 display(pd.DataFrame(table).round(1), pd.DataFrame(dropped))
 
 # %% [markdown]
@@ -249,6 +287,7 @@ print("streaming works")
 # - Set the weight of Italian to 10 and read the five lines again.
 # - Play a clip at half the rate: `Audio(right, rate=8000)`.
 # - Add a second `[[sources]]` table to a copy of the recipe, and run this lesson with it.
+# - Use your own speech: `recipes/own_recordings.toml` says how a folder must look.
 
 # %% [markdown]
 # ## Next

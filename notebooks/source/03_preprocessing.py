@@ -22,32 +22,31 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import torch
-from IPython.display import display
+from IPython.display import Audio, display
 
 from utils.artifacts import open_run, require, save_report
 from utils.audio_context import context_seconds
 from utils.config import load_recipe
 from utils.decoding import log_mel
+from utils.hub_streaming import commits
 from utils.plotting import draw_speech
 from utils.preprocessing import (
     IGNORED,
     SpeechCollator,
-    Unusable,
     encode_text,
     prefix_ids,
     prepare,
     prepare_example,
 )
-from utils.streaming import SAMPLING_RATE, decode_audio, stream
-from utils.text import apply_casing
+from utils.streaming import SAMPLING_RATE, decode_audio, seconds_of, stream
+from utils.text import apply_casing, leading_metric, normalize
 from utils.training import load_model
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "streaming")
 model, processor = load_model(recipe)
-tokenizer = processor.tokenizer
-print(f"{recipe.model.checkpoint}: {len(tokenizer):,} tokens")
+print(f"{recipe.model.checkpoint}: {len(processor.tokenizer):,} tokens")
 
 # %% [markdown]
 # ## What does the model see?
@@ -59,7 +58,7 @@ print(f"{recipe.model.checkpoint}: {len(tokenizer):,} tokens")
 
 # %%
 first = list(stream(recipe.sources[0], recipe.sources[0].train).take(30))
-pair = [one for one in first if 2 < len(decode_audio(one["audio"])) / SAMPLING_RATE < 8][:2]
+pair = [one for one in first if 2 < seconds_of(one) < 8][:2]
 row = pair[0]
 samples = decode_audio(row["audio"])
 features = log_mel(processor, [samples])
@@ -92,6 +91,7 @@ draw_speech(samples, short[0].numpy(), "the same clip at a short audio context")
 # tokens a word.
 
 # %%
+tokenizer = processor.tokenizer
 ids = tokenizer(row["text"], add_special_tokens=False).input_ids
 print([tokenizer.decode([one]) for one in ids])
 pd.DataFrame(
@@ -135,16 +135,14 @@ print("an hour of silence:", tuple(log_mel(processor, [np.zeros(3600 * SAMPLING_
 # %% [markdown]
 # ## How should the text be written?
 #
-# Three choices, made once for training and evaluation alike.
+# Three choices, each a setting of the recipe. The second is the default, and lesson 5 reports the
+# error rate both ways.
 #
-# | Training text | Good for | The price |
-# | --- | --- | --- |
-# | as it is: case and punctuation | what people read; Whisper's own way | WER counts each comma; needs data that are consistent |
-# | as it is, evaluated without both (normalised) | comparing with others | says nothing on case and commas |
-# | lower case, no punctuation | mixing sources that disagree | the model unlearns punctuation |
-#
-# `lower_case` and `remove_punctuation` in the recipe's `[preprocessing]` set it. The default
-# keeps the text as it is, and lesson 5 reports both ways.
+# | Train on, and choose by | In the recipe | Good for | The price |
+# | --- | --- | --- | --- |
+# | text as it is, both times | `[evaluation] normalized = false` | what people read; Whisper's own way | WER counts each comma; needs data that are consistent |
+# | as it is, normalised WER | nothing | the same, and comparing with others | the choice is blind to case and commas |
+# | lower case, no punctuation, both times | `[preprocessing] lower_case = true`, `remove_punctuation = true` | mixing sources that disagree | the model unlearns punctuation |
 
 # %%
 forms = {
@@ -154,6 +152,31 @@ forms = {
 }
 tokens = {form: len(tokenizer(text).input_ids) for form, text in forms.items()}
 pd.DataFrame({"text": forms, "tokens": tokens})
+
+# %% [markdown]
+# ## What does a normaliser do to your language?
+#
+# Before errors are counted, a *normaliser* takes out what is not heard: case, commas. The usual
+# one takes every *combining mark* for a comma, and in Hindi, Thai or Dhivehi those are the vowels:
+# words fall apart, and a wrong vowel is no error any more. `normalize` keeps them, and uses
+# Whisper's own rules for English. Where words have no spaces between, the character error rate
+# (CER) leads.
+
+# %%
+from whisper_normalizer.basic import BasicTextNormalizer
+
+spoken = {"hi": "मैं हिन्दी बोलता हूँ।", "si": "ދިވެހި ބަސް،", "th": "ที่นี่", "en": "Don't colour it!"}
+spoken |= {row["language"]: row["text"]}
+usual = BasicTextNormalizer()
+pd.DataFrame(
+    {
+        "text": text,
+        "usual": usual(text),
+        "normalize": normalize(text, code),
+        "read first": leading_metric(code).upper(),
+    }
+    for code, text in spoken.items()
+)
 
 # %% [markdown]
 # ## By hand
@@ -215,13 +238,18 @@ print({name: tuple(values.shape) for name, values in batch.items()}, "equal:", s
 # %% [markdown]
 # ## Which clips must not be trained on?
 #
-# Four clips, each with one thing wrong. A clip that breaks a rule is dropped and counted under
-# its reason; the rest of the stream goes on.
+# Clips with one thing wrong each. A clip that breaks a rule of `[preprocessing]` is dropped and
+# counted under its reason; the rest of the stream goes on. Silence, an impossible number of
+# characters a second, and what also stands in the test are dropped too.
 
 # %%
+from utils.quality import Unusable
+
 broken = {
     "damaged file": {**row, "audio": row["audio"][:20]},
     "no text": {**row, "text": "  "},
+    "empty cell": {**row, "text": "nan"},
+    "wrong script": {**row, "text": "สถานีอยู่ที่ไหน"},
     "much text": {**row, "text": row["text"] * 200},
     "nothing wrong": row,
 }
@@ -240,7 +268,7 @@ for name, one in broken.items():
 
 # %%
 first = stream(recipe.sources[0], recipe.sources[0].train).take(64)
-lengths = np.sort([len(decode_audio(one["audio"])) / SAMPLING_RATE for one in first])
+lengths = np.sort([seconds_of(one) for one in first])
 batches = np.array_split(lengths, max(len(lengths) // 8, 1))
 always = dataclasses.replace(recipe.audio_context, enabled=False)
 windows = {
@@ -269,26 +297,28 @@ pd.DataFrame(
 # ## Save
 #
 # Every split goes through the same filters and is stored as Arrow, a format that is read from
-# disk without being loaded whole. If too much is dropped, this cell stops and says why.
+# disk without being loaded whole. The report counts each reason by source and split, with clips
+# to listen to. If too much of a source is dropped, this cell stops and says why.
 
 # %%
-splits, dropped = prepare(recipe, tokenizer, run.prepared)
-table = pd.DataFrame(
-    {
-        name: {"kept": len(rows), "minutes": sum(rows["seconds"][:]) / 60, **dropped[name]}
-        for name, rows in splits.items()
-    }
-).fillna(0)
+splits, quality = prepare(recipe, tokenizer, run.prepared)
+figure = quality.draw()
+figure.savefig(run.figures / "quality.png", dpi=120)
+for reason, examples in quality.examples.items():
+    for one in examples:
+        print(f"{reason} | {one['source']}, {one['split']}, {one['id']}: {one['text']}")
+        display(Audio(one["audio"]) if one["audio"] else "no sound")
 save_report(
     run,
     "preprocessing",
     {
         "clips": {name: len(rows) for name, rows in splits.items()},
         "minutes": {name: sum(rows["seconds"][:]) / 60 for name, rows in splits.items()},
-        "dropped": {name: dict(counts) for name, counts in dropped.items()},
+        "quality": quality.to_json(),
+        "commits": commits(recipe.sources),
     },
 )
-display(table.round(1))
+display(quality.table(), figure)
 
 # %% [markdown]
 # ## Check

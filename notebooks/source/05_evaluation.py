@@ -5,34 +5,40 @@
 #
 # - You will read word and character error rates before and after, each with an interval.
 # - You will test whether the difference could be chance.
-# - You will listen to the worst clips and see what kind of errors remain.
+# - You will see where it helped and where it hurt: speakers, lengths, languages, long recordings.
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
-# | lesson 4 | `predictions.jsonl`, `evaluation.json`, `figures/wer.png` | 4 minutes on 2 cores |
+# | lesson 4 | `predictions.jsonl`, `evaluation.json`, `evaluation.html` | 5 minutes on 2 cores |
 
 # %% tags=["parameters"]
 RECIPE: str = "recipes/embedded.toml"  # which experiment to run
 RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives the runtime
 
 # %%
-import time
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from datasets import concatenate_datasets, load_from_disk
+from datasets import load_from_disk
 from IPython.display import HTML, display
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils import evaluation
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
-from utils.decoding import transcribe
-from utils.environment import device
-from utils.preprocessing import waveform
+from utils.error_rates import WER, count_errors
+from utils.evaluation import complete_report, describe, hear_long_form, hear_probes
+from utils.intervals import confidence_interval
+from utils.mistakes import clips_html, find_worst
+from utils.predictions import (
+    count_row_errors,
+    first_unit,
+    load_predictions,
+    measure,
+    percent,
+    save_predictions,
+)
+from utils.readers import load_readers, prepared_clips, read_clips
+from utils.report import build_report
+from utils.report_page import draw_rates, errors_html, judge, verdict, window_line, write_page
 from utils.text import has_word_spaces, normalize, normalizer_name
-from utils.training import load_model
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
@@ -43,73 +49,51 @@ print(f"{recipe.name}: {recipe.model.checkpoint} before, {run.model} after")
 # ## Which clips are judged?
 #
 # The *test* split: no clip of it was trained on, and none helped to choose a checkpoint (that was
-# the dev split). A source without a training split is judged apart, as *unseen*: in the default
-# recipe it is a second speaker. One limit there: the reference for that speaker is the first
-# speaker's script of the same prompt, so that another wording counts as an error, before and
-# after alike.
+# the dev split). Sources without a training split are judged apart: *unseen* ones in the same
+# language, here a second speaker, and *untrained* languages, which show what fine-tuning forgets.
+# One limit: the reference for the unseen speaker is the first speaker's script of the same prompt,
+# so that another wording counts as an error, before and after alike.
 
 # %%
 prepared = load_from_disk(str(run.prepared))
-parts = [
-    prepared[split].add_column("split", [split] * len(prepared[split]))
-    for split in ("test", "unseen")
-    if split in prepared
+facts = [
+    {key: clip[key] for key in ("split", "source", "id", "seconds")}
+    for clip in prepared_clips(prepared, recipe)
 ]
-judged = concatenate_datasets(parts)
-facts = judged.remove_columns(["audio", "labels"]).rename_column("text", "reference").to_pandas()
-facts.groupby(["split", "source"]).agg(clips=("id", "count"), seconds=("seconds", "sum")).round(0)
+judged = pd.DataFrame(facts)
+judged.groupby(["split", "source"]).agg(clips=("id", "count"), seconds=("seconds", "sum")).round(0)
 
 # %% [markdown]
 # ## What does each model write?
 #
-# Both hear the same clips. The base model hears them in its stock window of 30 seconds, whatever
-# the recipe says: it was trained on nothing else, and on a shorter window it may repeat itself
-# without end. The fine-tuned model is read with the short window that it was trained on, and the
-# test split once more at 30 seconds, as most other programs will run it. A recipe that has the short window off
-# leaves out the third pass: its fine-tuned model is read at 30 seconds anyway.
+# Both hear the same clips. The base model hears them in its stock window of 30 seconds: it was
+# trained on nothing else, and on a shorter window it may repeat itself without end. The fine-tuned
+# model is read with the short window that it was trained on, and a quarter of the test clips once
+# more at 30 seconds, as most other programs will run it. Each batch goes into a journal: if you interrupt this
+# cell and run it again, it goes on where it stopped.
 
 # %%
-clips = [waveform(row) for row in judged.with_format("numpy", columns=["audio"])]
-base, _ = load_model(recipe)
-tuned = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32")
-processor = WhisperProcessor.from_pretrained(run.model)  # training leaves it as it was
-passes = {"before": (base, None, clips), "after": (tuned, recipe.audio_context, clips)}
-if recipe.audio_context.enabled:
-    passes["after_30s"] = (tuned, None, clips[: len(prepared["test"])])
-settings = {"batch_size": recipe.evaluation.batch_size, "task": recipe.model.task}
-texts, decode_seconds = {"after_30s": []}, {}
-for name, (model, context, heard) in passes.items():
-    settings |= {"language": judged["language"][: len(heard)], "context": context}
-    started = time.perf_counter()
-    texts[name] = transcribe(model.to(device()), processor, heard, progress=name, **settings)
-    decode_seconds[name] = round(time.perf_counter() - started, 1)
-    print(f"{name}: {len(heard)} clips, the first says {texts[name][0]!r}")
+readers = load_readers(recipe, run.model, stock_window=False)
+journal = run.folder / "predictions.partial.jsonl"
+rows, speed = read_clips(
+    prepared_clips(prepared, recipe), readers, recipe, journal, describe(recipe, run.model)
+)
+report = build_report(rows, recipe)
+test = [row for row in rows if row["split"] == "test"]
+pd.DataFrame(test)[["reference", "before", "after"]].head(8)
 
 # %% [markdown]
-# ## How long did that take?
+# ## What does the window cost?
 #
 # *Times real time* is seconds of speech for each second of decoding. With the short window the
 # encoder hears the clip and little silence; at 30 seconds it spends most of its work on silence.
-# The first pass also pays for warming up: compare the two passes of the fine-tuned model.
+# Compare the two passes of the fine-tuned model: what it writes should be as good in both.
 
 # %%
-speech = {name: facts["seconds"][: len(heard)].sum() for name, (*_, heard) in passes.items()}
-times = pd.DataFrame({"speech, s": speech, "decoding, s": decode_seconds})
-times.assign(**{"× real time": times["speech, s"] / times["decoding, s"]}).round(1)
-
-# %% [markdown]
-# ## What stands in the predictions?
-#
-# One row a clip: what was said, and what each model wrote. Everything below is computed from
-# these rows alone, and so can you: they are saved as `predictions.jsonl`.
-
-# %%
-rows = [
-    fact | {name: heard[number] if number < len(heard) else None for name, heard in texts.items()}
-    for number, fact in enumerate(facts.to_dict("records"))
-]
-test = [row for row in rows if row["split"] == "test"]
-pd.DataFrame(test)[["reference", "before", "after"]].head(8)
+times = pd.DataFrame(speed).T
+if report["after_30s"]:
+    print(window_line(report["after_30s"]))
+times.assign(times_real_time=times["speech_seconds"] / times["decode_seconds"]).round(1)
 
 # %% [markdown]
 # ## What counts as a difference?
@@ -145,19 +129,19 @@ pd.DataFrame(
 # %%
 resamples = recipe.evaluation.resamples
 measured = {
-    "normalised": evaluation.measure(test, resamples),
-    "orthographic": evaluation.measure(test, resamples, normalized=False),
+    "normalised": measure(test, resamples),
+    "orthographic": measure(test, resamples, normalized=False),
 }
 print({code: normalizer_name(code) for code in sorted({row["language"] for row in test})})
 pd.DataFrame(
     {
         "texts": kind,
         "model": name,
-        "WER": evaluation.percent(rates, f"wer_{name}"),
-        "CER": evaluation.percent(rates, f"cer_{name}"),
+        "WER": percent(rates, f"wer_{name}"),
+        "CER": percent(rates, f"cer_{name}"),
     }
     for kind, rates in measured.items()
-    for name in passes
+    for name in ("before", "after")
 )
 
 # %% [markdown]
@@ -170,8 +154,8 @@ pd.DataFrame(
 
 # %%
 summary = measured["normalised"]
-unit = evaluation.first_unit(test)
-before, after = (evaluation.count_row_errors(test, name, unit) for name in ("before", "after"))
+unit = first_unit(test)
+before, after = (count_row_errors(test, name, unit) for name in ("before", "after"))
 better, worse = (after[:, 0] < before[:, 0]).sum(), (after[:, 0] > before[:, 0]).sum()
 print(f"{unit} errors: {before[:, 0].sum()} → {after[:, 0].sum()} in {len(test)} clips")
 print(f"{better} clips better, {worse} worse, {len(test) - better - worse} with as many errors")
@@ -184,46 +168,35 @@ print(
 # ## How does each source fare?
 #
 # One pooled number hides that a language got worse while another got better. A source that
-# training never saw tells whether the model learned the language or one voice.
+# training never saw tells whether the model learned the language or one voice; an untrained
+# language tells what it forgot. A difference counts as *better* or *worse* only where *p* is below
+# 0.05, and with few clips it seldom is.
 
 # %%
-report = evaluation.build_report(rows, recipe)
-pd.DataFrame(
-    {
-        "source": source,
-        "split": rates["split"],
-        "clips": rates["clips"],
-        **{k: evaluation.percent(rates, f"wer_{k}") for k in passes if f"wer_{k}" in rates},
-        "p": round(rates["p_value"], 4),
-    }
+table = {
+    source: {key: rates[key] for key in ("split", "clips")}
+    | {name: percent(rates, f"wer_{name}") for name in ("before", "after")}
+    | {"p": round(rates["p_value"], 4), "verdict": judge(rates, report["first_rate"])}
     for source, rates in report["languages"].items()
-)
+}
+figure = draw_rates(report)
+figure.savefig(run.figures / "wer.png", dpi=150)
+display(pd.DataFrame(table).T, figure)
 
 # %% [markdown]
-# ## What does it look like?
+# ## Which clips gained, and which lost?
 #
-# The bars are normalised WER, the lines their intervals. A short line means many clips or errors
-# that are spread evenly; a long one means few clips, or a few clips with most of the errors.
+# Errors seldom spread evenly. Short clips give the model little context, and noisy ones little to
+# hear. The *signal-to-noise ratio* (SNR) is guessed from each clip's loud and quiet moments: good
+# enough to sort clips, not to quote.
 
 # %%
-figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
-positions, width = np.arange(len(report["languages"])), 0.8 / len(passes)
-for number, name in enumerate(passes):
-    rate, low, high = 100 * np.array(
-        [
-            [rates.get(f"wer_{name}{bound}", np.nan) for rates in report["languages"].values()]
-            for bound in ("", "_low", "_high")
-        ]
-    )
-    errors = np.maximum([rate - low, high - rate], 0)
-    axes.bar(positions + number * width, rate, width, yerr=errors, capsize=4, label=name)
-names = [f"{source}\n({rates['split']})" for source, rates in report["languages"].items()]
-axes.set_xticks(positions + width * (len(passes) - 1) / 2, names)
-axes.set(ylabel="WER, %", title="Word error rate with 95 % intervals")
-axes.legend()
-figure.savefig(run.figures / "wer.png", dpi=150)
-plt.close(figure)  # shown by the next line, and not a second time at the cell's end
-figure
+groups = report["breakdowns"]["duration"] | report["breakdowns"]["snr"]
+pd.DataFrame(
+    {"clips": rates["clips"], "p": round(rates["p_value"], 3)}
+    | {f"WER {name}": percent(rates, f"wer_{name}") for name in ("before", "after")}
+    for rates in groups.values()
+).set_index(pd.Index(groups, name="band"))
 
 # %% [markdown]
 # ## Which clips are worst?
@@ -233,27 +206,49 @@ figure
 # not said.
 
 # %%
-worst = evaluation.find_worst(test, recipe.evaluation.worst_clips)
-place = {row["id"]: number for number, row in enumerate(rows)}
-HTML(evaluation.clips_html(worst, {row["id"]: clips[place[row["id"]]] for row in worst}))
+worst = find_worst(test, recipe.evaluation.worst_clips)
+wanted = {row["id"] for row in worst}
+heard_again = prepared_clips(prepared, recipe)
+waveforms = {clip["id"]: clip["samples"] for clip in heard_again if clip["id"] in wanted}
+HTML(clips_html(worst, waveforms))
 
 # %% [markdown]
 # ## What kind of errors remain?
 #
 # *Form* counts orthographic errors that are none to the ear: case, punctuation, the shape of an
-# apostrophe. A *runaway* is a text more than three times as long as the reference: the model
-# repeats itself, as a model does that has learned too few steps at the short window. The second
-# table shows the words that go wrong most often; the same word in many clips is often a matter of
-# spelling in the references.
+# apostrophe. A *runaway* is a text more than three times as long as the reference; a *repetitive*
+# one shrinks so far when compressed that it must repeat itself. In the second table, the brackets
+# show the place: the same word in many clips is often a matter of spelling in the references.
 
 # %%
-kinds = pd.DataFrame(report["error_kinds"]).T.assign(runaways=pd.Series(report["runaways"]))
-frequent = report["errors"]["after"]
-often = [[said, heard, times] for said, heard, times in frequent["substitutions"]]
-often += [[said, "(nothing)", times] for said, times in frequent["deletions"]]
-often += [["(nothing)", heard, times] for heard, times in frequent["insertions"]]
-often.sort(key=lambda error: -error[-1])
-display(kinds.round(2), pd.DataFrame(often[:12], columns=["said", "written", "times"]))
+kinds = [report[part] for part in ("edits", "error_kinds", "flags")]
+sides = {side: {k: v for part in kinds for k, v in part[side].items()} for side in report["edits"]}
+display(pd.DataFrame(sides).round(2), HTML(errors_html(report, "after")))
+
+# %% [markdown]
+# ## What does it write where nobody speaks?
+#
+# Whisper learned from subtitles, and subtitles have words for silence and music. Whatever stands
+# in this table is invented: a *hallucination*. Fine-tuning on clean clips, each with a sentence,
+# teaches a model that there is always one.
+
+# %%
+probes = hear_probes(readers, recipe)
+pd.DataFrame(probes).T
+
+# %% [markdown]
+# ## Does it still read long recordings?
+#
+# Clips of the test split, joined with pauses: the borders are known. *Sequential* decoding moves
+# from window to window by the model's own timestamps; *chunked* decoding cuts overlapping windows
+# and joins their texts. The labels had no timestamps, so that the model may unlearn them:
+# `kept` says whether they stand in order, inside the audio and near the known borders.
+
+# %%
+long_form = hear_long_form(prepared_clips(prepared, recipe), readers, recipe)
+ways = ("sequential", "chunked") if long_form else ()
+found = {(side, way): long_form[side][way] for side in ("before", "after") for way in ways}
+pd.DataFrame(found).drop("text", errors="ignore").T
 
 # %% [markdown]
 # ## By hand
@@ -303,16 +298,17 @@ print(f"95 % of {rates.shape} resamples lie between {by_hand[0]:.1%} and {by_han
 # %% [markdown]
 # ## By helper
 #
-# `count_errors` counts with jiwer, and `confidence_interval` draws with SciPy. The edits must be
-# equal; the interval may differ by the chance of other draws.
+# `count_errors` counts with jiwer, and `confidence_interval` draws with SciPy; it takes a little more
+# than the middle 95 %, because resamples of few clips vary too little. The edits must be equal; the
+# interval may differ by that and by the chance of other draws.
 
 # %%
 references, hypotheses = [" ".join(said)], [" ".join(heard)]
-edits, length = evaluation.count_errors(references, hypotheses, "word")[0]
+edits, length = count_errors(references, hypotheses, "word")[0]
 assert (edits, length) == (table[-1, -1], len(said)), "the table and jiwer count differently"
-wer = evaluation.WER().compute(predictions=hypotheses, references=references)["wer"]
+wer = WER().compute(predictions=hypotheses, references=references)["wer"]
 assert wer == edits / max(length, 1), "the metric divides by something else than the length"
-by_helper = np.array(evaluation.confidence_interval(after, resamples))
+by_helper = np.array(confidence_interval(after, resamples))
 noise = 0.25 * (by_helper[1] - by_helper[0]) + 1e-9
 assert (np.abs(by_hand - by_helper) <= noise).all(), "the two bootstraps differ by more than chance"
 print(f"{edits} edits / {length} said = {wer:.1%} either way")
@@ -335,13 +331,18 @@ print(f"interval by hand {by_hand.round(4)}, by helper {by_helper.round(4)}")
 # ## Save
 #
 # First the predictions, then the report: where `evaluation.json` stands, both are complete.
+# `evaluation.html` says the same to people who have no notebook, the answer first. For a checkpoint
+# from elsewhere, `python -m utils.evaluation RECIPE --checkpoint FOLDER` makes the same report.
 
 # %%
-evaluation.save_predictions(run.predictions, rows)
-report["decode_seconds"] = decode_seconds
+save_predictions(run.predictions, rows)
+report = complete_report(report, speed, recipe, run, run.model)
+report |= {"probes": probes, "long_form": long_form}
+write_page(run.folder / "evaluation.html", report, rows, recipe, waveforms)
 path = save_report(run, "evaluation", report)
-print(f"{run.predictions}: {len(rows)} clips; {path}:")
-pd.Series(report["summary"], name="summary").to_frame()
+journal.unlink()
+print(f"{run.predictions}: {len(rows)} clips; {path}; {path.with_suffix('.html')}\n")
+print(verdict(report))
 
 # %% [markdown]
 # ## Check
@@ -349,11 +350,11 @@ pd.Series(report["summary"], name="summary").to_frame()
 # %%
 import jiwer
 
-saved = evaluation.load_predictions(run.predictions)
+saved = load_predictions(run.predictions)
 assert [row["id"] for row in saved] == list(judged["id"]), "clips are missing: decode again"
 assert report["summary"]["clips"] == len(prepared["test"]), "the summary leaves test clips out"
-shared = set(prepared["train"]["id"]) & set(judged["id"])
-assert not shared, f"trained on and tested with {sorted(shared)[:3]}: give the sources other splits"
+shared = {pair: found for pair, found in report["overlaps"].items() if any(found.values())}
+assert not shared, f"sentences or clips in two splits, {shared}: give the sources other splits"
 for name in ("before", "after"):
     pair = [
         [normalize(row[key], row["language"]) for row in saved if row["split"] == "test"]
@@ -368,8 +369,8 @@ print("evaluation works")
 # ## What you saw
 #
 # Two models heard the same clips, and you counted their errors as written and as heard, with an
-# interval for each rate and a test for the difference. You listened to the worst clips, and you
-# know whether what remains is wrong words or form.
+# interval for each rate and a test for the difference. You know where the gain is and what it
+# cost: other speakers, other languages, silence, long recordings.
 
 # %% [markdown]
 # ## Try it

@@ -1,0 +1,52 @@
+"""Every exported format beside Transformers, on the whole test split: errors, speed, size.
+
+The ratio is Transformers' seconds over those of CTranslate2's int8, both in the recipe's short
+window, clip by clip: the 95 % interval of a bootstrap over clips. It needs a run with lesson 07.
+"""
+
+import argparse
+import sys
+
+import numpy as np
+from datasets import load_from_disk
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from benchmarks.common import save_result
+from utils import export
+from utils.artifacts import open_run, require
+from utils.config import load_recipe
+from utils.preprocessing import waveform
+
+TARGET = "WER within 0.5 points of Transformers; int8 at most 30 % of its size, at least 2x as fast"
+SLOW, FAST = "Transformers float32, short", "CTranslate2 int8, short"
+
+
+def main() -> int:
+    """Let every format hear the test split, and save the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", default="recipes/embedded.toml")
+    parser.add_argument("--runs", default="runs")
+    options = parser.parse_args()
+    recipe = load_recipe(options.recipe)
+    run = open_run(recipe, options.runs)
+    sizes = require(run, "export")["formats"]
+    model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32").eval()
+    processor = WhisperProcessor.from_pretrained(run.model)
+    programs = export.load_programs(recipe, run, model, processor)
+    test = load_from_disk(str(run.prepared))["test"]
+    heard = export.compare(programs, [waveform(row) for row in test], test["language"][:])
+    rows = export.judge(heard, test["text"][:], test["language"][:])
+    seconds = np.array([heard[name]["seconds"] for name in (SLOW, FAST)])
+    draws = np.random.default_rng(0).integers(0, len(test), (2000, len(test)))
+    slow, fast = seconds[:, draws].sum(axis=-1)
+    low, median, high = np.percentile(slow / fast, [2.5, 50, 97.5])
+    ratio = {"median": median, "low": low, "high": high}
+    table = [
+        {"format": name, "megabytes": sizes[name]["megabytes"]} | row for name, row in rows.items()
+    ]
+    print("wrote", save_result("export", TARGET, ratio, table))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

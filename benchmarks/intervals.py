@@ -1,0 +1,102 @@
+"""Whether the evaluation's figures are right: intervals against known rates, rates against jiwer.
+
+The ratio is how often the 95 % interval held the true rate, over 0.95: 1 is exactly as often as it
+says. Clips of a simulated test set differ in length and in how hard they are, as real ones do.
+"""
+
+import sys
+
+import jiwer
+import numpy as np
+
+from benchmarks.common import save_result
+from utils.error_rates import count_errors, error_rate
+from utils.intervals import confidence_interval
+
+TARGET = "93 to 97 % of 1,000 intervals hold the true rate; WER and CER equal jiwer's in 8 scripts"
+SIMULATIONS, RESAMPLES, PAIRS = 1000, 1000, 10_000
+RATES = (0.05, 0.15, 0.4)
+CLIPS = 100  # in each simulated test set
+SPREAD = 4  # of a Beta distribution: a clip's own error rate varies widely around the true one
+WORDS = {
+    "Latin": ["casa", "acqua", "premere", "c'è", "perché", "tasto", "uno", "due"],
+    "Cyrillic": ["нажмите", "кнопку", "ещё", "раз", "пожалуйста"],
+    "Greek": ["καλημέρα", "ένα", "δύο", "παρακαλώ", "όχι"],
+    "Arabic": ["مرحبا", "واحد", "اِثنان", "من", "فضلك"],
+    "Hebrew": ["שלום", "אחת", "שתיים", "בבקשה", "לא"],
+    "Devanagari": ["नमस्ते", "हिन्दी", "में", "बोलिए", "की", "का"],
+    "Thai": ["ที่นี่", "ไม่", "ไม้", "ครับ"],
+    "Han": ["你好", "一", "二", "请", "电话号码"],
+}
+
+
+def random_pairs(script: str, clips: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """Return sentences of a script's words, and copies with words replaced, dropped and added."""
+    random = np.random.default_rng(seed)
+    words = WORDS[script]
+    references, hypotheses = [], []
+    for _ in range(clips):
+        said = list(random.choice(words, random.integers(1, 9)))
+        heard = [random.choice(words) if random.random() < 0.2 else word for word in said]
+        heard = [word for word in heard if random.random() > 0.1]
+        heard += list(random.choice(words, random.integers(0, 2)))
+        references.append(" ".join(said))
+        hypotheses.append(" ".join(heard))
+    return references, hypotheses
+
+
+def simulate(rate: float, random: np.random.Generator) -> np.ndarray:
+    """Return the `count_errors` of a test set whose expected error rate is known."""
+    lengths = random.integers(2, 15, CLIPS)
+    own_rates = random.beta(rate * SPREAD, (1 - rate) * SPREAD, CLIPS)
+    return np.stack([random.binomial(lengths, own_rates), lengths], axis=1)
+
+
+def coverage(rate: float) -> float:
+    """Return the share of simulated test sets whose interval holds the true rate."""
+    random = np.random.default_rng(round(1000 * rate))
+    hits = 0
+    for number in range(SIMULATIONS):
+        low, high = confidence_interval(simulate(rate, random), RESAMPLES, seed=number)
+        hits += low <= rate <= high
+    return hits / SIMULATIONS
+
+
+def compare_with_jiwer(script: str, pairs: int) -> dict[str, float]:
+    """Return the largest difference from jiwer over single pairs and over all of them together."""
+    references, hypotheses = random_pairs(script, pairs)
+    result: dict[str, float] = {}
+    for unit, judge in (("word", jiwer.wer), ("char", jiwer.cer)):
+        counts = count_errors(references, hypotheses, unit)
+        single = [
+            abs(edits / length - judge(said, heard))
+            for (edits, length), said, heard in zip(counts, references, hypotheses, strict=True)
+        ]
+        whole = abs(error_rate(counts) - judge(references, hypotheses))
+        result[f"{unit[0]}er_largest_difference"] = float(max(whole, *single))
+    return result
+
+
+def main() -> int:
+    """Simulate, compare, and save the result; return 1 where the target is missed."""
+    rows: list[dict] = []
+    for script in WORDS:
+        rows.append(
+            {"script": script, "pairs": PAIRS // len(WORDS)}
+            | compare_with_jiwer(script, PAIRS // len(WORDS))
+        )
+        print(rows[-1], flush=True)
+    covered = []
+    for rate in RATES:
+        covered.append(coverage(rate))
+        rows.append({"clips": CLIPS, "true_rate": rate, "coverage": covered[-1]})
+        print(rows[-1], flush=True)
+    ratios = np.array(covered) / 0.95
+    ratio = {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
+    print("wrote", save_result("intervals", TARGET, ratio, rows))
+    equal = all(value < 1e-12 for row in rows for key, value in row.items() if "difference" in key)
+    return 0 if equal and all(0.93 <= share <= 0.97 for share in covered) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""How much memory training takes, by checkpoint, method and length; what fits which card.
+
+No card is needed: the real training forward runs on tensors without contents, and every tensor that
+autograd keeps for the backward pass is counted by its bytes. To them come the weights, their
+gradients and AdamW's two means. What only exists for a moment is not counted: RESERVE is for that.
+"""
+
+import argparse
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import WhisperConfig, WhisperForConditionalGeneration
+
+from benchmarks.common import RESULTS, save_result
+from utils.adapters import choose_weights
+from utils.artifacts import write_atomically
+from utils.audio_context import FRAMES_PER_SECOND, audio_context
+from utils.config import Method
+from utils.memory import ADAM_BYTES
+
+TARGET = "the recommended configurations, computed; within 20 % of what a GPU shows (not measured)"
+# Width, layers of encoder and decoder, heads, mel bands, vocabulary: OpenAI's model cards.
+CHECKPOINTS = {
+    "tiny": (384, 4, 4, 6, 80, 51865),
+    "base": (512, 6, 6, 8, 80, 51865),
+    "small": (768, 12, 12, 12, 80, 51865),
+    "medium": (1024, 24, 24, 16, 80, 51865),
+    "large-v3": (1280, 32, 32, 20, 128, 51866),
+    "large-v3-turbo": (1280, 32, 4, 20, 128, 51866),
+}
+# GiB that PyTorch finds, less about 0.6 for the CUDA context (not measured here).
+CARDS = {"T4 16 GB": 14.0, "V100 16 GB": 15.1, "L4 24 GB": 21.5, "A100 40 GB": 38.8}
+CARDS |= {"A100 80 GB": 78.5, "H100 80 GB": 78.5}
+RESERVE = 0.10  # of the card: temporaries and what the allocator cannot use
+SECONDS = (5.0, 30.0)  # a Common Voice clip, and Whisper's window
+TOKENS = 40  # labels of such a clip
+METHODS = ("full", "frozen_encoder", "lora")
+
+
+def kept_bytes(model: torch.nn.Module, clips: int, seconds: float, mels: int) -> int:
+    """Return the bytes that a training forward leaves for the backward pass, weights left out."""
+    ours = {weight.untyped_storage()._cdata for weight in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in ours:
+            kept[storage._cdata] = storage  # held, so that no other gets the same number
+        return tensor
+
+    frames = round(seconds * FRAMES_PER_SECOND)
+    whisper = getattr(model, "base_model", model)
+    whisper = getattr(whisper, "model", whisper) if hasattr(model, "peft_config") else model
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16),
+        audio_context(whisper, frames),
+    ):
+        loss = model(
+            input_features=torch.empty(clips, mels, frames),
+            labels=torch.zeros(clips, TOKENS, dtype=torch.long),
+        ).loss
+    del loss
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def to_fake(model: torch.nn.Module) -> None:
+    """Replace weights without a place by ones that seem to lie on a CPU; call it in the mode."""
+    fakes: dict[int, torch.nn.Parameter] = {}  # a weight that two layers share stays one
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None:
+                fake = torch.nn.Parameter(torch.empty(weight.shape), weight.requires_grad)
+                module._parameters[name] = fakes.setdefault(id(weight), fake)
+
+
+def memory_of(name: str, weights: str, seconds: float) -> dict[str, float]:
+    """Return the fixed bytes of a training and those that each clip of a batch adds."""
+    width, encoder, decoder, heads, mels, vocabulary = CHECKPOINTS[name]
+    config = WhisperConfig(
+        d_model=width,
+        encoder_layers=encoder,
+        decoder_layers=decoder,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=4 * width,
+        decoder_ffn_dim=4 * width,
+        num_mel_bins=mels,
+        vocab_size=vocabulary,
+        use_cache=False,
+    )
+    with torch.device("meta"):
+        model = WhisperForConditionalGeneration(config).train()
+        model = choose_weights(model, Method(weights=weights))
+    with FakeTensorMode():
+        to_fake(model)
+        sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+        one, two = (kept_bytes(model, clips, seconds, mels) for clips in (1, 2))
+    parameters = sum(size for size, _ in sizes)
+    trained = sum(size for size, is_trained in sizes if is_trained)
+    # Weight and gradient in float32, the optimizer, and what one() holds whatever the batch is:
+    # the weights in bf16, which autocast keeps.
+    fixed = 4 * parameters + (4 + ADAM_BYTES) * trained + (2 * one - two)
+    return {"parameters": parameters, "trained": trained, "fixed": fixed, "clip": two - one}
+
+
+def largest_batch(memory: dict[str, float], card: float) -> int:
+    """Return how many clips fit a card of so many GiB; 0 if not one does."""
+    room = card * (1 - RESERVE) * 2**30 - memory["fixed"]
+    return max(int(room // memory["clip"]), 0)
+
+
+def table(rows: list[dict], weights: str) -> str:
+    """Return one method's largest batches as Markdown."""
+    heads = " | ".join(CARDS)
+    lines = [f"| {weights} | fixed GiB | MiB a clip | {heads} |", "|---|---:|---:|" + "---:|" * 6]
+    for name in CHECKPOINTS:
+        short, long = (
+            row for row in rows if (row["checkpoint"], row["weights"]) == (name, weights)
+        )
+        cells = (f"{short['clips'][card]} / {long['clips'][card]}" for card in CARDS)
+        lines.append(
+            f"| {name} | {short['fixed_gib']:.1f} | {short['clip_mib']:.0f} / "
+            f"{long['clip_mib']:.0f} | " + " | ".join(cells) + " |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Compute, print and save."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    rows = []
+    for name in CHECKPOINTS:
+        for weights in METHODS:
+            for seconds in SECONDS:
+                memory = memory_of(name, weights, seconds)
+                rows.append(
+                    {"checkpoint": name, "weights": weights, "seconds": seconds}
+                    | {"fixed_gib": memory["fixed"] / 2**30, "clip_mib": memory["clip"] / 2**20}
+                    | {"parameters": memory["parameters"], "trained": memory["trained"]}
+                    | {"clips": {card: largest_batch(memory, gib) for card, gib in CARDS.items()}}
+                    | {"source": "computed", "measured": None}
+                )
+                print(rows[-1], flush=True)
+    small = {row["seconds"]: row for row in rows if row["checkpoint"] == "small"}
+    gain = small[30.0]["clip_mib"] / small[5.0]["clip_mib"]
+    text = "\n\n".join(table(rows, weights) for weights in METHODS)
+    write_atomically(RESULTS / "memory.md", text + "\n")
+    ratios = dict.fromkeys(("median", "low", "high"), gain)
+    print("wrote", save_result("memory", TARGET, ratios, rows))
+
+
+if __name__ == "__main__":
+    main()

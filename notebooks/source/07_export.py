@@ -1,0 +1,295 @@
+# %% [markdown]
+# # 7 · Export and share
+#
+# A model is worth something once others can run it: on a laptop without PyTorch, in a phone app,
+# or from the Hub with a card that says what it is.
+#
+# - You will convert the model for faster-whisper and whisper.cpp, and check that they hear the same.
+# - You will compare size, speed and word errors of each format in one table.
+# - You will write a model card from the run, start a Space on this machine, and see what a push uploads.
+#
+# | Needs | Makes | Time |
+# | --- | --- | --- |
+# | lesson 5 | `export/repository`, `export/space`, `export.json` | 1 minute on 2 cores |
+
+# %% tags=["parameters"]
+RECIPE: str = "recipes/embedded.toml"  # which experiment to run
+RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives the runtime
+
+# %%
+import ctranslate2
+import numpy as np
+import pandas as pd
+import soundfile
+from datasets import load_from_disk
+from gradio_client import Client, handle_file
+from huggingface_hub import ModelCard, get_token
+from IPython.display import HTML, Markdown
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from utils import export, ggml, hub
+from utils.artifacts import open_run, require, save_report
+from utils.audio_context import context_seconds
+from utils.config import load_recipe
+from utils.mistakes import word_diff_html
+from utils.preprocessing import prefix_ids, waveform
+from utils.streaming import SAMPLING_RATE
+
+recipe = load_recipe(RECIPE)
+run = open_run(recipe, RUNS)
+require(run, "evaluation")
+print(f"{recipe.name}: {run.model} goes into {run.repository}")
+
+# %% [markdown]
+# ## Does the folder hold what each program reads?
+#
+# Transformers keeps the feature extractor in `processor_config.json` and the vocabulary in
+# `tokenizer.json`. Other programs know older names: without `preprocessor_config.json`,
+# faster-whisper takes 80 mel bands for granted, and a model with 128 hears noise. Lesson 4 has
+# written all of them.
+
+# %%
+rows = [
+    {"program": program, "file": name, "there": (run.model / name).exists()}
+    for program, names in export.READS.items()
+    for name in names
+]
+pd.DataFrame(rows).groupby("program", sort=False).agg(
+    files=("file", ", ".join), all=("there", "all")
+)
+
+# %% [markdown]
+# ## How small does the model get?
+#
+# Training needs 32 bits for each weight, hearing does not. *CTranslate2*, the engine inside
+# faster-whisper, stores them in 16 bits, or in 8: an *int8* matrix holds whole numbers from -127 to
+# 127 and, for each row, the factor that turns them back. *ggml* is the one file that whisper.cpp
+# reads on phones, in browsers and on small boards.
+
+# %%
+run.repository.mkdir(parents=True, exist_ok=True)
+int8, float16 = (run.repository / f"ctranslate2-{name}" for name in ("int8", "float16"))
+for folder in (int8, float16):
+    export.to_ctranslate2(run.model, folder, folder.name.partition("-")[2])
+model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32").eval()
+processor = WhisperProcessor.from_pretrained(run.model)
+ggml_file = run.repository / "ggml-model.bin"
+ggml.write_ggml(model, processor, ggml_file)
+weights = {"float32": run.model / "model.safetensors", "float16": float16, "int8": int8}
+megabytes = {name: export.size_mb(path) for name, path in (weights | {"ggml": ggml_file}).items()}
+pd.DataFrame(
+    {
+        "MB": megabytes,
+        "% of float32": {
+            name: 100 * size / megabytes["float32"] for name, size in megabytes.items()
+        },
+    }
+).round(0)
+
+# %% [markdown]
+# ## Do they still hear the same?
+#
+# You ask them: each program hears the same few clips of the test split, one at a time, on the CPU
+# with the same number of threads. In the 30-second window most of the time goes into the encoder,
+# and int8 gains little there; your model was trained to hear short windows, and CTranslate2 and
+# whisper.cpp take them as well. A recipe that has the short window off gets 30 seconds everywhere.
+
+# %%
+CLIPS = 5  # of the test split, evenly spread; more take longer and tell more
+test = load_from_disk(str(run.prepared))["test"]
+picked = test.select(np.linspace(0, len(test) - 1, min(CLIPS, len(test))).astype(int))
+clips = [waveform(row) for row in picked]
+texts, languages = picked["text"][:], picked["language"][:]
+programs = export.load_programs(recipe, run, model, processor)
+heard = export.compare(programs, clips, languages)
+print(f"{len(programs)} programs, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s of speech")
+
+# %% [markdown]
+# ## What does each format cost, and what does it gain?
+#
+# *Speed* is times the first line's, *WER* is for these few clips alone (lesson 5 has the real one),
+# and *differing* counts clips whose text is not, letter by letter, that of Transformers in the same
+# window. A CPU calculates float16 weights in float32: they save space there, and no time.
+
+# %%
+formats = export.judge(heard, texts, languages)
+for name, row in formats.items():
+    program, kind = name.partition(",")[0].split()
+    row["megabytes"] = megabytes["ggml" if program == "whisper.cpp" else kind]
+table = pd.DataFrame(formats).T[["megabytes", "speed", "wer", "differing"]]
+table.assign(wer=100 * table["wer"]).rename(columns={"wer": "WER, %"}).round(1)
+
+# %% [markdown]
+# ## Which clips differ?
+#
+# Rounding weights moves every probability a little, and where two words are nearly as likely the
+# other one wins. Read such clips before you trust a rate: a lost comma and an invented sentence
+# count differently for people. What Transformers wrote in the same window is struck out, what the
+# other program wrote instead is underlined.
+
+# %%
+differing = [
+    f"<tr><td>{name}</td><td style='text-align:left'>{word_diff_html(ours, theirs)}</td></tr>"
+    for name in programs
+    for ours, theirs in zip(
+        heard[export.baseline(name)]["texts"], heard[name]["texts"], strict=True
+    )
+    if ours != theirs
+]
+HTML(f"<table>{''.join(differing)}</table>" if differing else "No clip differs.")
+
+# %% [markdown]
+# ## By hand
+#
+# One clip through the int8 model, without anything around it: features in, token ids out. The
+# *prompt* is the same start, language and task that the labels of training began with.
+
+# %%
+clip, language = clips[0], languages[0]
+task, short = recipe.model.task, recipe.audio_context
+seconds = context_seconds(len(clip) / SAMPLING_RATE, short.tail_seconds / 2, short)
+features = processor.feature_extractor(
+    clip,
+    sampling_rate=SAMPLING_RATE,
+    padding="max_length",
+    max_length=round(seconds * SAMPLING_RATE),
+    return_tensors="np",
+).input_features
+prompt = prefix_ids(processor.tokenizer, language, task)
+engine = ctranslate2.models.Whisper(str(int8), device="cpu")
+given = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
+(result,) = engine.generate(given, [prompt], beam_size=1)
+ids = result.sequences_ids[0]
+by_hand = processor.decode(ids, skip_special_tokens=True).strip()
+print(f"input_features {features.shape} and prompt {prompt} -> {len(ids)} ids -> {by_hand}")
+
+# %% [markdown]
+# ## By helper
+#
+# `with_ctranslate2` does these steps, and only adds a limit on the length. Both must agree, or the
+# table above would speak of another decoding than the one you can write yourself.
+
+# %%
+by_helper = programs["CTranslate2 int8, short"](clip, language)
+assert by_helper == by_hand, f"the helper hears {by_helper!r}, by hand it was {by_hand!r}"
+by_helper
+
+# %% [markdown]
+# ## What should a stranger know about it?
+#
+# The *model card*, the README of a repository on the Hub, is written from the reports of this run:
+# data with licences, rates with their intervals, limits, how to use it, how it was made. The block
+# at its top is metadata, from which the Hub shows the rates. Read it as a stranger would, and add
+# what no run can know: whose speech this is, and what it must not be used for.
+
+# %%
+REPOSITORY = f"{hub.NOBODY}/whisper-{recipe.name}"  # put your name on the Hub before the slash
+folder = hub.stage_model(recipe, run, REPOSITORY, formats)
+card = ModelCard.load(folder / "README.md")
+for one in card.data.eval_results:
+    print(f"{one.dataset_name}, {one.metric_name}: {one.metric_value} %")
+Markdown(card.text)
+
+# %% [markdown]
+# ## Does the page start without this series?
+#
+# A *Space* is a page that the Hub runs for you: here one file of Gradio around the int8 model. The
+# same folder serves it on this machine, so that you see it work before anybody else does. On the
+# Hub, Spaces on the free hardware need a paid subscription (`huggingface_hub` 2.4 says so); the
+# folder also runs on any server with Python.
+
+# %%
+space = hub.stage_space(recipe, run)
+wav = run.folder / "export/clip.wav"
+soundfile.write(wav, clip, SAMPLING_RATE)
+with hub.serve_space(space) as url:
+    client = Client(url, verbose=False, analytics_enabled=False)
+    spoken = language if model.generation_config.is_multilingual else "en"
+    on_page = client.predict(handle_file(str(wav)), spoken, api_name="/transcribe")
+wav.unlink()
+print(f"said: {texts[0]}\npage: {on_page}")
+
+# %% [markdown]
+# ## What would a push upload?
+#
+# These files and no others: the list is an allow-list, so that the trainer's pickles, the optimizer
+# and your recordings stay here. The training notebook and the recipe go along, so that others can
+# repeat the run. A new repository is private until you open it on its page.
+
+# %%
+uploads = {"model": folder, "space": space}
+pd.DataFrame(
+    {"repository": kind, "file": name.as_posix(), "MB": export.size_mb(place / name)}
+    for kind, place in uploads.items()
+    for name in hub.contents(place, kind)
+).round(1)
+
+# %% [markdown]
+# ## Is it pushed?
+#
+# Only if you have put your name into `REPOSITORY` above and are logged in (`hf auth login`). A push
+# is one commit; a second one finds everything there and does nothing. In a shell, the same is one of
+#
+# ```bash
+# python -m utils.hub recipes/embedded.toml --repository YOU/whisper-embedded
+# hf upload YOU/whisper-embedded runs/embedded/export/repository . --private
+# hf repos create YOU/whisper-page --type space --sdk gradio --private
+# hf upload YOU/whisper-page runs/embedded/export/space . --type space
+# ```
+
+# %%
+if REPOSITORY.startswith(f"{hub.NOBODY}/"):
+    print("Nothing is pushed: REPOSITORY names nobody. What would go is in the table above.")
+elif not get_token():
+    print("Nothing is pushed: no token is set. What would go is in the table above.")
+else:
+    print(hub.describe(hub.push(folder, REPOSITORY)))
+
+# %% [markdown]
+# ## When this is good, and when to expect trouble
+#
+# - int8 on a CPU, float16 on a GPU, ggml where there is no Python: that is nearly always right.
+# - The short window is for models that were trained in it. The stock Whisper repeats itself there.
+# - Beam search, voice detection and timestamps differ between programs. Compare with the settings
+#   that you will deploy, on more clips than here.
+# - A licence travels with the weights. "Share alike" speech, or a base model with terms of its own,
+#   may decide who can use yours: read them before you make a repository public.
+
+# %% [markdown]
+# ## Save
+
+# %%
+report = {"formats": formats, "int8_share": megabytes["int8"] / megabytes["float32"]}
+report |= {"on_page": on_page, "ids": picked["id"][:]}
+print(save_report(run, "export", report))
+
+# %% [markdown]
+# ## Check
+
+# %%
+words = sum(len(text.split()) for text in texts)
+for name, row in formats.items():
+    away = abs(row["wer"] - formats[export.baseline(name)]["wer"])
+    # Half a point; on so few words, one of them is more than that.
+    assert away <= max(0.005, 1.01 / words), f"{name} hears other words"
+assert report["int8_share"] <= 0.3, "int8 is too large: was it converted from this model?"
+assert on_page, "the page wrote nothing: see export/space.log in the run's folder"
+assert hub.find_secrets(folder, hub.contents(folder, "model")) == [], "a token stands in a file"
+assert not list(run.repository.rglob("training_args.bin")), "a pickle is about to be shared"
+print("The model can be shared.")
+
+# %% [markdown]
+# ## What you saw
+#
+# One model in four formats that hear the same, a quarter of the size at the least; a card that says
+# how it was made and how good it is; a page that runs on its own; and what leaves this machine.
+#
+# ## Try it
+#
+# - Set `CLIPS` to 50 and read the table again.
+# - Load `export/repository/ctranslate2-int8` in a program of your own that uses faster-whisper.
+# - Start the page: `python app.py` in `export/space`.
+#
+# ## Next
+#
+# This was the last lesson. [The README](../README.md) says where to go from here.

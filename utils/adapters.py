@@ -1,0 +1,83 @@
+"""Which weights are trained: all, the decoder's alone, or small matrices beside them (LoRA, DoRA).
+
+LoRA (Hu et al. 2021) leaves a weight W as it is and trains two thin matrices whose product is added
+to it; DoRA (Liu et al. 2024) trains the length of each column besides. A fraction of the gradients
+and of the optimizer's memory is enough, at the price of a larger learning rate (about ten times
+that of full training) and often of some accuracy. At the end the product is added to W for good, so
+that what is saved is an ordinary Whisper.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration
+
+from utils.config import Method
+
+# Every linear layer of encoder and decoder. The convolutions and the embedding stay as they are.
+TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+
+
+class HardwareError(RuntimeError):
+    """The recipe asks for what this machine lacks; the message names the key and the way out."""
+
+
+def require_8bit(key: str) -> None:
+    """Stop unless bitsandbytes, which calculates in 8 bits, is installed.
+
+    Raises:
+        HardwareError: it is not; the message names the key of the recipe.
+    """
+    if not importlib.util.find_spec("bitsandbytes"):
+        raise HardwareError(
+            f"{key} needs bitsandbytes, which is not installed: run `pip install bitsandbytes` "
+            "(Linux, Windows; made for CUDA), or take the key out of the recipe."
+        )
+
+
+def quantization(method: Method) -> BitsAndBytesConfig | None:
+    """Return how the checkpoint is to be loaded; None is as it is.
+
+    Raises:
+        HardwareError: 8 bits are asked for, and this machine cannot do them.
+    """
+    if not method.base_8bit:
+        return None
+    require_8bit("[method] base_8bit")
+    # The output layer shares its weights with the embedding, which stays as it is.
+    return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["proj_out"])
+
+
+def choose_weights(
+    model: WhisperForConditionalGeneration, method: Method
+) -> WhisperForConditionalGeneration | PeftModel:
+    """Return the model with the weights that the method trains marked as trainable."""
+    if method.weights == "frozen_encoder":
+        model.freeze_encoder()
+    if method.weights not in ("lora", "dora"):
+        return model
+    if method.base_8bit:
+        # Checkpointing is the recipe's choice, as for any other method.
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    config = LoraConfig(
+        r=method.rank,
+        lora_alpha=2 * method.rank,  # customary: the product counts twice
+        target_modules=TARGETS,
+        use_dora=method.weights == "dora",
+        # No task_type: peft's wrapper for sequence to sequence passes input_ids, which speech
+        # lacks (peft issue 1988).
+    )
+    return get_peft_model(model, config)
+
+
+def merge(model: WhisperForConditionalGeneration, adapter: Path) -> WhisperForConditionalGeneration:
+    """Return a freshly loaded checkpoint with a saved adapter added to its weights."""
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+
+def trained_share(model: torch.nn.Module) -> float:
+    """Return the share of the weights that is trained."""
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)
