@@ -139,9 +139,9 @@ def test_prepare_publishes_all_splits_or_nothing(tokenizer, tmp_path):
     splits, report = prepare(recipe, tokenizer, folder)
     assert set(splits) == {"train", "dev", "test", "unseen"}
     assert set(splits["train"]["source"][:]) == {"it carlo"}
-    assert set(splits["unseen"]["source"][:]) == {"it menardi"}
+    assert set(splits["unseen"]["source"][:]) == {"it menardi", "en allison"}
     total = report.table().loc["clips"].groupby(level=1).sum().to_dict()
-    assert total == {"train": 6, "dev": 6, "test": 6, "unseen": 8}
+    assert total == {"train": 6, "dev": 6, "test": 6, "unseen": 12}
     assert {name: len(rows) for name, rows in splits.items()} == (
         report.table().loc["kept"].groupby(level=1).sum().to_dict()
     )

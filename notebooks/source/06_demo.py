@@ -17,13 +17,9 @@ RECIPE: str = "recipes/embedded.toml"  # which experiment to run
 RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives the runtime
 
 # %%
-import tempfile
 import time
 from pathlib import Path
 
-import httpx
-import numpy as np
-import soundfile
 import torch
 from gradio_client import Client, handle_file
 from IPython.display import HTML, Audio, display
@@ -65,6 +61,10 @@ print(*transcribers, sep="\n")
 # so that you need not wait for an hour of sound.
 
 # %%
+import tempfile
+
+import soundfile
+
 folder = Path(tempfile.mkdtemp(prefix="demo-"))
 soundfile.write(folder / "silent.wav", [0.0] * SAMPLING_RATE, SAMPLING_RATE)
 soundfile.write(folder / "long.wav", [0.5] * 40 * SAMPLING_RATE, SAMPLING_RATE)
@@ -103,6 +103,8 @@ demo.show(url)
 # every file, so you ask for one that is none of its business.
 
 # %%
+import httpx
+
 status = httpx.get(f"{url}gradio_api/file=/etc/passwd").status_code
 print(f"/etc/passwd: status {status} (403 means refused)")
 
@@ -144,6 +146,8 @@ HTML(changes)
 # make *captions*: SRT and VTT are what video players read.
 
 # %%
+import numpy as np
+
 rows = [*examples] * 3
 pause = np.zeros(SAMPLING_RATE, np.float32)
 long = np.concatenate([part for row in rows for part in (waveform(row), pause)])
