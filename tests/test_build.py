@@ -300,7 +300,7 @@ def test_results_go_between_the_markers_and_a_second_build_changes_nothing(root)
         "Machine: cores 2; python 3.11.7, torch 2.13.0, transformers 5.23.0. Command: `make run`"
         in (text)
     )
-    assert "The run took 10 minutes and 4.0 GiB of memory at most" in text
+    assert "The lessons took 10 minutes and 4.0 GiB of memory at most" in text
     assert build.main([], root) == 0
     assert (root / "README.md").read_text(encoding="utf-8") == text
     assert build.main(["--check"], root) == 0
