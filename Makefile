@@ -23,7 +23,7 @@ first: $(SET_UP)
 run: $(SET_UP)
 	$(BIN)/python -m utils $(RECIPE)
 
-test: $(SET_UP) browser
+test: $(SET_UP)
 	$(BIN)/python -m pytest -m "not slow"
 
 test-all: $(SET_UP) browser
@@ -35,8 +35,8 @@ test-latest:
 	.venv-latest/bin/python -m pip install --quiet -r requirements-dev.txt
 	.venv-latest/bin/python -m pytest -m "not slow"
 
-# The page is tested in a browser where there is one, or where apt may install it; else the tests
-# say that they were skipped, and why.
+# test-all opens the page in a browser where there is one, or where apt may install it; else those
+# tests say that they were skipped, and why.
 browser:
 	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || \
 		! command -v apt-get >/dev/null || \

@@ -199,12 +199,8 @@ def build_results(readme: str, results: dict[str, Any]) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items() if value)
     told = ("python", "torch", "transformers")
     versions = ", ".join(f"{name} {results['versions'][name]}" for name in told)
-    table += (
-        f"\nIn brackets: 95 % intervals. The lessons took {row['run_seconds'] / 60:.0f} minutes and "
-    )
-    table += (
-        f"{row['peak_gib']:.1f} GiB of memory at most. Machine: {machine}; "
-    )
+    table += f"\nIn brackets: 95 % intervals. The lessons took {row['run_seconds'] / 60:.0f} minutes and "
+    table += f"{row['peak_gib']:.1f} GiB of memory at most. Machine: {machine}; "
     table += f"{versions}. Command: `{results['command']}`.\n"
     if not RESULTS.search(readme):
         raise BuildError("README.md lacks `<!-- results -->` and `<!-- /results -->`, each a line.")
