@@ -32,17 +32,20 @@ def base():
     return load_model(load_recipe(ROOT / "recipes/embedded.toml"))
 
 
-@pytest.fixture
-def tiny_model(base):
-    """A two-layer Whisper of random weights with base's vocabulary: for arithmetic, not text."""
+def make_tiny_model(config):
+    """Return a two-layer Whisper of random weights and a vocabulary: for arithmetic, not text."""
     import torch
     from transformers import WhisperConfig, WhisperForConditionalGeneration
 
     torch.manual_seed(0)
     sizes = dict(encoder_layers=1, decoder_layers=1, encoder_attention_heads=2)
     sizes |= dict(decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, d_model=16)
-    config = WhisperConfig(**(base[0].config.to_dict() | sizes))
-    return WhisperForConditionalGeneration(config)
+    return WhisperForConditionalGeneration(WhisperConfig(**(config.to_dict() | sizes)))
+
+
+@pytest.fixture
+def tiny_model(base):
+    return make_tiny_model(base[0].config)
 
 
 @pytest.fixture

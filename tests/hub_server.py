@@ -599,7 +599,7 @@ class Hub:
         }
         return kept | added | ({"HF_TOKEN": token} if token else {})
 
-    def run(self, script, token=None):
+    def run(self, script, token=None, cwd=None):
         """Run a script in a process that knows this Hub alone; return what it printed.
 
         Its cache is empty at first and then kept, so that a second run finds what the first left.
@@ -607,6 +607,7 @@ class Hub:
         done = subprocess.run(
             [sys.executable, "-c", textwrap.dedent(script)],
             env=self.environment(self.root / "client", token),
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=600,

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from utils import conversion, embedded
+from utils import carried, conversion, embedded
 from utils.conversion import read_ct2
 
 MODELS = {"whisper-base": 51865, "whisper-tiny.en": 51864}
@@ -75,13 +75,13 @@ def test_exporting_again_gives_back_the_published_arrays_byte_by_byte(name, expo
     for flag in ("decoder/alibi_use_positive_positions", "decoder/scale_alibi"):
         arrays.pop(flag, None)
     again = write_ct2(arrays, {"decoder/projection/weight": "decoder/embeddings/weight"})
-    assert hashlib.sha256(again).hexdigest() == embedded.MODELS[name].files["model.bin"][1]
+    assert hashlib.sha256(again).hexdigest() == carried.MODELS[name].files["model.bin"][1]
 
 
 def test_exporting_again_gives_back_the_published_vocabulary(name, exported):
     tokens = json.loads((exported / "vocabulary.json").read_text(encoding="utf-8"))
     text = "".join(f"{token}\n" for token in tokens)
-    published = embedded.MODELS[name].files["vocabulary.txt"][1]
+    published = carried.MODELS[name].files["vocabulary.txt"][1]
     assert hashlib.sha256(text.encode()).hexdigest() == published
 
 
@@ -89,7 +89,7 @@ def test_exporting_again_gives_back_the_published_vocabulary(name, exported):
 @pytest.mark.parametrize("name", ["whisper-base"], indirect=True)
 def test_exporting_base_again_gives_back_its_languages_suppressed_tokens_and_heads(name, exported):
     got = hashlib.sha256((exported / "config.json").read_bytes()).hexdigest()
-    assert got == embedded.MODELS[name].files["config.json"][1]
+    assert got == carried.MODELS[name].files["config.json"][1]
 
 
 def test_no_parameter_is_missing_or_left_over(checkpoint):

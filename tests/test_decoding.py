@@ -118,7 +118,7 @@ def test_timestamps_bound_what_stands_between_them(tokens, stretches):
 
 
 def test_a_long_recording_is_heard_whole_and_in_order_with_times_that_fit(base, speech):
-    from utils.evaluation import count_errors, error_rate
+    from utils.error_rates import count_errors, error_rate
     from utils.text import normalize
 
     clips, references = speech

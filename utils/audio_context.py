@@ -18,6 +18,7 @@ from transformers import WhisperForConditionalGeneration
 
 from utils.config import AudioContext
 
+SAMPLING_RATE = 16_000  # Hz; Whisper was trained on nothing else
 FRAMES_PER_SECOND = 100  # log-mel frames: a hop of 160 samples at 16 kHz
 FRAMES_PER_POSITION = 2  # the second convolution of the encoder has stride 2
 STOCK_SECONDS = 30.0

@@ -4,9 +4,8 @@ import librosa
 import numpy as np
 import torch
 
-from utils.audio_context import FRAMES_PER_SECOND, STOCK_SECONDS
+from utils.audio_context import FRAMES_PER_SECOND, SAMPLING_RATE, STOCK_SECONDS
 from utils.config import Augmentation
-from utils.streaming import SAMPLING_RATE
 
 NOISE_DB = (5.0, 30.0)  # how far the noise stays below the speech
 # SpecAugment's policy for LibriSpeech (Park et al., Interspeech 2019, table 1): two spans of at

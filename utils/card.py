@@ -10,9 +10,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.artifacts import Run, require
+from utils.carried import PREFIX, SPEAKERS
 from utils.config import Recipe, Source
-from utils.embedded import PREFIX, SPEAKERS, speech
+from utils.embedded import speech
 from utils.hub_streaming import is_on_hub
+from utils.predictions import percent
 from utils.report_page import window_line
 
 # The Hub knows languages by ISO 639; Whisper's code for Javanese is an old one.
@@ -136,20 +138,13 @@ def _opening(recipe: Recipe, base: str) -> list[str]:
     ]
 
 
-def _rate(row: Mapping[str, Any], key: str) -> str:
-    if f"{key}_low" not in row:
-        return "not measured"
-    low, high = (100 * row[f"{key}_{bound}"] for bound in ("low", "high"))
-    return f"{100 * row[key]:.1f} ({low:.1f} to {high:.1f})"
-
-
 def _rates(evaluation: Mapping[str, Any]) -> list[str]:
     table = "| Source | Split | Clips | WER before | WER after | CER before | CER after | p |\n"
     table += "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     keys = ("wer_before", "wer_after", "cer_before", "cer_after")
     for source, row in evaluation["languages"].items():
         cells = [escape(source), row["split"], str(row["clips"])]
-        cells += [*(_rate(row, key) for key in keys), f"{row['p_value']:.2g}"]
+        cells += [*(percent(row, key) for key in keys), f"{row['p_value']:.2g}"]
         table += f"| {' | '.join(cells)} |\n"
     named = "; ".join(f"{code}: {name}" for code, name in evaluation["normalizer"].items())
     return [

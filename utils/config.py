@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+from utils.carried import MODELS, PREFIX, SPEAKERS
+
 # Keys of `[training]` that follow from the hardware, the run folder or the account: a recipe that
 # set them would not run the same elsewhere, or would write a secret into a file.
 RESERVED_TRAINING_KEYS: Mapping[str, str] = {
@@ -307,6 +309,24 @@ def _check_language(source: Source, where: str) -> None:
         )
 
 
+def _check_embedded(recipe: Recipe) -> None:
+    """Refuse names that no package carries: at once, not when a lesson asks for them."""
+    known = [PREFIX + model for model in MODELS]
+    checkpoint = recipe.model.checkpoint
+    if checkpoint.startswith(PREFIX) and checkpoint not in known:
+        raise RecipeError(
+            f'{recipe.path} [model] has checkpoint = "{checkpoint}"{nearest(checkpoint, known)}'
+        )
+    for number, source in enumerate(recipe.sources, 1):
+        voice = (source.language, source.name)
+        if source.dataset == "embedded" and voice not in SPEAKERS:
+            known = [" ".join(pair) for pair in SPEAKERS]
+            raise RecipeError(
+                f"{recipe.path} [[sources]] {number}: no embedded speech is called "
+                f'"{" ".join(voice)}"{nearest(" ".join(voice), known)}'
+            )
+
+
 def _check_method(method: Method, where: str) -> None:
     """Refuse a method that is not known, or whose parts don't go together."""
     if method.weights not in WEIGHTS:
@@ -377,4 +397,5 @@ def load_recipe(path: str | Path) -> Recipe:
         _check_splits(source, f"{path} [[sources]] {number}")
     _check_mix(recipe)
     _check_method(recipe.method, f"{path} [method]")
+    _check_embedded(recipe)
     return recipe

@@ -17,10 +17,9 @@ from transformers.generation.logits_process import (
     WhisperTimeStampLogitsProcessor,
 )
 
-from utils.audio_context import STOCK_SECONDS, audio_context, context_seconds
+from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, audio_context, context_seconds
 from utils.captions import Segment
 from utils.config import AudioContext
-from utils.streaming import SAMPLING_RATE
 from utils.text import has_word_spaces
 
 # A guard, not a limit on speech: nobody speaks 12 tokens a second, and a clip that repeats itself

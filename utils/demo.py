@@ -16,10 +16,11 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import Run, RunMismatch, open_run, require
+from utils.cache import FetchError
 from utils.captions import Segment
 from utils.config import Recipe, RecipeError, load_recipe
 from utils.decoding import transcribe_long
-from utils.embedded import FetchError, resolve, speech
+from utils.embedded import resolve, speech
 from utils.environment import device, in_colab
 from utils.page import CSS, Transcriber, build_page
 

@@ -13,15 +13,13 @@ MIB, GIB = 2**20, 2**30
 
 
 class Checkpoint(NamedTuple):
-    """The dimensions of a Whisper, and the rate to train it with."""
+    """The dimensions of a Whisper."""
 
     parameters: float
     encoder_layers: int
     decoder_layers: int
     width: int
     mels: int
-    # Pre-training's rate divided by 40, as Whisper's authors advise; turbo's is not published.
-    learning_rate: str
 
 
 class Card(NamedTuple):
@@ -32,13 +30,13 @@ class Card(NamedTuple):
 
 
 CHECKPOINTS = {
-    "openai/whisper-tiny": Checkpoint(37.8e6, 4, 4, 384, 80, "3.75e-5"),
-    "embedded/whisper-base": Checkpoint(72.6e6, 6, 6, 512, 80, "2.5e-5"),
-    "openai/whisper-base": Checkpoint(72.6e6, 6, 6, 512, 80, "2.5e-5"),
-    "openai/whisper-small": Checkpoint(241.7e6, 12, 12, 768, 80, "1.25e-5"),
-    "openai/whisper-medium": Checkpoint(762.6e6, 24, 24, 1024, 80, "6.25e-6"),
-    "openai/whisper-large-v3-turbo": Checkpoint(807e6, 32, 4, 1280, 128, "5e-6"),
-    "openai/whisper-large-v3": Checkpoint(1543e6, 32, 32, 1280, 128, "5e-6"),
+    "openai/whisper-tiny": Checkpoint(37.8e6, 4, 4, 384, 80),
+    "embedded/whisper-base": Checkpoint(72.6e6, 6, 6, 512, 80),
+    "openai/whisper-base": Checkpoint(72.6e6, 6, 6, 512, 80),
+    "openai/whisper-small": Checkpoint(241.7e6, 12, 12, 768, 80),
+    "openai/whisper-medium": Checkpoint(762.6e6, 24, 24, 1024, 80),
+    "openai/whisper-large-v3-turbo": Checkpoint(807e6, 32, 4, 1280, 128),
+    "openai/whisper-large-v3": Checkpoint(1543e6, 32, 32, 1280, 128),
 }
 CARDS = {
     "2 CPU cores": Card(8, 0.33),  # at 30 % the 0.1 that such a machine was seen to reach

@@ -23,9 +23,10 @@ from utils.artifacts import (
     save_report,
     write_atomically,
 )
+from utils.cache import FetchError
 from utils.config import Recipe, load_recipe
 from utils.decoding import transcribe
-from utils.embedded import FetchError, resolve
+from utils.embedded import resolve
 from utils.environment import peak_gib
 from utils.long_form import join_clips, measure_long_form
 from utils.predictions import load_predictions, save_predictions

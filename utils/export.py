@@ -13,12 +13,11 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import Run
-from utils.audio_context import STOCK_SECONDS, context_seconds
+from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, context_seconds
 from utils.config import AudioContext, Recipe
 from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, log_mel, transcribe
 from utils.error_rates import count_errors, error_rate
 from utils.preprocessing import prefix_ids
-from utils.streaming import SAMPLING_RATE
 from utils.text import normalize
 
 Hear = Callable[[np.ndarray, str], str]  # 16 kHz samples, language code → text

@@ -100,9 +100,7 @@ def stage_model(
     shutil.copyfile(run.folder / "recipe.toml", folder / "recipe.toml")
     lesson = Path(notebook_of("training"))
     notebook = nbformat.read(lesson, as_version=4)
-    for (
-        cell
-    ) in notebook.cells:  # whoever works in Jupyter has outputs in it: they are not asked for
+    for cell in notebook.cells:  # whoever works in Jupyter has outputs in it: they stay there
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     write_atomically(folder / lesson.name, nbformat.writes(notebook) + "\n")

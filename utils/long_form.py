@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from utils.audio_context import SAMPLING_RATE
 from utils.decoding import LongTranscript, transcribe_in_chunks, transcribe_sequentially
 from utils.error_rates import align, count_errors, error_rate
-from utils.streaming import SAMPLING_RATE
 from utils.text import normalize
 
 PAUSE_SECONDS = 0.6  # between two clips: about what a speaker leaves between sentences

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.audio_context import SAMPLING_RATE
 from utils.error_rates import Unit, align, count_errors
 from utils.predictions import Row, count_row_errors, first_unit
 from utils.text import has_word_spaces, normalize
@@ -190,7 +191,7 @@ def clips_html(rows: Sequence[Row], waveforms: Mapping[str, np.ndarray] | None =
             from IPython.display import Audio  # only notebooks have it
 
             samples = np.clip(waveforms[row["id"]], -1, 1)
-            cells.append(Audio(samples, rate=16_000, normalize=False)._repr_html_())
+            cells.append(Audio(samples, rate=SAMPLING_RATE, normalize=False)._repr_html_())
         for model in ("before", "after"):
             said, heard = (normalize(row[key], row["language"]) for key in ("reference", model))
             unit = first_unit([row])

@@ -11,11 +11,11 @@ import numpy as np
 import soundfile
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
+from utils.audio_context import SAMPLING_RATE
 from utils.captions import FORMATS, Segment, clock
 from utils.mistakes import word_diff_html
 from utils.preprocessing import waveform
 from utils.recordings import UnusableRecording, keep_recording, read_recording
-from utils.streaming import SAMPLING_RATE
 from utils.text import has_word_spaces
 
 if TYPE_CHECKING:

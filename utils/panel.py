@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from utils.artifacts import write_atomically
 from utils.config import load_recipe
 from utils.estimates import CARDS, CHECKPOINTS, PASSES, Estimate, estimate
+from utils.presets import preset
 
 if TYPE_CHECKING:
     import ipywidgets
@@ -30,6 +31,7 @@ def recipe_text(checkpoint: str, source: str, name: str, language: str, plan: Es
     `name` is the speaker, the folder of recordings or the data set's config.
     """
     every = max(1, plan.steps // 5)
+    rate = preset(CHECKPOINTS[checkpoint].width, "full")["learning_rate"]
     # A JSON string is a TOML string: what is typed into the panel cannot end it and go on as keys.
     return f"""\
 # Written by the panel of lesson 01: a start, not a finding. {plan.steps} steps are {PASSES} passes.
@@ -46,7 +48,7 @@ name = {json.dumps(name)}
 max_steps = {plan.steps}
 per_device_train_batch_size = {plan.batch_size}
 gradient_accumulation_steps = {plan.accumulation}
-learning_rate = {CHECKPOINTS[checkpoint].learning_rate}
+learning_rate = {rate:.3g}
 warmup_steps = {max(1, min(500, plan.steps // 10))}
 lr_scheduler_type = "linear"
 logging_steps = {max(1, plan.steps // 100)}

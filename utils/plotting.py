@@ -8,9 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.audio_context import FRAMES_PER_SECOND
-
-SAMPLING_RATE = 16_000  # Hz
+from utils.audio_context import FRAMES_PER_SECOND, SAMPLING_RATE
 
 
 def draw_speech(samples: np.ndarray, log_mel: np.ndarray, title: str = "") -> Figure:

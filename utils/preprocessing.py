@@ -20,12 +20,12 @@ from datasets import (
 from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperProcessor, WhisperTokenizer
 
-from utils.audio_context import context_seconds
+from utils.audio_context import SAMPLING_RATE, context_seconds
 from utils.augmentation import mask_features, vary
 from utils.config import AudioContext, Augmentation, Preprocessing, Recipe
 from utils.decoding import log_mel
 from utils.quality import QualityReport, Unusable, check_seconds, check_sound, check_text
-from utils.streaming import SAMPLING_RATE, AudioError, decode_audio, stream, training_stream
+from utils.streaming import AudioError, decode_audio, stream, training_stream
 from utils.text import apply_casing
 
 # int16 is what WAV files hold: half the size of float32 and, after the division, the same samples.

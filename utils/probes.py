@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from utils.streaming import SAMPLING_RATE
+from utils.audio_context import SAMPLING_RATE
 
 PROBE_SECONDS = 8
 

@@ -16,8 +16,8 @@ import pandas as pd
 import regex
 from matplotlib.figure import Figure
 
+from utils.audio_context import SAMPLING_RATE
 from utils.config import Preprocessing, RecipeError
-from utils.streaming import SAMPLING_RATE
 from utils.text import normalize, wrong_script_share
 
 FRAME = SAMPLING_RATE // 10  # samples whose level is measured together

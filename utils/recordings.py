@@ -9,9 +9,8 @@ import soundfile
 import soxr
 
 from utils.artifacts import digest, write_atomically
-from utils.audio_context import STOCK_SECONDS
+from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.decoding import SILENCE
-from utils.streaming import SAMPLING_RATE
 
 MAX_SECONDS = 3600  # an hour of samples at 16 kHz takes 230 MB of memory
 METADATA = "metadata.jsonl"  # what `datasets` looks for in a folder of audio

