@@ -243,6 +243,7 @@ def test_the_other_recipes_train_save_and_load(tmp_path, name):
         assert all(prefix[:2] == (50257, 50362) for prefix in prefixes)
 
 
+@pytest.mark.slow  # test_durability kills a small model's process at every moment instead
 def test_an_interrupted_run_goes_on_where_it_was_and_ends_the_same(tmp_path):
     """Stopped after step 2 of 4, then started again: the weights equal the uninterrupted run's."""
     recipe = few_steps(tmp_path, "embedded_new_language")
