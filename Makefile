@@ -9,6 +9,9 @@ SET_UP := .venv/ready
 # than constraints.txt's does not load beside a CPU build.
 LATEST_TORCH ?= $(shell grep -E '^torch(codec)?==' constraints.txt)
 
+# Containers often set it; then every lesson would compile torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: first run test test-all test-latest browser lab notebooks lint bench
 
 # Lesson 01 alone: from a clean clone to the first transcription.

@@ -25,9 +25,10 @@ from utils.decoding import transcribe
 from utils.environment import peak_gib
 from utils.error_rates import count_errors, error_rate
 from utils.intervals import confidence_interval, paired_p_value
+from utils.model import load_model
 from utils.preprocessing import prepare, waveform
 from utils.text import normalize
-from utils.training import build_trainer, load_model, train
+from utils.training import build_trainer, train
 
 TARGET = "full training has the lowest WER, LoRA and DoRA the smallest files; how far apart is open"
 # A thin matrix that starts at zero has further to go than a weight that is nearly right: about ten

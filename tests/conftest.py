@@ -27,7 +27,7 @@ def at_the_root(monkeypatch):
 def base():
     """The real Whisper base and its processor."""
     from utils.config import load_recipe
-    from utils.training import load_model
+    from utils.model import load_model
 
     return load_model(load_recipe(ROOT / "recipes/embedded.toml"))
 

@@ -7,7 +7,8 @@ from transformers import WhisperForConditionalGeneration
 
 from utils.adapters import HardwareError, trained_share
 from utils.config import RecipeError
-from utils.training import build_trainer, load_model, read_metrics, train, training_arguments
+from utils.model import load_model
+from utils.training import build_trainer, read_metrics, train, training_arguments
 
 
 def changed(recipe, run):

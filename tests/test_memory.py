@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from utils import training
+from utils.batches import EqualSpeechBatches
 from utils.memory import effective_batch, fits, halving, largest_batch, smaller_batches, with_batch
-from utils.training import EqualSpeechBatches, WhisperTrainer, build_trainer, read_metrics, train
+from utils.training import WhisperTrainer, build_trainer, read_metrics, train
 
 
 @pytest.fixture

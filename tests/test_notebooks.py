@@ -71,6 +71,8 @@ FLOORS = {
     "panel": 3,
     "hub": 3,
     "__main__": 3,
+    "model": 2,
+    "batches": 1,
     "training": 4,
     "readers": 5,
     "evaluation": 5,

@@ -10,14 +10,14 @@ from transformers import TrainerCallback
 from tests.conftest import write_recipe
 from utils import training
 from utils.artifacts import MissingArtifact, open_run, save_report
+from utils.batches import EqualSpeechBatches
 from utils.config import load_recipe
+from utils.model import load_model
 from utils.preprocessing import SpeechCollator, prepare
 from utils.training import (
-    EqualSpeechBatches,
     TrainingError,
     WhisperTrainer,
     build_trainer,
-    load_model,
     read_metrics,
     train,
     training_arguments,

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import nbformat
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
@@ -99,11 +98,12 @@ def stage_model(
             _place(path, folder / path.name)
     shutil.copyfile(run.folder / "recipe.toml", folder / "recipe.toml")
     lesson = Path(notebook_of("training"))
-    notebook = nbformat.read(lesson, as_version=4)
-    for cell in notebook.cells:  # whoever works in Jupyter has outputs in it: they stay there
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
-    write_atomically(folder / lesson.name, nbformat.writes(notebook) + "\n")
+    notebook = json.loads(lesson.read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:  # whoever works in Jupyter has outputs in it: they stay there
+        if cell["cell_type"] == "code":
+            cell |= {"outputs": [], "execution_count": None}
+    text = json.dumps(notebook, indent=1, ensure_ascii=False)
+    write_atomically(folder / lesson.name, text + "\n")
     write_atomically(folder / "README.md", write_card(recipe, run, repository, formats))
     return folder
 

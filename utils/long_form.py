@@ -12,8 +12,8 @@ from utils.error_rates import align, count_errors, error_rate
 from utils.text import normalize
 
 PAUSE_SECONDS = 0.6  # between two clips: about what a speaker leaves between sentences
-# A timestamp may stand this far outside of the clip whose word it times: Whisper's grid is 0.02 s,
-# but its segments take in some of the pause on either side.
+# A timestamp may stand this far outside of the clip whose word it times, and the last one this far
+# after the end: Whisper's grid is 0.02 s, but its segments take in some of the silence around.
 TOLERATED_SECONDS = 1.0
 
 
@@ -81,10 +81,11 @@ def check_timestamps(heard: LongTranscript, recording: Recording) -> dict[str, A
     """Hold timestamps against the borders of the clips.
 
     Returns:
-        `segments`, `monotonic` (no segment starts before the one in front of it), `inside` (none
-        ends after the audio), `segment_drift_seconds` (median distance from where a segment starts
-        to where the nearest clip starts), `word_drift_seconds` (95 % of the rightly heard words
-        stay below, see `word_drift`; None without word timestamps) and `kept`: all is well.
+        `segments`, `monotonic` (no segment starts before the one in front of it),
+        `past_end_seconds` (how far the last one ends after the audio), `segment_drift_seconds`
+        (median distance from where a segment starts to where the nearest clip starts),
+        `word_drift_seconds` (95 % of the rightly heard words stay below, see `word_drift`; None
+        without word timestamps) and `kept`: all is well.
     """
     starts = np.array([span.start for span in heard.segments])
     clip_starts = np.array([start for start, _ in recording.borders])
@@ -93,16 +94,14 @@ def check_timestamps(heard: LongTranscript, recording: Recording) -> dict[str, A
     result = {
         "segments": len(starts),
         "monotonic": bool((np.diff(starts) >= 0).all()),
-        # 0.02 s is one step of the grid.
-        "inside": all(span.end <= recording.seconds + 0.02 for span in heard.segments),
+        "past_end_seconds": max([0.0, *(span.end - recording.seconds for span in heard.segments)]),
         "segment_drift_seconds": None if drift is None else float(np.median(drift)),
         "word_drift_seconds": float(np.percentile(words, 95)) if words else None,
     }
-    late = [result["segment_drift_seconds"], result["word_drift_seconds"]]
+    late = [result[f"{kind}_seconds"] for kind in ("past_end", "segment_drift", "word_drift")]
     result["kept"] = (
         bool(heard.segments)
         and result["monotonic"]
-        and result["inside"]
         # One segment a window is what a model writes that has unlearned its timestamps.
         and len(starts) > recording.seconds / 30
         and all(value is None or value <= TOLERATED_SECONDS for value in late)

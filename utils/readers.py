@@ -16,10 +16,10 @@ from utils.config import AudioContext, Recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
 from utils.environment import device
+from utils.model import load_model
 from utils.preprocessing import Unusable, prepare_example, waveform
 from utils.probes import estimate_snr
 from utils.streaming import stream
-from utils.training import load_model
 
 ONE_IN_AT_30S = 4
 BATCHES_AT_ONCE = 4  # decoded before the next line of the journal: what an interruption can cost

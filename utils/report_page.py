@@ -124,11 +124,22 @@ def _rates_table(groups: Mapping[str, Mapping[str, Any]], head: str, rate: str) 
 
 
 def _long_form_table(long_form: Mapping[str, Any]) -> str:
-    heads = ["model", "decoding", "WER", "segments", "in order", "inside", "segments off, s"]
+    heads = [
+        "model",
+        "decoding",
+        "WER",
+        "segments",
+        "in order",
+        "past the end, s",
+        "segments off, s",
+    ]
     rows = [
         [
-            *(side, way, f"{one['wer']:.1%}", one["segments"], one["monotonic"], one["inside"]),
-            *(_seconds(one[f"{kind}_drift_seconds"]) for kind in ("segment", "word")),
+            *(side, way, f"{one['wer']:.1%}", one["segments"], one["monotonic"]),
+            *(
+                _seconds(one[f"{kind}_seconds"])
+                for kind in ("past_end", "segment_drift", "word_drift")
+            ),
             "kept" if one["kept"] else "LOST",
         ]
         for side in ("before", "after")
@@ -177,7 +188,8 @@ def build_page(
     if report["after_30s"]:
         parts += [f"<p>{escape(window_line(report['after_30s']))}</p>"]
     for name, groups in report["breakdowns"].items():
-        parts += [f"<h2>By {escape(name)}, test split</h2>", _rates_table(groups, name, rate)]
+        title = "signal-to-noise ratio" if name == "snr" else name
+        parts += [f"<h2>By {escape(title)}, test split</h2>", _rates_table(groups, name, rate)]
     parts += ["<h2>Worst clips</h2>"]
     parts += [clips_html(find_worst(test, recipe.evaluation.worst_clips), waveforms)]
     parts += ["<h2>Kinds of errors</h2>", _kinds_table(report)]

@@ -4,21 +4,18 @@ import argparse
 import contextlib
 import json
 import logging
-import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset, load_from_disk
 from peft import PeftModel
 from torch.utils.data import DataLoader
 from transformers import (
-    BitsAndBytesConfig,
     PrinterCallback,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
@@ -32,6 +29,7 @@ from transformers.models.whisper.modeling_whisper import shift_tokens_right
 from utils.adapters import choose_weights, merge, quantization, require_8bit
 from utils.artifacts import Run, open_run, require, write_atomically
 from utils.audio_context import audio_context
+from utils.batches import EqualSpeechBatches
 from utils.checkpoints import (
     copy_checkpoints,
     drop_old,
@@ -47,13 +45,12 @@ from utils.embedded import resolve
 from utils.environment import quick_disk, training_precision
 from utils.error_rates import count_errors, error_rate
 from utils.memory import halving, largest_batch, release, smaller_batches, with_batch
+from utils.model import load_model
 from utils.preprocessing import SpeechCollator, waveform
 from utils.presets import preset
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.text import normalize
 from utils.weights import average, blend
-
-POOL_BATCHES = 50  # clips are sorted by length within this many batches: like lengths, new company
 
 logger = logging.getLogger(__name__)
 
@@ -64,56 +61,6 @@ class TrainingError(RuntimeError):
 
 class Stopped(RuntimeError):
     """The machine asked to stop; a whole checkpoint is written, and the same command goes on."""
-
-
-class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
-    """Batches of row numbers: clips of like length, and about as much speech in every batch.
-
-    Clips of like length need no padding, and the cost of a step follows the seconds of its batch.
-    With a fixed number of clips, a batch of one-word clips would be a tenth of the speech of one of
-    sentences and yet move the weights as far, since gradients are clipped to one norm.
-
-    The order follows from seed and epoch alone, so that a resumed run sees what the uninterrupted
-    one would have seen, and every epoch has the same number of batches.
-
-    Args:
-        seconds: of every row.
-        clips: in a batch on average; short clips come in larger batches, long ones in smaller.
-        seed: of the order.
-    """
-
-    def __init__(self, seconds: Sequence[float], clips: int, seed: int):
-        self.seconds, self.clips, self.seed, self.epoch = np.asarray(seconds), clips, seed, 0
-
-    def __len__(self) -> int:
-        pool = POOL_BATCHES * self.clips
-        whole, rest = divmod(len(self.seconds), pool)
-        return whole * POOL_BATCHES + math.ceil(rest / self.clips)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch; called by the Trainer."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.seconds))
-        batches = []
-        for start in range(0, len(order), POOL_BATCHES * self.clips):
-            pool = order[start : start + POOL_BATCHES * self.clips]
-            pool = pool[np.argsort(self.seconds[pool], kind="stable")]
-            batches += self._cut(pool, math.ceil(len(pool) / self.clips))
-        random.shuffle(batches)
-        return iter(batches)
-
-    def _cut(self, rows: np.ndarray, count: int) -> list[list[int]]:
-        """Cut sorted rows into `count` batches of about equal seconds, none of them empty."""
-        total = np.cumsum(self.seconds[rows])
-        borders = np.searchsorted(total, total[-1] * np.arange(1, count) / count)
-        # A clip longer than a batch's share would leave the next batch empty: at least one each.
-        each = np.arange(1, count)
-        borders = np.maximum.accumulate(np.maximum(borders, 1) - each) + each
-        borders = np.minimum(borders, len(rows) - count + each)
-        return [part.tolist() for part in np.split(rows, borders)]
 
 
 class WhisperTrainer(Seq2SeqTrainer):
@@ -287,29 +234,6 @@ def word_error_rate(
             for (text, heard), code in zip(pairs, rows["language"][:], strict=True)
         ]
     return error_rate(count_errors(*map(list, zip(*pairs, strict=True)), unit="word"))
-
-
-def load_model(
-    recipe: Recipe, quantized: BitsAndBytesConfig | None = None
-) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
-    """Load the recipe's checkpoint, ready to be fine-tuned, and its processor."""
-    name, revision = resolve(recipe.model.checkpoint), recipe.model.revision
-    model = WhisperForConditionalGeneration.from_pretrained(
-        name,
-        revision=revision,
-        # Float32 whatever the file holds: an update of 4e-5 is lost in a float16 weight.
-        dtype=torch.float32,
-        use_safetensors=True,
-        quantization_config=quantized,
-    )
-    # Without this the Trainer takes the loss for already divided by the accumulation steps, and
-    # Whisper's is not: loss and gradients come out multiplied (transformers 5.23, issue 47688).
-    model.accepts_loss_kwargs = False
-    settings = model.generation_config
-    settings.forced_decoder_ids = None  # the old way to set a language, kept in old checkpoints
-    if settings.is_multilingual and len(recipe.languages) == 1:
-        settings.language, settings.task = recipe.languages[0], recipe.model.task
-    return model, WhisperProcessor.from_pretrained(name, revision=revision)
 
 
 def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:

@@ -246,7 +246,7 @@ assert logits.shape[-1] == model.config.vocab_size, (
 assert torch.isfinite(logits).all(), "logits that are no numbers: the weights are damaged"
 assert by_helper, "Whisper heard nothing: play the clip, it may be silent"
 assert disk > 5, f"{disk:.1f} GiB are free, 5 are needed: make room, or set RUNS to another disk"
-print("This machine can train.")
+print(f"{device}, {precision.name}: this machine can train, and heard {by_helper!r}")
 
 # %% [markdown]
 # ## What you saw

@@ -29,6 +29,7 @@ from utils.audio_context import context_seconds
 from utils.config import load_recipe
 from utils.decoding import log_mel
 from utils.hub_streaming import commits
+from utils.model import load_model
 from utils.plotting import draw_speech
 from utils.preprocessing import (
     IGNORED,
@@ -40,7 +41,6 @@ from utils.preprocessing import (
 )
 from utils.streaming import SAMPLING_RATE, decode_audio, seconds_of, stream
 from utils.text import apply_casing, leading_metric, normalize
-from utils.training import load_model
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
@@ -58,7 +58,7 @@ print(f"{recipe.model.checkpoint}: {len(processor.tokenizer):,} tokens")
 
 # %%
 first = list(stream(recipe.sources[0], recipe.sources[0].train).take(30))
-pair = [one for one in first if 2 < seconds_of(one) < 8][:2]
+pair = sorted(first, key=lambda one: abs(seconds_of(one) - 4))[:2]
 row = pair[0]
 samples = decode_audio(row["audio"])
 features = log_mel(processor, [samples])

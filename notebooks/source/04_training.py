@@ -30,12 +30,12 @@ from utils.audio_context import audio_context
 from utils.config import load_recipe
 from utils.decoding import transcribe
 from utils.environment import device, precision
+from utils.model import load_model
 from utils.plotting import draw_curves
 from utils.preprocessing import SpeechCollator, waveform
 from utils.training import (
     WhisperTrainer,
     build_trainer,
-    load_model,
     progress_line,
     read_metrics,
     train,
@@ -47,8 +47,7 @@ recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "preprocessing")
 splits = load_from_disk(str(run.prepared))
-print({name: len(rows) for name, rows in splits.items()}, "clips")
-print("training in {}, because {}".format(*precision()))
+print("{} clips; training in {}, because {}".format(splits.num_rows, *precision()))
 
 # %% [markdown]
 # ## How good is the model before you train it?

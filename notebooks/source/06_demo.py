@@ -247,7 +247,7 @@ assert status == 403, f"the page answers {status} to /etc/passwd: is allowed_pat
 assert after == by_helper, "the page and the helper disagree: do both load the same folder?"
 assert segments[-1].end <= len(long) / SAMPLING_RATE, "a caption ends after the recording"
 assert seconds_to_answer < 60, f"{seconds_to_answer:.0f} s for one clip: is the machine busy?"
-print("The page answers.")
+print(f"The page answered both models' texts in {seconds_to_answer:.1f} s.")
 
 # %% [markdown]
 # ## What you saw
