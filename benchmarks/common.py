@@ -1,5 +1,6 @@
 """What every benchmark does: alternate the contestants, and write the result in one shape."""
 
+import ast
 import datetime
 import json
 import subprocess
@@ -85,4 +86,28 @@ def save_result(
     }
     path = RESULTS / f"{name}.json"
     write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_atomically(RESULTS / "README.md", overview())
     return path
+
+
+def overview() -> str:
+    """Return all results as one Markdown page."""
+    lines = [
+        "# What was measured\n",
+        "Written by the benchmarks themselves. The ratio is the contestants' median, with its "
+        "lowest and highest value or a 95 % interval; each script's first lines say of what.\n",
+        "| Benchmark | Asked for | Ratio | When, where | Command |",
+        "| --- | --- | ---: | --- | --- |",
+    ]
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        name, where = result["name"], result["machine"]
+        script = ast.parse((RESULTS.parent / f"{name}.py").read_text(encoding="utf-8"))
+        asks = ast.get_docstring(script).partition("\n")[0]
+        place = where["gpu"] or f"{where['cores']} CPU cores"
+        lines.append(
+            f"| [{name}](../{name}.py): {asks} | {result['target']} | "
+            "{median:.2f} ({low:.2f} to {high:.2f}) | ".format(**result["ratio"])
+            + f"{result['date']}, {place} | `{result['command']}` |"
+        )
+    return "\n".join(lines) + "\n"

@@ -23,15 +23,21 @@ class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
         seconds: of every row.
         clips: in a batch on average; short clips come in larger batches, long ones in smaller.
         seed: of the order.
+        processes: that train together: each takes every n-th batch, all of them equally many.
+        process: which of them this is.
     """
 
-    def __init__(self, seconds: Sequence[float], clips: int, seed: int):
+    def __init__(
+        self, seconds: Sequence[float], clips: int, seed: int, processes: int = 1, process: int = 0
+    ):
         self.seconds, self.clips, self.seed, self.epoch = np.asarray(seconds), clips, seed, 0
+        self.processes, self.process = processes, process
 
     def __len__(self) -> int:
         pool = POOL_BATCHES * self.clips
         whole, rest = divmod(len(self.seconds), pool)
-        return whole * POOL_BATCHES + math.ceil(rest / self.clips)
+        batches = whole * POOL_BATCHES + math.ceil(rest / self.clips)
+        return math.ceil(batches / self.processes)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of an epoch; called by the Trainer."""
@@ -46,7 +52,9 @@ class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
             pool = pool[np.argsort(self.seconds[pool], kind="stable")]
             batches += self._cut(pool, math.ceil(len(pool) / self.clips))
         random.shuffle(batches)
-        return iter(batches)
+        # Where they don't divide evenly, the first ones come twice: no process waits for another.
+        batches += batches[: -len(batches) % self.processes]
+        return iter(batches[self.process :: self.processes])
 
     def _cut(self, rows: np.ndarray, count: int) -> list[list[int]]:
         """Cut sorted rows into `count` batches of about equal seconds, none of them empty."""

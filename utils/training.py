@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset, load_from_disk
 from peft import PeftModel
 from torch.utils.data import DataLoader
@@ -74,18 +75,23 @@ class WhisperTrainer(Seq2SeqTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of equal speech; under torchrun each process takes every n-th."""
         batches = EqualSpeechBatches(
-            self.train_dataset["seconds"][:], self.args.train_batch_size, self.args.seed
+            self.train_dataset["seconds"][:],
+            self.args.train_batch_size,
+            self.args.seed,
+            self.accelerator.num_processes,
+            self.accelerator.process_index,
         )
-        return self.accelerator.prepare(
-            DataLoader(
-                self.train_dataset,
-                batch_sampler=batches,
-                collate_fn=self.data_collator,
-                num_workers=self.args.dataloader_num_workers,
-                pin_memory=self.args.dataloader_pin_memory,
-                persistent_workers=self.args.dataloader_persistent_workers,
-            )
+        loader = DataLoader(
+            self.train_dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers,
         )
+        # Not accelerator.prepare: it would share the batches out a second time, behind a wrapper
+        # that does not pass on which epoch it is when training is resumed.
+        return prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True)
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         """Return the loss with the encoder at the length that the batch has."""
