@@ -63,6 +63,8 @@ FLOORS = {
     "report": 3,
     "report_page": 3,
     "recordings": 3,
+    "live": 3,
+    "recorder": 3,
     "page": 3,
     "demo": 3,
     "ggml": 1,

@@ -13,9 +13,10 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.audio_context import SAMPLING_RATE
 from utils.captions import FORMATS, Segment, clock
+from utils.live import Live, listen, to_mono
 from utils.mistakes import word_diff_html
 from utils.preprocessing import waveform
-from utils.recordings import UnusableRecording, keep_recording, read_recording
+from utils.recordings import MAX_SECONDS, UnusableRecording, keep_recording, read_recording
 from utils.text import has_word_spaces
 
 if TYPE_CHECKING:
@@ -102,6 +103,25 @@ def _write_example(folder: str, number: int, row: Mapping[str, Any]) -> str:
     return path
 
 
+def private_folder() -> tempfile.TemporaryDirectory:
+    """Return a folder for a page's files, open to this user alone; call it before Gradio's import.
+
+    What visitors record lies there. Gradio's default, /tmp/gradio, belongs to whoever on a shared
+    machine started Gradio first.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="whisper-demo-")
+    os.environ["GRADIO_TEMP_DIR"] = folder.name
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    return folder
+
+
+def refusal(problem: object) -> "gradio.Error":
+    """Return what a page raises to tell a visitor a sentence, which stays until it is closed."""
+    import gradio
+
+    return gradio.Error(str(problem), duration=None, print_exception=False)
+
+
 def build_page(
     transcribers: Mapping[str, Transcriber],
     languages: Sequence[str],
@@ -119,18 +139,10 @@ def build_page(
         corrections: where recordings whose text was corrected are kept, a folder for each
             language; None leaves the button out.
     """
-    # The page's own folder, open to this user alone: what visitors record lies there. Gradio's
-    # default, /tmp/gradio, belongs to whoever on a shared machine started Gradio first.
-    folder = tempfile.TemporaryDirectory(prefix="whisper-demo-")
-    os.environ["GRADIO_TEMP_DIR"] = folder.name
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
-    import gradio  # 2 s, and no other module needs it
+    folder = private_folder()
+    import gradio  # 2 s, and only pages need it
 
     (first, second), hearers = transcribers, list(transcribers.values())
-
-    def refuse(problem: object) -> gradio.Error:
-        # duration=None: the sentence stays until it is closed.
-        return gradio.Error(str(problem), duration=None, print_exception=False)
 
     def finish(state: dict[str, Any], stopped: bool = False) -> tuple:
         """Return what is shown when there is no more to come: all outputs but the state."""
@@ -150,7 +162,7 @@ def build_page(
         try:
             samples = read_recording(path)
         except UnusableRecording as problem:
-            raise refuse(problem) from None
+            raise refusal(problem) from None
         total = len(samples) / SAMPLING_RATE
         state = {"path": path, "language": language, "task": task, "heard": 0.0, "total": total}
         state["segments"] = [[], []]
@@ -173,6 +185,16 @@ def build_page(
     def stop(state: dict[str, Any] | None) -> tuple:
         return finish(state, stopped=True) if state else (gradio.skip(),) * 7
 
+    def hear_on(chunk: tuple[int, np.ndarray] | None, live: Live, language: str) -> tuple:
+        if chunk is not None:
+
+            def hear(samples: np.ndarray) -> str:
+                windows = hearers[1](samples, language, "transcribe")
+                return join(segment for _, new in windows for segment in new)
+
+            live = listen(live, to_mono(*chunk), hear)
+        return str(live), live
+
     def keep(text: str, agreed: bool, state: dict[str, Any] | None) -> str:
         try:
             if not state:
@@ -181,7 +203,7 @@ def build_page(
                 raise UnusableRecording("Nothing was stored: tick the box if you agree.")
             wav = keep_recording(state["path"], text, corrections / state["language"])
         except UnusableRecording as problem:
-            raise refuse(problem) from None
+            raise refusal(problem) from None
         return f"Stored as `{wav.name}`. Thank you."
 
     choices = [(LANGUAGES.get(code, code).title(), code) for code in languages]
@@ -227,6 +249,25 @@ def build_page(
             for kind in FORMATS:
                 save = gradio.Button(f"Save {kind.upper()}", size="sm", min_width=100)
                 save.click(None, captions, None, js=SAVE % {"kind": kind})
+        with gradio.Accordion("Live: read while you speak", open=False):
+            live = gradio.State(Live())
+            microphone = gradio.Audio(
+                sources=["microphone"], streaming=True, type="numpy", label="Microphone", buttons=[]
+            )
+            spoken = gradio.Textbox(label=f"Live · {second}", lines=3, elem_id="live")
+        microphone.start_recording(
+            lambda: ("", Live()), None, [spoken, live], api_visibility="private"
+        )
+        microphone.stream(
+            hear_on,
+            [microphone, live, language],
+            [spoken, live],
+            stream_every=1.0,
+            time_limit=MAX_SECONDS,
+            concurrency_id=MODELS,
+            show_progress="hidden",
+            api_visibility="private",
+        )
         with gradio.Accordion("That was wrong?", open=False, visible=corrections is not None):
             said = gradio.Textbox(label="What was really said", lines=2)
             agreed = gradio.Checkbox(

@@ -1,0 +1,102 @@
+"""A page on which people read sentences aloud: each becomes a clip to train on.
+
+`python -m utils.recorder SENTENCES.txt FOLDER` serves it, and lesson 2 streams FOLDER as own
+recordings. What is recorded stays on this machine.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.demo import HOST, launch
+from utils.page import private_folder, refusal
+from utils.recordings import METADATA, UnusableRecording, keep_recording
+
+if TYPE_CHECKING:
+    import gradio
+
+
+def sentences_left(sentences: Sequence[str], folder: Path) -> list[str]:
+    """Return the sentences that the folder has no recording of, each once."""
+    metadata = folder / METADATA
+    lines = metadata.read_text(encoding="utf-8").split("\n") if metadata.exists() else []
+    read = {json.loads(line)["text"] for line in lines if line}
+    clean = [" ".join(sentence.split()) for sentence in sentences]
+    return [one for one in dict.fromkeys(clean) if one and one not in read]
+
+
+def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
+    """Build a page that shows one sentence after the other; `utils.demo.launch` serves it.
+
+    Args:
+        sentences: to be read; those that `folder` has already are left out, so that you can stop
+            and go on another day.
+        folder: gets the WAV files and `metadata.jsonl`; it is made by the first recording.
+    """
+    home = private_folder()
+    import gradio  # 2 s, and only pages need it
+
+    left = sentences_left(sentences, folder)
+
+    def show(number: int) -> tuple[str, str, None, int]:
+        done = number >= len(left)
+        place = "All sentences are read." if done else f"Sentence {number + 1} of {len(left)}"
+        return place, "" if done else left[number], None, number
+
+    def keep(path: str | None, text: str, number: int) -> tuple[str, str, None, int]:
+        try:
+            keep_recording(path, text, folder)
+        except UnusableRecording as problem:
+            raise refusal(problem) from None
+        return show(number + 1)
+
+    with gradio.Blocks(title="Read aloud", delete_cache=(3600, 3600)) as page:
+        gradio.Markdown(
+            f"# Read aloud\nRead the sentence as you would say it, then keep it. Your voice goes "
+            f"into `{folder.name}` on this machine, and nowhere else."
+        )
+        first = show(0)
+        number = gradio.State(0)
+        place = gradio.Markdown(first[0])
+        text = gradio.Textbox(
+            first[1], label="Read this; if you said something else, write what you said", lines=3
+        )
+        audio = gradio.Audio(
+            sources=["microphone", "upload"], type="filepath", label="Your voice", buttons=[]
+        )
+        with gradio.Row():
+            keeps = gradio.Button("Keep, and next", variant="primary")
+            skips = gradio.Button("Skip")
+        shown = [place, text, audio, number]
+        keeps.click(keep, [audio, text, number], shown, api_name="keep")
+        skips.click(lambda at: show(at + 1), number, shown, api_visibility="private")
+    page.folder = home
+    return page
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve the page until Ctrl+C; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m utils.recorder", description=main.__doc__)
+    parser.add_argument("sentences", type=Path, help="a UTF-8 text file, one sentence a line")
+    parser.add_argument("folder", type=Path, help="where the recordings go")
+    parser.add_argument("--port", type=int, default=7860, help="(%(default)s)")
+    chosen = parser.parse_args(arguments)
+    try:
+        sentences = chosen.sentences.read_text(encoding="utf-8-sig").splitlines()
+        if not sentences_left(sentences, chosen.folder):
+            raise ValueError(f"{chosen.sentences} holds no sentence that {chosen.folder} lacks.")
+        page = build_recorder(sentences, chosen.folder)
+        print(f"{launch(page, chosen.port)} is open; Ctrl+C closes it.")
+    except (OSError, ValueError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    print(f"From another machine: ssh -N -L {chosen.port}:{HOST}:{chosen.port} THIS_MACHINE")
+    page.block_thread()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
