@@ -13,11 +13,12 @@ from pathlib import Path
 import nbformat
 import numpy as np
 
-from benchmarks.common import save_result
+from benchmarks.common import RESULTS, save_result
 from utils.__main__ import executed
 from utils.artifacts import STAGES, open_run, require
 from utils.config import load_recipe
 from utils.predictions import count_row_errors, load_predictions
+from utils.report_page import draw_rates
 
 TARGET = "WER on the test split at least halved with p < 0.01, within 15 minutes on 2 cores"
 ROW = ("clips", "wer_before", "wer_before_low", "wer_before_high", "wer_after")
@@ -73,6 +74,7 @@ def main() -> int:
         }
         for stage in STAGES
     ]
+    draw_rates(evaluation).savefig(RESULTS / "lessons.png", dpi=120)  # the README shows it
     test = [row for row in load_predictions(run.predictions) if row["split"] == "test"]
     print("wrote", save_result("lessons", TARGET, error_ratio(test), rows, lessons=lessons))
     return 0

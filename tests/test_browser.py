@@ -202,3 +202,14 @@ def test_stop_keeps_what_was_heard_and_the_page_goes_on(page, clip, tmp_path):
     button(page, "Stop").last.click()
     page.get_by_text("Stopped: heard").wait_for()
     assert page.locator("textarea").nth(1).input_value()
+
+
+def test_live_speech_is_written_while_the_microphone_is_open(page, base, clip):
+    page.get_by_text("Live: read while you speak").click()
+    button(page, "Record").last.click()
+    page.wait_for_function("document.querySelector('#live textarea').value.split(' ').length > 2")
+    written = page.locator("#live textarea").input_value()
+    words = {word.strip(".,").lower() for word in heard(base, clip).split()}
+    assert words & {word.strip(".,").lower() for word in written.split()}, written
+    button(page, "Stop").last.click()
+    assert page.complaints == []

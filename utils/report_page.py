@@ -95,6 +95,7 @@ def draw_rates(report: Mapping[str, Any]) -> Figure:
     names = [f"{name}\n({rates['split']})".replace("$", "") for name, rates in sources.items()]
     axes.set_xticks(positions + width * (len(models) - 1) / 2, names)
     axes.set(ylabel="WER, %", title="Word error rate with 95 % intervals")
+    axes.set_ylim(top=min(axes.get_ylim()[1], 100))  # an interval of few clips may reach far beyond
     axes.legend()
     plt.close(figure)  # shown by whoever asked for it, and not a second time at the cell's end
     return figure
