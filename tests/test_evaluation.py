@@ -24,7 +24,7 @@ def recipe(tmp_path):
         "max_clips = 32 # in each split": "max_clips = 5",
         "max_clips = 8": "max_clips = 2",
         "max_clips = 4\n\n": "max_clips = 2\n\n",
-        "worst_clips = 3": "worst_clips = 3\nbatch_size = 1",
+        "batch_size = 4": "batch_size = 1",
         "long_seconds = 35 # one window and a bit": "long_seconds = 0",
     }
     return write_recipe(tmp_path / "few.toml", **changes)

@@ -18,7 +18,7 @@ def recipe(tmp_path):
     changes = {
         "max_clips = 32 # in each split": "max_clips = 3",
         "max_clips = 8": "max_clips = 2",
-        "worst_clips": "batch_size = 1\nworst_clips",
+        "batch_size = 4": "batch_size = 1",
         # Of three clips, one may be too short.
         "[evaluation]": "[preprocessing]\nmax_dropped_share = 0.9\n\n[evaluation]",
     }

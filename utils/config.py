@@ -159,7 +159,7 @@ class Method:
 class Evaluation:
     """How the test is read."""
 
-    batch_size: int = 16
+    batch_size: int = 16  # clips decoded together, each as long as the longest of them
     # What the dev WER, by which a checkpoint is chosen, compares: normalised text, or text as it is
     # written. Lesson 05 reports both.
     normalized: bool = True
