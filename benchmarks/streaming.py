@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import httpx
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -119,6 +120,8 @@ def main() -> None:
             count = options.rows // SHARD_ROWS
             names = [f"data/train-{n:05d}-of-{count:05d}.parquet" for n in range(count)]
             hub.publish("datasets", NAME, dict.fromkeys(names, first))
+            # The Hub knows the digests of its files; this server computes them when first asked.
+            httpx.get(f"{hub.address}/api/datasets/{NAME}/tree/main?recursive=true", timeout=600)
             home = Path(folder) / "home"
             arguments = ["--client", f"--rows={options.rows}", f"--rounds={options.rounds}"]
             done = subprocess.run(
