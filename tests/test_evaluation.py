@@ -36,7 +36,14 @@ def test_an_interrupted_evaluation_leaves_a_partial_report_and_resumes(recipe, t
     folder = tmp_path / "runs/few/evaluation-embedded-whisper-tiny.en"
     journal = folder / "predictions.partial.jsonl"
     started = subprocess.Popen(
-        command, cwd=ROOT, env=os.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env=os.environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background of a script has made them deaf to SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while started.poll() is None and not (
         journal.exists() and len(journal.read_text(encoding="utf-8").splitlines()) > 1
