@@ -178,7 +178,7 @@ def test_all_is_done_by_keyboard_and_a_correction_is_kept_only_after_consent(
         pytest.fail(f"Tab does not reach {name}")
 
     press(clip[1][:20])
-    page.locator("[data-testid^=waveform]").first.wait_for()
+    page.get_by_text(re.compile(r"^0:0[1-9]$")).first.wait_for()  # its length: it has arrived
     press("Transcribe")
     page.wait_for_function("document.querySelectorAll('textarea')[1].value")
     press("That was wrong?")
