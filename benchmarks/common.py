@@ -12,9 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset, load_from_disk
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils.artifacts import write_atomically
+from utils.artifacts import Run, open_run, save_report, write_atomically
+from utils.config import AudioContext, Recipe
+from utils.decoding import transcribe
 from utils.environment import machine, versions
+from utils.predictions import count_row_errors
+from utils.preprocessing import waveform
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -55,6 +61,55 @@ def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
     """Return how many times faster the second is: median, lowest and highest over the rounds."""
     ratios = np.asarray(slow) / np.asarray(fast)
     return {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
+
+
+def error_ratio(before: np.ndarray, after: np.ndarray, resamples: int = 2000) -> dict[str, float]:
+    """Return how many times the errors of two readings of the same clips are; clips are drawn.
+
+    Args:
+        before: of `count_errors`.
+        after: likewise, clip by clip.
+        resamples: of the bootstrap that gives low and high, a 95 % interval.
+    """
+    draws = np.random.default_rng(0).integers(0, len(before), (resamples, len(before)))
+    sums = [counts[:, 0][draws].sum(axis=1) for counts in (before, after)]
+    low, median, high = np.percentile(sums[0] / np.maximum(sums[1], 1), [2.5, 50, 97.5])
+    return {"median": median, "low": low, "high": high}
+
+
+def count_heard(rows: Dataset, heard: Sequence[str]) -> np.ndarray:
+    """Return `count_errors` of what was heard in prepared rows, words, normalised."""
+    texts = zip(rows["text"][:], rows["language"][:], heard, strict=True)
+    told = [{"reference": said, "language": code, "heard": text} for said, code, text in texts]
+    return count_row_errors(told, "heard", "word")
+
+
+def count_test_errors(
+    recipe: Recipe,
+    prepared: Path,
+    model: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    context: AudioContext | None,
+) -> np.ndarray:
+    """Let a model read the prepared test split; return `count_heard`."""
+    rows = load_from_disk(str(prepared))["test"]
+    heard = transcribe(
+        model,
+        processor,
+        [waveform(row) for row in rows],
+        language=rows["language"][:],
+        context=context,
+        batch_size=recipe.evaluation.batch_size,
+    )
+    return count_heard(rows, heard)
+
+
+def open_prepared_run(recipe: Recipe, runs: Path, prepared: Path) -> Run:
+    """Return a new run that trains on splits which several runs share."""
+    run = open_run(recipe, runs)
+    run.prepared.symlink_to(prepared)
+    save_report(run, "preprocessing", {})
+    return run
 
 
 def save_result(

@@ -14,14 +14,13 @@ import torch
 from datasets import load_from_disk
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from benchmarks.common import alternate, ratio, save_result
+from benchmarks.common import alternate, count_heard, ratio, save_result
 from utils.artifacts import open_run, require
 from utils.config import load_recipe
 from utils.decoding import transcribe
-from utils.error_rates import count_errors, error_rate
+from utils.error_rates import error_rate
 from utils.export import to_ctranslate2, with_faster_whisper
 from utils.preprocessing import waveform
-from utils.text import normalize
 
 TARGET = "at least 6 times stock generate (8 is better) and no slower than faster-whisper, 2 cores"
 OURS, STOCK = "ours, short context", "Transformers, 30 s"
@@ -73,10 +72,8 @@ def main() -> None:
         }
         times = alternate(arms, options.rounds)
 
-    said = [normalize(text, code) for text, code in zip(rows["text"][:], languages, strict=True)]
     result = []
     for name, seconds in times.items():
-        heard = [normalize(*pair) for pair in zip(texts[name], languages, strict=True)]
         faster = ratio(seconds, times[OURS])
         result.append(
             {
@@ -85,7 +82,7 @@ def main() -> None:
                 "speech_seconds": round(float(sum(rows["seconds"][:])), 1),
                 "seconds": [round(value, 3) for value in seconds],
                 "ours_is_times_as_fast": {key: round(float(x), 2) for key, x in faster.items()},
-                "wer": round(error_rate(count_errors(said, heard, "word")), 4),
+                "wer": round(error_rate(count_heard(rows, texts[name])), 4),
                 "threads": torch.get_num_threads(),
             }
         )

@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 import nbformat
-import numpy as np
 
-from benchmarks.common import RESULTS, save_result
+from benchmarks.common import RESULTS, error_ratio, save_result
 from utils.__main__ import executed
 from utils.artifacts import STAGES, open_run, require
 from utils.config import load_recipe
@@ -23,15 +22,6 @@ from utils.report_page import draw_rates
 TARGET = "WER on the test split at least halved with p < 0.01, within 15 minutes on 2 cores"
 ROW = ("clips", "wer_before", "wer_before_low", "wer_before_high", "wer_after")
 ROW += ("wer_after_low", "wer_after_high", "cer_before", "cer_after", "p_value")
-
-
-def error_ratio(rows: list[dict], resamples: int = 2000) -> dict[str, float]:
-    """Return errors before over errors after, paired by clip."""
-    before, after = (count_row_errors(rows, side, "word")[:, 0] for side in ("before", "after"))
-    draws = np.random.default_rng(0).integers(0, len(rows), (resamples, len(rows)))
-    ratios = before[draws].sum(axis=1) / np.maximum(after[draws].sum(axis=1), 1)
-    low, median, high = np.percentile(ratios, [2.5, 50, 97.5])
-    return {"median": median, "low": low, "high": high}
 
 
 def last_line(notebook: Path) -> str:
@@ -76,7 +66,8 @@ def main() -> int:
     ]
     draw_rates(evaluation).savefig(RESULTS / "lessons.png", dpi=120)  # the README shows it
     test = [row for row in load_predictions(run.predictions) if row["split"] == "test"]
-    print("wrote", save_result("lessons", TARGET, error_ratio(test), rows, lessons=lessons))
+    ratios = error_ratio(*(count_row_errors(test, side, "word") for side in ("before", "after")))
+    print("wrote", save_result("lessons", TARGET, ratios, rows, lessons=lessons))
     return 0
 
 

@@ -12,17 +12,13 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from datasets import load_from_disk
 
-from benchmarks.common import save_result
-from utils.artifacts import open_run, save_report
-from utils.config import AudioContext, Recipe, load_recipe
-from utils.decoding import transcribe
-from utils.error_rates import count_errors, error_rate
+from benchmarks.common import count_test_errors, error_ratio, open_prepared_run, save_result
+from utils.config import AudioContext, load_recipe
+from utils.error_rates import error_rate
 from utils.intervals import confidence_interval, paired_p_value
 from utils.model import load_model
-from utils.preprocessing import prepare, waveform
-from utils.text import normalize
+from utils.preprocessing import prepare
 from utils.training import train
 
 TARGET = "WER at 30 s within 5 % of that after training at 30 s; better: no difference to be proven"
@@ -45,20 +41,6 @@ save_steps = 40
 """
 
 
-def errors_of(recipe: Recipe, prepared: Path, model, processor, context) -> np.ndarray:  # noqa: ANN001
-    """Return the word errors and words of every test clip."""
-    rows = load_from_disk(str(prepared))["test"]
-    languages = rows["language"][:]
-    heard = transcribe(
-        model, processor, [waveform(row) for row in rows], language=languages, context=context
-    )
-    pairs = [
-        [normalize(*pair) for pair in zip(texts, languages, strict=True)]
-        for texts in (rows["text"][:], heard)
-    ]
-    return count_errors(*pairs, unit="word")
-
-
 def main() -> None:
     """Train, measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,7 +60,7 @@ def main() -> None:
         first = load_recipe(path)
         stock, processor = load_model(first)
         prepare(first, processor.tokenizer, folder / "prepared")
-        base = errors_of(first, folder / "prepared", stock, processor, None)
+        base = count_test_errors(first, folder / "prepared", stock, processor, None)
         arms = {"short": first.audio_context, "30 s": AudioContext(enabled=False)}
         errors: dict[str, list[np.ndarray]] = {"short": [], "short, read short": [], "30 s": []}
         for seed in range(options.seeds):
@@ -86,15 +68,16 @@ def main() -> None:
                 table = {**first.training, "seed": seed, "max_steps": options.steps}
                 table |= {"eval_steps": options.steps, "save_steps": options.steps}
                 recipe = dataclasses.replace(first, training=table, audio_context=context)
-                run = open_run(first, folder / f"{arm} {seed}")
-                run.prepared.symlink_to(folder / "prepared")
-                save_report(run, "preprocessing", {})
+                run = open_prepared_run(first, folder / f"{arm} {seed}", folder / "prepared")
                 model = train(recipe, run).model
-                at_30 = errors_of(recipe, folder / "prepared", model, processor, None)
+                read = (recipe, folder / "prepared", model, processor)
+                at_30 = count_test_errors(*read, None)
                 errors[arm].append(at_30)
                 line = f"seed {seed}, trained at {arm}: WER at 30 s {error_rate(at_30):.1%}"
                 if context.enabled:
-                    short = errors_of(recipe, folder / "prepared", model, processor, context)
+                    short = count_test_errors(
+                        recipe, folder / "prepared", model, processor, context
+                    )
                     errors["short, read short"].append(short)
                     line += f", at the short context {error_rate(short):.1%}"
                 print(line, flush=True)
@@ -112,10 +95,7 @@ def main() -> None:
         )
     p = paired_p_value(pooled["short"], pooled["30 s"], resamples)
     print(f"short against 30 s, both read at 30 s: p = {p:.3f}")
-    draws = np.random.default_rng(0).integers(0, len(pooled["30 s"]), (2000, len(pooled["30 s"])))
-    sums = {arm: pooled[arm][:, 0][draws].sum(axis=1) for arm in ("30 s", "short")}
-    low, median, high = np.percentile(sums["30 s"] / np.maximum(sums["short"], 1), [2.5, 50, 97.5])
-    ratios = {"median": median, "low": low, "high": high}
+    ratios = error_ratio(pooled["30 s"], pooled["short"])
     print("wrote", save_result("parity", TARGET, ratios, rows, p_value=p))
 
 

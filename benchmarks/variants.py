@@ -17,17 +17,21 @@ import numpy as np
 import torch
 from datasets import load_from_disk
 
-from benchmarks.common import alternate, ratio, save_result
+from benchmarks.common import (
+    alternate,
+    count_test_errors,
+    open_prepared_run,
+    ratio,
+    save_result,
+)
 from utils.adapters import trained_share
-from utils.artifacts import open_run, save_report
+from utils.artifacts import open_run
 from utils.config import load_recipe
-from utils.decoding import transcribe
 from utils.environment import peak_gib
-from utils.error_rates import count_errors, error_rate
+from utils.error_rates import error_rate
 from utils.intervals import confidence_interval, paired_p_value
 from utils.model import load_model
-from utils.preprocessing import prepare, waveform
-from utils.text import normalize
+from utils.preprocessing import prepare
 from utils.training import build_trainer, train
 
 TARGET = "full training has the lowest WER, LoRA and DoRA the smallest files; how far apart is open"
@@ -54,28 +58,6 @@ def size_mb(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
-def read_test(model: torch.nn.Module, run, recipe) -> list[list[int]]:  # noqa: ANN001
-    """Return the error counts of every test clip."""
-    rows = load_from_disk(str(run.prepared))["test"].with_format(
-        "numpy", columns=["audio"], output_all_columns=True
-    )
-    languages = rows["language"][:]
-    _, processor = load_model(recipe)
-    heard = transcribe(
-        model,
-        processor,
-        [waveform(row) for row in rows],
-        language=languages,
-        context=recipe.audio_context,
-        batch_size=recipe.evaluation.batch_size,
-    )
-    said, heard = (
-        [normalize(*pair) for pair in zip(texts, languages, strict=True)]
-        for texts in (rows["text"][:], heard)
-    )
-    return count_errors(said, heard, unit="word").tolist()
-
-
 def train_one(path: Path, runs: Path, result: Path) -> None:
     """Train one variant and write what it came to."""
     recipe = load_recipe(path)
@@ -88,7 +70,9 @@ def train_one(path: Path, runs: Path, result: Path) -> None:
         "peak_gpu_gib": torch.cuda.max_memory_allocated() / 2**30,
         "checkpoint_mb": size_mb(next(run.checkpoints.glob("checkpoint-*"))),
         "kept_mb": size_mb(run.adapter if run.adapter.exists() else run.model),
-        "errors": read_test(trainer.model, run, recipe),
+        "errors": count_test_errors(
+            recipe, run.prepared, trainer.model, trainer.processing_class, recipe.audio_context
+        ).tolist(),
     }
     result.write_text(json.dumps(found), encoding="utf-8")
 
@@ -132,9 +116,7 @@ def main() -> None:
         paths, found = {}, {}
         for weights in RATES:
             paths[weights] = write_recipe(folder, options.recipe, weights, options.steps)
-            run = open_run(load_recipe(paths[weights]), folder / "runs")
-            run.prepared.symlink_to(folder / "prepared")
-            save_report(run, "preprocessing", {})
+            open_prepared_run(load_recipe(paths[weights]), folder / "runs", folder / "prepared")
             result = folder / f"{weights}.json"
             command = [sys.executable, "-m", "benchmarks.variants", "--train"]
             subprocess.run([*command, paths[weights], folder / "runs", result], check=True)

@@ -144,6 +144,14 @@ def hub(tmp_path):
     hub.close()
 
 
+@pytest.fixture(scope="module")
+def module_hub(tmp_path_factory):
+    """A Hub that the tests of a file share."""
+    hub = Hub(tmp_path_factory.mktemp("hub"))
+    yield hub
+    hub.close()
+
+
 def write_recipe(path: Path, **tables: str) -> Path:
     """Write smoke.toml to `path` with some of its tables' lines replaced."""
     text = (ROOT / "recipes/smoke.toml").read_text(encoding="utf-8")

@@ -167,9 +167,7 @@ def test_all_is_done_by_keyboard_and_a_correction_is_kept_only_after_consent(
 ):
     def press(name, key="Enter"):
         """Move on with Tab until the control of that name has the focus, then press a key."""
-        # A task is called Transcribe, too: a radio button, which Enter does not press.
-        focused = "document.activeElement.type === 'radio' ? '' : "
-        focused += "document.activeElement.getAttribute('aria-label') || "
+        focused = "document.activeElement.getAttribute('aria-label') || "
         focused += "(document.activeElement.labels?.[0] || document.activeElement).innerText"
         for _ in range(60):
             page.keyboard.press("Tab")

@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import soundfile
-from hub_server import Hub
 
 ROWS = 40  # a shard
 # What the client does before each part: a stream's texts or the one sentence it ended with, the
@@ -119,13 +118,6 @@ def publish_the_real_shapes(hub):
         }
         files["README.md"] = config_card(config, splits)
         hub.publish("datasets", name, files, commit=commit)
-
-
-@pytest.fixture(scope="module")
-def module_hub(tmp_path_factory):
-    hub = Hub(tmp_path_factory.mktemp("hub"))
-    yield hub
-    hub.close()
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_real_speech_longer_than_a_window_is_read_with_timestamps(base):
     assert base[0].config._attn_implementation == attention, "generate left slow attention on"
     for way, one in measured.items():
         assert one["wer"] < 0.6, (way, one["text"])
-        assert one["past_end_seconds"] < 0.1
+        assert one["past_end_seconds"] <= 0.02
         assert one["segments"] >= 2
     assert measured["sequential"]["monotonic"]
     assert measured["sequential"]["word_drift_seconds"] < 2

@@ -127,6 +127,12 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
     return url
 
 
+def announce(url: str, port: int) -> None:
+    """Print where a page is, for whoever sits here and for whoever comes over SSH."""
+    print(f"{url} is open; Ctrl+C closes it.")
+    print(f"From another machine: ssh -N -L {port}:{HOST}:{port} THIS_MACHINE")
+
+
 def show(url: str, height: int = 760) -> None:
     """Show a page that is open below the cell."""
     from IPython.display import IFrame, display
@@ -175,8 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, FetchError, RecipeError, RunMismatch) as problem:
         print(problem, file=sys.stderr)
         return 1
-    print(f"{url} is open; Ctrl+C closes it.")
-    print(f"From another machine: ssh -N -L {chosen.port}:{HOST}:{chosen.port} THIS_MACHINE")
+    announce(url, chosen.port)
     if password:
         print(f"{page.share_url or 'No public address: is there a network?'}")
         print(f"User {GUEST}, password {password}")

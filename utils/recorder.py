@@ -5,15 +5,14 @@ recordings. What is recorded stays on this machine.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.demo import HOST, launch
+from utils.demo import announce, launch
 from utils.page import private_folder, refusal
-from utils.recordings import METADATA, UnusableRecording, keep_recording
+from utils.recordings import UnusableRecording, keep_recording, kept_rows
 
 if TYPE_CHECKING:
     import gradio
@@ -21,9 +20,7 @@ if TYPE_CHECKING:
 
 def sentences_left(sentences: Sequence[str], folder: Path) -> list[str]:
     """Return the sentences that the folder has no recording of, each once."""
-    metadata = folder / METADATA
-    lines = metadata.read_text(encoding="utf-8").split("\n") if metadata.exists() else []
-    read = {json.loads(line)["text"] for line in lines if line}
+    read = {row["text"] for row in kept_rows(folder)}
     clean = [" ".join(sentence.split()) for sentence in sentences]
     return [one for one in dict.fromkeys(clean) if one and one not in read]
 
@@ -89,11 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not sentences_left(sentences, chosen.folder):
             raise ValueError(f"{chosen.sentences} holds no sentence that {chosen.folder} lacks.")
         page = build_recorder(sentences, chosen.folder)
-        print(f"{launch(page, chosen.port)} is open; Ctrl+C closes it.")
+        url = launch(page, chosen.port)
     except (OSError, ValueError) as problem:
         print(problem, file=sys.stderr)
         return 1
-    print(f"From another machine: ssh -N -L {chosen.port}:{HOST}:{chosen.port} THIS_MACHINE")
+    announce(url, chosen.port)
     page.block_thread()
     return 0
 

@@ -81,6 +81,13 @@ def _too_long(max_seconds: float) -> UnusableRecording:
     return UnusableRecording(f"This recording is longer than {limit}: cut it, and try again.")
 
 
+def kept_rows(folder: Path) -> list[dict[str, str]]:
+    """Return `file_name` and `text` of what `keep_recording` has put into a folder so far."""
+    metadata = folder / METADATA
+    lines = metadata.read_text(encoding="utf-8").split("\n") if metadata.exists() else []
+    return [json.loads(line) for line in lines if line]
+
+
 def keep_recording(path: str, text: str, folder: Path) -> Path:
     """Store a recording and what was said in it as a row of a data set of one's own.
 
@@ -105,11 +112,10 @@ def keep_recording(path: str, text: str, folder: Path) -> Path:
     samples = read_recording(path, STOCK_SECONDS)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     wav = folder / f"{digest(Path(path))[:16]}.wav"
-    metadata = folder / METADATA
-    lines = metadata.read_text(encoding="utf-8").split("\n") if metadata.exists() else []
-    rows = [json.loads(line) for line in lines if line]
-    rows = [row for row in rows if row["file_name"] != wav.name]
+    rows = [row for row in kept_rows(folder) if row["file_name"] != wav.name]
     rows.append({"file_name": wav.name, "text": text})
     soundfile.write(wav, samples, SAMPLING_RATE)  # first, so that no line names a missing file
-    write_atomically(metadata, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows))
+    write_atomically(
+        folder / METADATA, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+    )
     return wav
