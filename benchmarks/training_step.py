@@ -31,8 +31,7 @@ class Arm:
 
     def __init__(self, model, processor, batches, context):  # noqa: ANN001
         self.model, self.batches = model.train(), batches
-        start = model.config.decoder_start_token_id
-        self.collator = SpeechCollator(processor, start, context)
+        self.collator = SpeechCollator(processor, context)
         trained = [weight for weight in model.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
         self.frames = 0

@@ -61,6 +61,9 @@ def rows():
             {
                 "audio": random.integers(-3000, 3000, 16_000 + 1600 * number).astype(np.int16),
                 "labels": [50258, 50274, 50359, 50363, *random.integers(0, 50000, 6), 50257],
+                "cut_samples": [16_000 + 1600 * number],
+                "cut_tokens": [6],
+                "previous": [],
                 "text": "rumore",
                 "language": "it",
                 "seconds": 1 + number / 10,

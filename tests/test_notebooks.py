@@ -44,6 +44,7 @@ FLOORS = {
     "hub_streaming": 1,
     "adapters": 2,
     "augmentation": 2,
+    "windows": 2,
     "stopping": 1,
     "memory": 1,
     "presets": 1,

@@ -7,6 +7,7 @@ from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
 from tests.conftest import write_recipe
 from utils.config import AudioContext, Augmentation, Preprocessing, load_recipe
+from utils.decoding import log_mel
 from utils.preprocessing import (
     PreprocessingError,
     SpeechCollator,
@@ -19,6 +20,7 @@ from utils.preprocessing import (
     waveform,
 )
 from utils.quality import QualityReport, Unusable
+from utils.streaming import decode_audio, stream
 
 RULES = Preprocessing()
 
@@ -41,8 +43,25 @@ def tokenizer(base):
 def test_labels_equal_the_tokenizers_own_and_come_back_as_the_text(tokenizer, language, text):
     ids = encode_text(tokenizer, text, language)
     tokenizer.set_prefix_tokens(language=language, task="transcribe")
-    assert ids == tokenizer(text).input_ids
-    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+    # As Whisper writes it: a space before the first word, where there are spaces between words.
+    assert ids == tokenizer(text if language == "th" else f" {text}").input_ids
+    assert tokenizer.decode(ids, skip_special_tokens=True).strip() == text
+
+
+def test_whisper_itself_begins_with_a_space_where_words_have_spaces(base, tokenizer):
+    """The fact that `text_ids` stands on, asked of the real model."""
+    model, processor = base
+    clip = next(iter(stream(load_recipe("recipes/smoke.toml").sources[0], "test")))
+    features = log_mel(processor, [decode_audio(clip["audio"])])
+    begins = torch.tensor(
+        [tokenizer.convert_ids_to_tokens(one).startswith("Ġ") for one in range(50257)]
+    )
+    for language, spaced in {"it": True, "en": True, "ru": True, "zh": False, "ja": False}.items():
+        with torch.inference_mode():
+            decoder_input_ids = torch.tensor([prefix_ids(tokenizer, language)])
+            logits = model(input_features=features, decoder_input_ids=decoder_input_ids).logits
+        share = logits[0, -1, :50257].softmax(-1)[begins].sum().item()
+        assert (share > 0.5) == spaced, (language, share)
 
 
 def test_an_english_only_checkpoint_gets_a_prefix_without_language_and_task():
@@ -108,7 +127,7 @@ def test_the_text_rules_reach_text_and_labels(tokenizer, row):
     rules = Preprocessing(lower_case=True, remove_punctuation=True)
     prepared = prepare_example(row(text="Ciao, Mondo!"), tokenizer, rules)
     assert prepared["text"] == "ciao mondo"
-    assert tokenizer.decode(prepared["labels"], skip_special_tokens=True) == "ciao mondo"
+    assert tokenizer.decode(prepared["labels"], skip_special_tokens=True) == " ciao mondo"
 
 
 def test_drops_are_counted_and_the_rest_arrives(tokenizer, row, wav, tmp_path):
@@ -165,8 +184,12 @@ def examples(tokenizer, row, wav):
 def test_the_decoder_starts_with_exactly_one_start_token(base, examples):
     model, processor = base
     start = model.config.decoder_start_token_id
-    batch = SpeechCollator(processor, start, AudioContext())(examples)
-    decoder_input = shift_tokens_right(batch["labels"], model.config.pad_token_id, start)
+    batch = SpeechCollator(processor, AudioContext())(examples)
+    decoder_input = batch["decoder_input_ids"]
+    # What the model would make of the labels itself, but for what fills up.
+    of_the_model = shift_tokens_right(batch["labels"], model.config.pad_token_id, start)
+    read = batch["labels"] != -100
+    assert torch.equal(decoder_input[read], of_the_model[read])
     assert (decoder_input == start).sum(dim=1).tolist() == [1, 1]
     assert decoder_input[0, :4].tolist() == prefix_ids(processor.tokenizer, "it")
     # bos_token_id, which many collators compare with, would have left the start token in.
@@ -174,10 +197,8 @@ def test_the_decoder_starts_with_exactly_one_start_token(base, examples):
 
 
 def test_padding_is_out_of_the_loss_and_the_end_token_is_in(base, examples):
-    model, processor = base
-    labels = SpeechCollator(processor, model.config.decoder_start_token_id, AudioContext())(
-        examples
-    )["labels"]
+    processor = base[1]
+    labels = SpeechCollator(processor, AudioContext())(examples)["labels"]
     for ids, example in zip(labels, examples, strict=True):
         length = len(example["labels"]) - 1
         assert ids[:length].tolist() == example["labels"][1:]
@@ -192,8 +213,8 @@ def test_the_context_is_that_of_the_longest_clip_with_a_tail_that_a_resumed_run_
     frames = set()
     for seed in range(12):
         context = AudioContext(step_seconds=0.1)
-        batch = SpeechCollator(processor, 50258, context, seed)(examples)
-        again = SpeechCollator(processor, 50258, context, seed)(examples)
+        batch = SpeechCollator(processor, context, seed)(examples)
+        again = SpeechCollator(processor, context, seed)(examples)
         assert torch.equal(batch["input_features"], again["input_features"])
         frames.add(batch["input_features"].shape[-1])
     assert len(frames) > 3, "the tail does not vary"
@@ -203,7 +224,7 @@ def test_the_context_is_that_of_the_longest_clip_with_a_tail_that_a_resumed_run_
 
 def test_with_the_context_off_the_features_are_the_feature_extractors(base, examples):
     processor = base[1]
-    batch = SpeechCollator(processor, 50258, AudioContext(enabled=False))(examples)
+    batch = SpeechCollator(processor, AudioContext(enabled=False))(examples)
     stock = processor.feature_extractor(
         [waveform(one) for one in examples], sampling_rate=16_000, return_tensors="pt"
     ).input_features
@@ -214,7 +235,7 @@ def test_augmentation_changes_the_features_not_the_labels_and_a_resumed_run_repe
     base, examples
 ):
     def batch(seed, **settings):
-        collator = SpeechCollator(base[1], 50258, AudioContext(enabled=False), seed, **settings)
+        collator = SpeechCollator(base[1], AudioContext(enabled=False), seed, **settings)
         return collator(examples)
 
     plain, varied = batch(1), batch(1, augmentation=Augmentation(speed=0.1))

@@ -43,7 +43,7 @@ def tiny_trainer(tiny_model, base, recipe, rows, tmp_path, **changes):
         args=arguments,
         train_dataset=rows,
         eval_dataset=rows,
-        data_collator=SpeechCollator(base[1], 50258, recipe.audio_context),
+        data_collator=SpeechCollator(base[1], recipe.audio_context),
         processing_class=base[1],
     )
 
@@ -116,7 +116,7 @@ class BrokenProcessor:
     """Gives features that are no numbers, as a broken clip would."""
 
     def __init__(self, processor):
-        self.processor = processor
+        self.processor, self.tokenizer = processor, processor.tokenizer
 
     def feature_extractor(self, *args, **kwargs):
         batch = self.processor.feature_extractor(*args, **kwargs)

@@ -218,12 +218,23 @@ def _limits(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[str]:
         "Like every Whisper it may write words where nobody speaks: leave silence out first. On "
         f"the test clips, {evaluation['flags']['after']['runaway']} hypothesis(es) ran on far "
         "beyond what was said.",
-        "It was trained on single clips without timestamps: check timestamps and long recordings "
-        "before you rely on them (not measured).",
+        _timestamps(recipe),
     ]
     if wrong:
         lines.append(f"Most frequent confusions on the test split: {wrong}.")
     return ["## Limits and known failures", "\n".join(f"- {line}" for line in lines)]
+
+
+def _timestamps(recipe: Recipe) -> str:
+    if recipe.windows.timestamps:
+        return (
+            f"{recipe.windows.timestamps:.0%} of its training labels told times, those at which "
+            "clips were joined: check timestamps within a sentence before you rely on them."
+        )
+    return (
+        "It was trained on single clips without timestamps: check timestamps and long recordings "
+        "before you rely on them (not measured)."
+    )
 
 
 def _inline(text: str) -> str:
@@ -239,9 +250,10 @@ def _making(recipe: Recipe, run: Run) -> list[str]:
     versions = ", ".join(
         f"{key} {environment['versions'][key]}" for key in told if key in environment["versions"]
     )
+    what = "windows of joined clips" if recipe.windows.seconds else "clips"
     return [
         "## How it was made",
-        f"- Training speech: {prepared['clips']['train']} clips, {minutes / 60:.2f} hours.\n"
+        f"- Training speech: {prepared['clips']['train']} {what}, {minutes / 60:.2f} hours.\n"
         f"- Training: {training['steps']} steps in {training['seconds'] / 60:.0f} minutes, "
         f"precision {training['precision']}; the best checkpoint on dev was that of step "
         f"{training['best_step']}.\n"

@@ -128,6 +128,19 @@ class AudioContext:
 
 
 @dataclass(frozen=True)
+class Windows:
+    """Whether clips share the encoder's window, and what their labels tell beside the words."""
+
+    # Clips of one source are joined to windows of up to so many seconds, at most 30; a batch then
+    # counts windows. 0: each clip alone, at a short audio context.
+    seconds: float = 0.0
+    # Share of the windows whose labels say when each clip begins and ends. Without any, a model
+    # forgets its timestamps, with which long recordings are cut and subtitles are made.
+    timestamps: float = 0.0
+    previous_text: float = 0.0  # share that is told the text of the source's window before, too
+
+
+@dataclass(frozen=True)
 class Augmentation:
     """How training clips are varied, so that the model learns the language and not one voice."""
 
@@ -178,6 +191,7 @@ class Recipe:
     sources: tuple[Source, ...]
     training: Mapping[str, Any]  # goes unchanged to Seq2SeqTrainingArguments
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    windows: Windows = field(default_factory=Windows)
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixing: Mixing = field(default_factory=Mixing)
     method: Method = field(default_factory=Method)
@@ -341,13 +355,22 @@ def _check_method(method: Method, where: str) -> None:
         raise RecipeError(f"{where} average_last needs whole weights: not lora and dora.")
 
 
+def _check_windows(windows: Windows, where: str) -> None:
+    """Refuse windows longer than Whisper's, and shares that are none."""
+    if not 0 <= windows.seconds <= 30:
+        raise RecipeError(f"{where} seconds = {windows.seconds:g}: Whisper hears from 0 to 30.")
+    for key in ("timestamps", "previous_text"):
+        if not 0 <= (share := getattr(windows, key)) <= 1:
+            raise RecipeError(f"{where} {key} = {share:g} is a share: from 0 to 1.")
+
+
 def load_recipe(path: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
         path: a TOML file with `[model]`, one or more `[[sources]]`, `[training]` and, where their
-            defaults don't fit, `[mixing]`, `[preprocessing]`, `[augmentation]`, `[method]`,
-            `[audio_context]` and `[evaluation]`.
+            defaults don't fit, `[mixing]`, `[preprocessing]`, `[windows]`, `[augmentation]`,
+            `[method]`, `[audio_context]` and `[evaluation]`.
 
     Raises:
         RecipeError: with the file, the key and the nearest known one.
@@ -365,6 +388,7 @@ def load_recipe(path: str | Path) -> Recipe:
         "model": Model,
         "mixing": Mixing,
         "preprocessing": Preprocessing,
+        "windows": Windows,
         "augmentation": Augmentation,
         "method": Method,
         "audio_context": AudioContext,
@@ -397,5 +421,6 @@ def load_recipe(path: str | Path) -> Recipe:
         _check_splits(source, f"{path} [[sources]] {number}")
     _check_mix(recipe)
     _check_method(recipe.method, f"{path} [method]")
+    _check_windows(recipe.windows, f"{path} [windows]")
     _check_embedded(recipe)
     return recipe

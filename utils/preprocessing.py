@@ -2,7 +2,7 @@
 
 import shutil
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from transformers import WhisperProcessor, WhisperTokenizer
 
 from utils.audio_context import SAMPLING_RATE, context_seconds
 from utils.augmentation import mask_features, vary
-from utils.config import AudioContext, Augmentation, Preprocessing, Recipe
+from utils.config import AudioContext, Augmentation, Preprocessing, Recipe, Windows
 from utils.decoding import log_mel
 from utils.quality import QualityReport, Unusable, check_seconds, check_sound, check_text
 from utils.streaming import AudioError, decode_audio, stream, training_stream
-from utils.text import apply_casing
+from utils.text import apply_casing, has_word_spaces
+from utils.windows import POSITIONS, join, timed_labels
 
 # int16 is what WAV files hold: half the size of float32 and, after the division, the same samples.
 INT16_SCALE = 32767.0
@@ -37,6 +38,10 @@ PREPARED = Features(
     {
         "audio": List(Value("int16")),
         "labels": List(Value("int32")),
+        # Of each clip that was joined to this window: one, where each clip is alone.
+        "cut_samples": List(Value("int32")),
+        "cut_tokens": List(Value("int32")),
+        "previous": List(Value("int32")),  # text ids of the source's window before
         "text": Value("string"),
         "language": Value("string"),
         "seconds": Value("float32"),
@@ -69,14 +74,22 @@ def prefix_ids(tokenizer: WhisperTokenizer, language: str, task: str = "transcri
     return tokenizer.convert_tokens_to_ids(tokens)
 
 
+def text_ids(tokenizer: WhisperTokenizer, text: str, language: str) -> list[int]:
+    """Return the ids of a transcript as Whisper itself writes it: a space before the first word.
+
+    Where words have no spaces between them, it writes none before the first one either.
+    """
+    space = " " if has_word_spaces(language) else ""
+    return tokenizer(space + text, add_special_tokens=False).input_ids
+
+
 def encode_text(
     tokenizer: WhisperTokenizer, text: str, language: str, task: str = "transcribe"
 ) -> list[int]:
     """Return the label ids of a transcript: prefix, text, end token."""
-    ids = tokenizer(text, add_special_tokens=False).input_ids
     return [
         *prefix_ids(tokenizer, language, task),
-        *ids,
+        *text_ids(tokenizer, text, language),
         tokenizer.convert_tokens_to_ids(END),
     ]
 
@@ -112,6 +125,9 @@ def prepare_example(
     return {
         "audio": np.round(samples.clip(-1, 1) * INT16_SCALE).astype(np.int16),
         "labels": labels,
+        "cut_samples": [len(samples)],
+        "cut_tokens": [len(labels) - len(prefix_ids(tokenizer, row["language"], task)) - 1],
+        "previous": [],
         "text": text,
         "language": row["language"],
         "seconds": seconds,
@@ -157,6 +173,24 @@ def _check_dropped(report: QualityReport, split: str) -> None:
         raise PreprocessingError("there are no clips. Look at the source.")
 
 
+def _usable(
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: WhisperTokenizer,
+    report: QualityReport,
+    split: str,
+    task: str,
+) -> Iterator[dict[str, Any]]:
+    """Yield the prepared rows that break no rule; count all."""
+    for row in rows:
+        try:
+            example = prepare_example(row, tokenizer, report.rules, task)
+            report.keep(split, row, example)
+        except Unusable as reason:
+            report.drop(split, row, str(reason))
+        else:
+            yield example
+
+
 def prepare_split(
     rows: Iterable[Mapping[str, Any]],
     tokenizer: WhisperTokenizer,
@@ -164,6 +198,7 @@ def prepare_split(
     report: QualityReport,
     split: str = "train",
     task: str = "transcribe",
+    windows: Windows | None = None,
 ) -> Dataset:
     """Prepare one split into a file in `folder`, never holding it in memory.
 
@@ -174,6 +209,7 @@ def prepare_split(
         report: where each row is counted; its rules are the recipe's.
         split: the name in the report.
         task: "transcribe" or "translate".
+        windows: the recipe's, for a split that is trained on.
 
     Raises:
         PreprocessingError: nothing is left, or of one source more than `max_dropped_share` was
@@ -183,14 +219,9 @@ def prepare_split(
     # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on a
     # split with nothing left, and may reuse an older result whose generator looks the same.
     with ArrowWriter(features=PREPARED, path=str(path)) as writer:
-        for row in rows:
-            try:
-                example = prepare_example(row, tokenizer, report.rules, task)
-                report.keep(split, row, example)
-            except Unusable as reason:
-                report.drop(split, row, str(reason))
-            else:
-                writer.write(example)
+        kept = _usable(rows, tokenizer, report, split, task)
+        for window in join(kept, windows or Windows(), report.rules.max_label_tokens):
+            writer.write(window)
         writer.finalize()
     _check_dropped(report, split)
     return Dataset.from_file(str(path))
@@ -216,7 +247,13 @@ def prepare(
             (partial / name).mkdir(parents=True)
             try:
                 splits[name] = prepare_split(
-                    streams[name], tokenizer, partial / name, report, name, recipe.model.task
+                    streams[name],
+                    tokenizer,
+                    partial / name,
+                    report,
+                    name,
+                    recipe.model.task,
+                    recipe.windows if name == "train" else None,
                 )
             except PreprocessingError as error:
                 raise PreprocessingError(f"{recipe.path}, split {name}: {error}") from None
@@ -229,17 +266,17 @@ def prepare(
 
 
 class SpeechCollator:
-    """Prepared rows → one batch of `input_features` and `labels`.
+    """Prepared rows → one batch of `input_features`, `decoder_input_ids` and `labels`.
 
     In training every clip gets a silent tail of random length, so that the model learns that speech
     ends where it ends and not where the window does.
 
     Args:
         processor: the checkpoint's.
-        decoder_start_token_id: `model.config.decoder_start_token_id`.
         context: the recipe's; disabled means stock 30 s windows.
-        seed: of the tail and of the augmentation.
+        seed: of the tail, of the augmentation and of what the labels tell.
         augmentation: the recipe's; None leaves the clips as they are.
+        windows: the recipe's; None tells neither times nor the text before.
 
     What is random follows from the seed and the clips of the batch, not from a generator that moves
     on: a resumed run, and any number of loader workers, draw the same.
@@ -248,19 +285,19 @@ class SpeechCollator:
     def __init__(
         self,
         processor: WhisperProcessor,
-        decoder_start_token_id: int,
         context: AudioContext,
         seed: int = 42,
         augmentation: Augmentation | None = None,
+        windows: Windows | None = None,
     ):
         self.processor = processor
-        self.decoder_start_token_id = decoder_start_token_id
         self.context = context
         self.seed = seed
         self.augmentation = augmentation or Augmentation()
+        self.windows = windows or Windows()
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return float32 `(batch, mels, frames)` and int64 `(batch, longest labels)`."""
+        """Return float32 `(batch, mels, frames)` and int64 `(batch, longest labels)`, twice."""
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
         random = np.random.default_rng([self.seed, batch_key])
         tail = random.uniform(0, self.context.tail_seconds)
@@ -270,11 +307,35 @@ class SpeechCollator:
         features = log_mel(self.processor, clips, context)
         if self.augmentation.spec_augment:
             mask_features(features, seconds, random)
-        return {"input_features": features, "labels": self._labels(rows)}
+        pairs = [self._read_and_write(*pair, random) for pair in zip(rows, clips, strict=True)]
+        reads, writes = zip(*pairs, strict=True)
+        return {
+            "input_features": features,
+            # What fills up is never read: its label is left out of the loss.
+            "decoder_input_ids": _filled(reads, self.processor.tokenizer.pad_token_id),
+            "labels": _filled(writes, IGNORED),
+        }
 
-    def _labels(self, rows: Sequence[Mapping[str, Any]]) -> torch.Tensor:
-        labels = [torch.as_tensor(row["labels"], dtype=torch.long) for row in rows]
-        # The model itself puts <|startoftranscript|> in front of the labels; kept here, it would be
-        # trained twice. It is decoder_start_token_id: Whisper's bos_token is <|endoftext|>.
-        labels = [ids[1:] if ids[0] == self.decoder_start_token_id else ids for ids in labels]
-        return torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=IGNORED)
+    def _read_and_write(
+        self, row: Mapping[str, Any], clip: np.ndarray, random: np.random.Generator
+    ) -> tuple[list[int], list[int]]:
+        """Return the tokens that the decoder reads, and those that it shall write after each."""
+        tokenizer = self.processor.tokenizer
+        with_times, with_previous = random.random(2)
+        ids = list(row["labels"])
+        if with_times < self.windows.timestamps:
+            first = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
+            ids = timed_labels(row, first, len(clip) / len(row["audio"]))
+        prompt = []
+        if with_previous < self.windows.previous_text and row["previous"]:
+            too_many = max(len(row["previous"]) + len(ids) - POSITIONS, 0)
+            prompt = [tokenizer.convert_tokens_to_ids("<|startofprev|>")]
+            prompt += row["previous"][too_many:]
+        # Read one token, write the next. <|startoftranscript|> is read and never written; nor is
+        # the text before, which is not in this window's sound.
+        return [*prompt, *ids[:-1]], [*[IGNORED] * len(prompt), *ids[1:]]
+
+
+def _filled(ids: Sequence[list[int]], value: int) -> torch.Tensor:
+    tensors = [torch.tensor(one) for one in ids]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)

@@ -23,6 +23,7 @@ from utils.predictions import (
     summarize,
 )
 from utils.text import normalize, normalizer_name
+from utils.windows import cut
 
 SECONDS_BANDS = (1, 2, 5, 10)  # borders between the bands of a breakdown
 SNR_BANDS = (20, 30, 40)
@@ -78,12 +79,12 @@ def find_overlaps(prepared: Mapping[str, datasets.Dataset]) -> dict[str, dict[st
     """
     seen = {}
     for split, rows in prepared.items():
-        texts = {
-            normalize(text, code)
-            for text, code in zip(rows["text"][:], rows["language"][:], strict=True)
-        }
-        audio = rows.with_format("numpy", columns=["audio"])
-        seen[split] = texts, {hashlib.sha256(row["audio"].tobytes()).digest() for row in audio}
+        texts, clips = set(), set()
+        for row in rows.with_format("numpy", columns=["audio"], output_all_columns=True):
+            for text, samples in cut(row):
+                texts.add(normalize(text, row["language"]))
+                clips.add(hashlib.sha256(samples.tobytes()).digest())
+        seen[split] = texts, clips
     return {
         f"{one}/{other}": {
             kind: len(a & b) for kind, a, b in zip(KINDS, seen[one], seen[other], strict=True)

@@ -25,7 +25,6 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
-from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
 from utils.adapters import choose_weights, merge, quantization, require_8bit
 from utils.artifacts import Run, open_run, require, write_atomically
@@ -96,12 +95,6 @@ class WhisperTrainer(Seq2SeqTrainer):
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         """Return the loss with the encoder at the length that the batch has."""
         whisper = self.accelerator.unwrap_model(model)
-        if self.label_smoother:  # it takes the labels away, from which the model makes its input
-            inputs["decoder_input_ids"] = shift_tokens_right(
-                inputs["labels"],
-                whisper.config.pad_token_id,
-                whisper.config.decoder_start_token_id,
-            )
         with audio_context(whisper, inputs["input_features"].shape[-1]):
             return super().compute_loss(model, inputs, *args, **kwargs)
 
@@ -301,11 +294,7 @@ def build_trainer(
         train_dataset=splits["train"],
         eval_dataset=splits["dev"],
         data_collator=SpeechCollator(
-            processor,
-            model.config.decoder_start_token_id,
-            recipe.audio_context,
-            arguments.seed,
-            recipe.augmentation,
+            processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
         ),
         processing_class=processor,
         callbacks=[MetricsFile(run, watch)],

@@ -38,9 +38,10 @@ from utils.preprocessing import (
     prefix_ids,
     prepare,
     prepare_example,
+    waveform,
 )
 from utils.streaming import SAMPLING_RATE, decode_audio, seconds_of, stream
-from utils.text import apply_casing, leading_metric, normalize
+from utils.text import apply_casing, has_word_spaces, leading_metric, normalize
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
@@ -117,6 +118,28 @@ for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
     print(code, prefix, tokenizer.convert_ids_to_tokens(prefix))
 
 # %% [markdown]
+# ## What does Whisper write first?
+#
+# A space. Its pieces of text carry the space in front of a word with them, and it writes the first
+# word of a sentence as it writes the others; only Chinese, Japanese and Thai, which have no spaces,
+# begin without. A tokenizer that is handed bare text makes another piece of the first word. The
+# table asks the model you start from how surprised it is by both: minus the logarithm of the
+# probability that it gives to the first piece, and to all of them on average. Labels without the
+# space spend the first steps on teaching the model to leave it out.
+
+# %%
+surprise = {}
+for name, text in {"bare text": row["text"], "space in front": " " + row["text"]}.items():
+    told = tokenizer(text, add_special_tokens=False).input_ids
+    read = [*prefix_ids(tokenizer, row["language"], recipe.model.task), *told]
+    with torch.no_grad():
+        scores = model(input_features=features, decoder_input_ids=torch.tensor([read])).logits
+    lost = -scores[0, -len(told) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(told)[:, None])
+    surprise[name] = {"first piece": tokenizer.decode(told[0]), "its surprise": lost[0].item()}
+    surprise[name]["mean surprise"] = lost.mean().item()
+pd.DataFrame(surprise).T
+
+# %% [markdown]
 # ## Where does Whisper stop?
 #
 # The encoder has positions for 30 seconds of sound, the decoder for 448 tokens. Longer sound is
@@ -188,9 +211,10 @@ pd.DataFrame(
 # %%
 labels = []
 for one in pair:
+    space = " " if has_word_spaces(one["language"]) else ""
     ids = [
         *prefix_ids(tokenizer, one["language"], recipe.model.task),
-        *tokenizer(one["text"], add_special_tokens=False).input_ids,
+        *tokenizer(space + one["text"], add_special_tokens=False).input_ids,
         tokenizer.eos_token_id,
     ]
     labels.append(ids[1:])  # without <|startoftranscript|>: the next section says why
@@ -228,12 +252,31 @@ print("bos_token is", tokenizer.bos_token)
 limits = {"min_seconds": 0.0, "max_seconds": 30.0, "max_label_tokens": 448}
 rules = dataclasses.replace(recipe.preprocessing, **limits)
 examples = [prepare_example(one, tokenizer, rules, recipe.model.task) for one in pair]
-collator = SpeechCollator(processor, start, recipe.audio_context, augmentation=recipe.augmentation)
+collator = SpeechCollator(processor, recipe.audio_context, augmentation=recipe.augmentation)
 batch = collator(examples)
 same_text = [one["text"] for one in examples] == [one["text"] for one in pair]
 if same_text:  # else the recipe's casing changed the text, and with it the ids
     assert (batch["labels"] == by_hand).all(), "the collator and the labels by hand disagree"
 print({name: tuple(values.shape) for name, values in batch.items()}, "equal:", same_text)
+
+# %% [markdown]
+# ## What if short clips shared one window?
+#
+# The other way to waste nothing: fill the stock 30 seconds with clips of one source, one behind
+# the other. The cuts are known, so that the labels can tell times, as they did when Whisper was
+# trained; a model that is trained on single clips alone forgets how. A recipe asks for it with
+# `[windows] seconds = 30`, `timestamps = 0.2` for a fifth of the windows, and `previous_text` for
+# the words of the window before as a prompt.
+
+# %%
+from utils.config import Windows
+from utils.windows import join, timed_labels
+
+window = next(join(examples, Windows(seconds=30.0)))
+timed = timed_labels(window, tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1)
+print(f"{len(window['cut_samples'])} clips, {window['seconds']:.1f} s, {len(timed)} label ids")
+print(tokenizer.decode(timed, decode_with_timestamps=True))
+draw_speech(waveform(window), log_mel(processor, [waveform(window)])[0].numpy(), "two clips joined")
 
 # %% [markdown]
 # ## Which clips must not be trained on?
@@ -289,6 +332,10 @@ pd.DataFrame(
 # are. Expect trouble when you *evaluate* a model at a short context that was never trained at
 # one: it repeats itself without end. Some twenty training steps cure it; lesson 5 shows both
 # windows.
+#
+# Joined clips are good when the model shall keep its timestamps and read long recordings. Expect
+# trouble when neighbours don't belong together: another speaker at every cut is nothing that a
+# recording holds.
 #
 # Storing the prepared clips is good up to some hundred hours: an hour takes 115 MB. Expect
 # trouble beyond that; then prepare while you stream.

@@ -100,8 +100,9 @@ pd.Series({name: str(getattr(arguments, name)) for name in shown}, name="value")
 
 # %%
 rows = splits["train"].with_format("numpy", columns=["audio"], output_all_columns=True)
-start, seed = model.config.decoder_start_token_id, arguments.seed
-collator = SpeechCollator(processor, start, recipe.audio_context, seed, recipe.augmentation)
+collator = SpeechCollator(
+    processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
+)
 batch = {name: values.to(model.device) for name, values in collator([rows[0], rows[1]]).items()}
 features, labels = batch["input_features"], batch["labels"]
 with torch.no_grad(), audio_context(model, features.shape[-1]):
