@@ -11,6 +11,7 @@ from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
+import httpx
 import nbformat
 import pytest
 import yaml
@@ -121,6 +122,18 @@ def check_lab_list(words, _):
     run(sys.executable, "-m", *words[0].split("/")[-1:], *words[1:])
 
 
+def check_tensorboard(words, folder):
+    """It starts and answers, on this machine alone."""
+    command = [sys.executable, "-m", "tensorboard.main", *words[1:], "--port", "0"]
+    with subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True) as board:
+        try:
+            said = next(line for line in board.stderr if "at http:" in line)
+            address = re.search(r"http://localhost:\d+/", said).group()
+            assert httpx.get(address).status_code == 200
+        finally:
+            board.terminate()
+
+
 HOW = {
     r"make( .*)?": check_make,
     r"\.venv/bin/python -m .*|\.venv/bin/torchrun .* -m .*": check_module,
@@ -128,6 +141,7 @@ HOW = {
     r"\.venv/bin/python \S+\.py( .*)?": check_file,
     r"\.venv/bin/papermill .*": check_papermill,
     r"\.venv/bin/jupyter lab list": check_lab_list,
+    r"\.venv/bin/tensorboard .*": check_tensorboard,
     r"ssh .*": check_ssh,
     r"ssh-keygen .*": check_key,
     r"cat ~/\.ssh/id_ed25519\.pub": lambda *_: None,  # check_key runs it

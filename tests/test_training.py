@@ -270,3 +270,17 @@ def interrupt_at(step):
             raise KeyboardInterrupt
 
     return watch
+
+
+def test_tensorboard_has_the_curves_unless_the_recipe_names_another_tracker(tiny_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe, run = tiny_run()
+    train(recipe, run)
+    board = EventAccumulator(str(run.tensorboard)).Reload()
+    assert {"train/loss", "train/learning_rate", "eval/wer"} <= set(board.Tags()["scalars"])
+    told = [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
+    assert [one.value for one in board.Scalars("train/loss")] == pytest.approx(told, rel=1e-4)
+    recipe, run = tiny_run("silent", 'report_to = "none"')
+    handler = build_trainer(recipe, run).callback_handler
+    assert "TensorBoardCallback" not in handler.callback_list

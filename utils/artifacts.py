@@ -64,6 +64,11 @@ class Run:
         return self.folder / "metrics.jsonl"
 
     @property
+    def tensorboard(self) -> Path:
+        """The same logs for `tensorboard --logdir runs`, unless the recipe names other trackers."""
+        return self.folder / "tensorboard"
+
+    @property
     def predictions(self) -> Path:
         """One JSON line for each test clip: reference and what each model heard."""
         return self.folder / "predictions.jsonl"

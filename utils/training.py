@@ -25,6 +25,7 @@ from transformers import (
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
+from transformers.integrations import TensorBoardCallback
 
 from utils.adapters import choose_weights, merge, quantization, require_8bit
 from utils.artifacts import Run, open_run, require, write_atomically
@@ -247,7 +248,7 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         "load_best_model_at_end": True,  # best on dev: test is not looked at before lesson 05
         "metric_for_best_model": "wer",
         "greater_is_better": False,
-        "report_to": "none",
+        "report_to": "none",  # build_trainer adds TensorBoard, with a folder of the run's
         # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.
         "logging_nan_inf_filter": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -299,6 +300,10 @@ def build_trainer(
         processing_class=processor,
         callbacks=[MetricsFile(run, watch)],
     )
+    if "report_to" not in recipe.training:
+        board = TensorBoardCallback()
+        board.logging_dir = str(run.tensorboard)  # the name of its own would tell the machine's
+        trainer.add_callback(board)
     trainer.remove_callback(PrinterCallback)
     if recipe.method.patience:
         trainer.add_callback(Patience(recipe.method.patience))
