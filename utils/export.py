@@ -84,7 +84,10 @@ def with_transformers(
 
 
 def with_faster_whisper(folder: Path, task: str, compute_type: str = "default") -> Hear:
-    """Return how faster-whisper hears a clip of up to 30 s; it always fills its window.
+    """Return how faster-whisper hears a clip of up to 30 s, in a window filled up with silence.
+
+    Left alone it fills up the log-mel with zeros, where silence is about -0.7 (faster-whisper 1.2):
+    another picture than the model was trained on, in which it may hear other words.
 
     Args:
         folder: that `to_ctranslate2` wrote.
@@ -102,8 +105,9 @@ def with_faster_whisper(folder: Path, task: str, compute_type: str = "default") 
     )
 
     def hear(clip: np.ndarray, language: str) -> str:
+        rest = max(round(STOCK_SECONDS * SAMPLING_RATE) - len(clip), 0)
         segments, _ = model.transcribe(
-            clip,
+            np.pad(clip, (0, rest)),
             language=language if model.model.is_multilingual else "en",
             task=task,
             beam_size=1,

@@ -337,8 +337,8 @@ pd.DataFrame(
 # trouble when neighbours don't belong together: another speaker at every cut is nothing that a
 # recording holds.
 #
-# Storing the prepared clips is good up to some hundred hours: an hour takes 115 MB. Expect
-# trouble beyond that; then prepare while you stream.
+# Storing the prepared clips is good as far as the disk goes: an hour takes 115 MB, a thousand take
+# 115 GB. Expect trouble beyond: this series does not train on a stream that is never stored.
 
 # %% [markdown]
 # ## Save

@@ -93,6 +93,10 @@ pd.DataFrame(
 # with the same number of threads. In the 30-second window most of the time goes into the encoder,
 # and int8 gains little there; your model was trained to hear short windows, and CTranslate2 and
 # whisper.cpp take them as well. A recipe that has the short window off gets 30 seconds everywhere.
+#
+# All of them hear silence behind the clip. faster-whisper, left alone, fills up the log-mel with
+# zeros instead, where silence is about −0.7, and a model may hear other words in that picture: here
+# it is given the silence, and in a program of your own you may want to give it, too.
 
 # %%
 CLIPS = 5  # of the test split, evenly spread; more take longer and tell more
