@@ -12,6 +12,9 @@ LATEST_TORCH ?= $(shell grep -E '^torch(codec)?==' constraints.txt)
 # Containers often set it; then every lesson would compile torch and transformers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
+# Two test files at once, each on half of the cores: much of a test is work for one core alone.
+TWO_AT_ONCE := OMP_NUM_THREADS=$(shell expr \( $$(getconf _NPROCESSORS_ONLN) + 1 \) / 2)
+
 .PHONY: first run test test-all test-latest browser lab notebooks lint bench
 
 # Lesson 01 alone: from a clean clone to the first transcription.
@@ -27,7 +30,7 @@ run: $(SET_UP)
 	$(BIN)/python -m utils $(RECIPE)
 
 test: $(SET_UP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(TWO_AT_ONCE) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 test-all: $(SET_UP) browser
 	$(BIN)/python -m pytest
@@ -36,7 +39,7 @@ test-latest:
 	$(PYTHON) -m venv --clear .venv-latest
 	.venv-latest/bin/python -m pip install --quiet $(LATEST_TORCH)
 	.venv-latest/bin/python -m pip install --quiet -r requirements-dev.txt
-	.venv-latest/bin/python -m pytest -m "not slow"
+	$(TWO_AT_ONCE) .venv-latest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # test-all opens the page in a browser where there is one, or where apt may install it; else those
 # tests say that they were skipped, and why.

@@ -21,8 +21,8 @@ TINY = "embedded/whisper-tiny.en"
 def recipe(tmp_path):
     changes = {
         "embedded/whisper-base": TINY,
-        "max_clips = 32 # in each split": "max_clips = 5",
-        "max_clips = 8": "max_clips = 2",
+        "max_clips = 24 # in each split": "max_clips = 5",
+        "max_clips = 6\n": "max_clips = 2\n",
         "max_clips = 4\n\n": "max_clips = 2\n\n",
         "batch_size = 4": "batch_size = 1",
         "long_seconds = 35 # one window and a bit": "long_seconds = 0",

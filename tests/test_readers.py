@@ -16,8 +16,8 @@ MADE_FROM = {"recipe": "a", "checkpoint": "b", "weights": "c"}
 @pytest.fixture
 def recipe(tmp_path):
     changes = {
-        "max_clips = 32 # in each split": "max_clips = 3",
-        "max_clips = 8": "max_clips = 2",
+        "max_clips = 24 # in each split": "max_clips = 3",
+        "max_clips = 6\n": "max_clips = 2\n",
         "batch_size = 4": "batch_size = 1",
         # Of three clips, one may be too short.
         "[evaluation]": "[preprocessing]\nmax_dropped_share = 0.9\n\n[evaluation]",
