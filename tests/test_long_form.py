@@ -74,6 +74,7 @@ def test_real_speech_longer_than_a_window_is_read_with_timestamps(base):
     attention = base[0].config._attn_implementation
     measured = measure_long_form(*base, recording)
     assert base[0].config._attn_implementation == attention, "generate left slow attention on"
+    assert not base[0].get_encoder()._forward_hooks
     for way, one in measured.items():
         assert one["wer"] < 0.6, (way, one["text"])
         assert one["past_end_seconds"] <= 0.02

@@ -16,6 +16,7 @@ from transformers.generation.logits_process import (
     LogitsProcessorList,
     WhisperTimeStampLogitsProcessor,
 )
+from transformers.modeling_outputs import BaseModelOutput
 
 from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, audio_context, context_seconds
 from utils.captions import Segment
@@ -176,6 +177,11 @@ def transcribe_sequentially(
     features = log_mel(processor, [samples], max(len(samples) / SAMPLING_RATE, STOCK_SECONDS))
     heads = getattr(model.generation_config, "alignment_heads", None)
     attention = model.config._attn_implementation
+    # Word times need the decoder's attention; generate would keep the encoder's too, of all windows
+    # until the end: 0.4 GiB for each with base (transformers 5.23).
+    hook = model.get_encoder().register_forward_hook(
+        lambda _, __, heard: BaseModelOutput(last_hidden_state=heard.last_hidden_state)
+    )
     try:
         found = model.eval().generate(
             features.to(model.device, model.dtype),
@@ -188,6 +194,7 @@ def transcribe_sequentially(
             **_asked(model, language),
         )
     finally:
+        hook.remove()
         # For word timestamps generate turns the model to slow attention, and leaves it there.
         model.set_attn_implementation(attention)
     spans, words = [], []

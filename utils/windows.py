@@ -43,11 +43,12 @@ def join(
         together = [*waiting.get(source, []), clip]
         seconds = sum(one["seconds"] for one in together)
         tokens = sum(len(_text_ids(one)) + 2 for one in together) + 4  # 2 times a clip; the prefix
-        full = seconds > windows.seconds or tokens > max_label_tokens
-        if full and source in waiting:
+        if source in waiting and (seconds > windows.seconds or tokens > max_label_tokens):
             yield close(source)
             together = [clip]
         waiting[source] = together
+        if not windows.seconds:  # nothing to wait for
+            yield close(source)
     for source in list(waiting):
         yield close(source)
 

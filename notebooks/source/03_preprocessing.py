@@ -135,7 +135,8 @@ for name, text in {"bare text": row["text"], "space in front": " " + row["text"]
     with torch.no_grad():
         scores = model(input_features=features, decoder_input_ids=torch.tensor([read])).logits
     lost = -scores[0, -len(told) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(told)[:, None])
-    surprise[name] = {"first piece": tokenizer.decode(told[0]), "its surprise": lost[0].item()}
+    first_piece = tokenizer.decode(told[:1]).replace(" ", "␣")
+    surprise[name] = {"first piece": first_piece, "its surprise": lost[0].item()}
     surprise[name]["mean surprise"] = lost.mean().item()
 pd.DataFrame(surprise).T
 
