@@ -268,17 +268,21 @@ def judge(
 
     Returns:
         By name `wer` (normalised, a fraction), `speed` (times the first program's), `differing`
-        (clips with another text, letter by letter, than `baseline` wrote) and `clips`.
+        (clips with another text, letter by letter, than `baseline` wrote), `apart` (the CER of its
+        texts, held against the baseline's) and `clips`.
     """
-    said = [normalize(text, language) for text, language in zip(references, languages, strict=True)]
-    first, rows = next(iter(heard.values())), {}
+
+    def plain(texts: Sequence[str]) -> list[str]:
+        return [normalize(text, code) for text, code in zip(texts, languages, strict=True)]
+
+    said, first, rows = plain(references), next(iter(heard.values())), {}
     for name, one in heard.items():
-        texts = [normalize(text, lang) for text, lang in zip(one["texts"], languages, strict=True)]
-        theirs = heard[baseline(name)]["texts"]
+        texts, theirs = plain(one["texts"]), heard[baseline(name)]["texts"]
         rows[name] = {
             "wer": error_rate(count_errors(said, texts, "word")),
             "speed": sum(first["seconds"]) / sum(one["seconds"]),
             "differing": sum(a != b for a, b in zip(one["texts"], theirs, strict=True)),
+            "apart": error_rate(count_errors(plain(theirs), texts, "char")),
             "clips": len(texts),
         }
     return rows

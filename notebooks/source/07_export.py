@@ -113,15 +113,17 @@ print(f"{len(programs)} programs, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s o
 #
 # *Speed* is times the first line's, *WER* is for these few clips alone (lesson 5 has the real one),
 # and *differing* counts clips whose text is not, letter by letter, that of Transformers in the same
-# window. A CPU calculates float16 weights in float32: they save space there, and no time.
+# window; *apart* is the share of characters in which they do. A CPU calculates float16 weights in
+# float32: they save space there, and no time.
 
 # %%
 formats = export.judge(heard, texts, languages)
 for name, row in formats.items():
     program, kind = name.partition(",")[0].split()
     row["megabytes"] = megabytes["ggml" if program == "whisper.cpp" else kind]
-table = pd.DataFrame(formats).T[["megabytes", "speed", "wer", "differing"]]
-table.assign(wer=100 * table["wer"]).rename(columns={"wer": "WER, %"}).round(1)
+table = pd.DataFrame(formats).T[["megabytes", "speed", "wer", "differing", "apart"]]
+shares = {"wer": "WER, %", "apart": "apart, %"}
+table.assign(**{name: 100 * table[name] for name in shares}).rename(columns=shares).round(1)
 
 # %% [markdown]
 # ## Which clips differ?
@@ -271,11 +273,9 @@ print(save_report(run, "export", report))
 # ## Check
 
 # %%
-words = sum(len(text.split()) for text in texts)
 for name, row in formats.items():
-    away = abs(row["wer"] - formats[export.baseline(name)]["wer"])
-    # Half a point; on so few words, one of them is more than that.
-    assert away <= max(0.005, 1.01 / words), f"{name} hears other words"
+    # A word or two where rounding tips the scales; a broken conversion writes another text.
+    assert row["apart"] <= 0.2, f"{name} hears another text: was it converted from this model?"
 assert report["int8_share"] <= 0.3, "int8 is too large: was it converted from this model?"
 assert on_page, "the page wrote nothing: see export/space.log in the run's folder"
 assert hub.find_secrets(folder, hub.contents(folder, "model")) == [], "a token stands in a file"
