@@ -272,11 +272,14 @@ def interrupt_at(step):
     return watch
 
 
-def test_tensorboard_has_the_curves_unless_the_recipe_names_another_tracker(tiny_run):
+def test_sums_are_the_same_each_time_and_tensorboard_has_the_curves_unless_the_recipe_names_another_tracker(tiny_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     recipe, run = tiny_run()
-    train(recipe, run)
+    sums = set()
+    train(recipe, run, lambda *_: sums.add(torch.are_deterministic_algorithms_enabled()))
+    assert sums == {True}, "on a CPU threads add up in the order in which they come"
+    assert not torch.are_deterministic_algorithms_enabled(), "left on for what comes after"
     board = EventAccumulator(str(run.tensorboard)).Reload()
     assert {"train/loss", "train/learning_rate", "eval/wer"} <= set(board.Tags()["scalars"])
     told = [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
