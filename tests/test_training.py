@@ -272,7 +272,7 @@ def interrupt_at(step):
     return watch
 
 
-def test_sums_are_the_same_each_time_and_tensorboard_has_the_curves_unless_the_recipe_names_another_tracker(tiny_run):
+def test_each_run_adds_up_alike_and_tensorboard_has_its_curves(tiny_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     recipe, run = tiny_run()
