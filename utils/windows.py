@@ -11,12 +11,12 @@ import numpy as np
 
 from utils.audio_context import SAMPLING_RATE
 from utils.config import Windows
+from utils.decoding import TIMESTAMP_STEP
 
 POSITIONS = 448  # of Whisper's decoder, for prompt and labels together
 # OpenAI's transcribe keeps as many tokens of the text before: half of the positions, less one.
 PROMPT_TOKENS = POSITIONS // 2 - 1
 CUT = "\n"  # between the texts of joined clips; in none of them
-TIMESTAMP_SECONDS = 0.02  # Whisper's timestamps are that far apart, the first is 0
 
 
 def join(
@@ -92,7 +92,7 @@ def timed_labels(row: Mapping[str, Any], first_timestamp: int, stretch: float = 
         The ids; as stored, without times, where the decoder has too few positions for them.
     """
     text, ends = _text_ids(row), np.cumsum(row["cut_samples"]) / SAMPLING_RATE * stretch
-    steps = [0, *np.round(ends / TIMESTAMP_SECONDS).astype(int).tolist()]
+    steps = [0, *np.round(ends / TIMESTAMP_STEP).astype(int).tolist()]
     ids = list(row["labels"][: -2 - len(text)])  # without <|notimestamps|>
     for start, end, tokens in zip(steps, steps[1:], row["cut_tokens"], strict=False):
         ids += [first_timestamp + start, *text[:tokens], first_timestamp + end]
