@@ -13,7 +13,8 @@ LATEST_TORCH ?= $(shell grep -E '^torch(codec)?==' constraints.txt)
 unexport PYTHONDONTWRITEBYTECODE
 
 # Two test files at once, each on half of the cores: much of a test is work for one core alone.
-TWO_AT_ONCE := OMP_NUM_THREADS=$(shell expr \( $$(getconf _NPROCESSORS_ONLN) + 1 \) / 2)
+HALF_THE_CORES := $(shell expr \( $$(getconf _NPROCESSORS_ONLN) + 1 \) / 2)
+TEST = OMP_NUM_THREADS=$(HALF_THE_CORES) $(1)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 .PHONY: first run test test-all test-latest browser lab notebooks lint bench
 
@@ -30,7 +31,7 @@ run: $(SET_UP)
 	$(BIN)/python -m utils $(RECIPE)
 
 test: $(SET_UP)
-	$(TWO_AT_ONCE) $(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(call TEST,.venv)
 
 test-all: $(SET_UP) browser
 	$(BIN)/python -m pytest
@@ -39,7 +40,7 @@ test-latest:
 	$(PYTHON) -m venv --clear .venv-latest
 	.venv-latest/bin/python -m pip install --quiet $(LATEST_TORCH)
 	.venv-latest/bin/python -m pip install --quiet -r requirements-dev.txt
-	$(TWO_AT_ONCE) .venv-latest/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(call TEST,.venv-latest)
 
 # test-all opens the page in a browser where there is one, or where apt may install it; else those
 # tests say that they were skipped, and why.
