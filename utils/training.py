@@ -44,13 +44,13 @@ from utils.config import AudioContext, Recipe, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
 from utils.environment import quick_disk, training_precision
-from utils.error_rates import count_errors, error_rate
+from utils.error_rates import error_rate
 from utils.memory import halving, largest_batch, release, smaller_batches, with_batch
 from utils.model import load_model
+from utils.predictions import count_row_errors
 from utils.preprocessing import SpeechCollator, waveform
 from utils.presets import preset
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
-from utils.text import normalize
 from utils.weights import average, blend
 
 logger = logging.getLogger(__name__)
@@ -227,13 +227,9 @@ def word_error_rate(
         ),
         recipe.evaluation.batch_size,
     )
-    pairs = list(zip(rows["text"][:], hypotheses, strict=True))
-    if recipe.evaluation.normalized:
-        pairs = [
-            (normalize(text, code), normalize(heard, code))
-            for (text, heard), code in zip(pairs, rows["language"][:], strict=True)
-        ]
-    return error_rate(count_errors(*map(list, zip(*pairs, strict=True)), unit="word"))
+    read = zip(rows["text"][:], rows["language"][:], hypotheses, strict=True)
+    told = [{"reference": text, "language": code, "dev": heard} for text, code, heard in read]
+    return error_rate(count_row_errors(told, "dev", "word", recipe.evaluation.normalized))
 
 
 def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
