@@ -145,6 +145,22 @@ def told(module_hub):
         note("older", lambda: texts(older, "train", 1))
         note("commits", lambda: commits([speech, older, Source("embedded", "it", "carlo")]))
 
+        def left():
+            rows = stream(speech, "train")
+            for _ in islice(rows, {ROWS + 5}):
+                pass
+            return rows.state_dict()
+        note("left", left)
+        def gone_on():
+            rows = stream(speech, "train")
+            rows.load_state_dict(told["left"]["result"])
+            return [row["text"] for row in islice(rows, 2)]
+        note("gone on", gone_on)
+        from datasets.distributed import split_dataset_by_node
+        for process in range(3):
+            part = split_dataset_by_node(stream(speech, "train"), process, 3)
+            note(f"process {{process}}", lambda: [row["text"] for row in part])
+
         for kind in ("drop", "truncate", "503", "429"):
             fault(kind, {data!r}, count=2)
             note(kind, lambda: texts(speech, "train"))
@@ -236,6 +252,31 @@ def test_three_rows_touch_one_shard(told):
     assert told["three"]["result"] == 3
     read = {e["path"] for e in told["three"]["requests"] if e["path"].endswith(".parquet")}
     assert len(read) == 1
+
+
+def rows_read(part):
+    """The files that were asked for; to open a data set the end of the first one is read."""
+    return {e["path"] for e in part["requests"] if e["path"].endswith(".parquet")}
+
+
+def test_a_stream_that_goes_on_asks_for_no_file_that_it_had_read(told):
+    assert told["gone on"]["result"] == [f"frase {n}" for n in (ROWS + 5, ROWS + 6)]
+    assert not any("train-00002" in path for path in rows_read(told["left"]))
+    of_the_first = {
+        name: sum(e["bytes"] for e in told[name]["requests"] if "train-00000" in e["path"])
+        for name in ("left", "gone on")
+    }
+    assert of_the_first["gone on"] < of_the_first["left"] / 2
+
+
+def test_several_processes_read_files_of_their_own(told):
+    for process in range(3):
+        own = range(process * ROWS, (process + 1) * ROWS)
+        assert told[f"process {process}"]["result"] == [f"frase {n}" for n in own]
+        read = rows_read(told[f"process {process}"])
+        assert any(f"train-{process:05d}" in path for path in read)
+        others = {f"train-{n:05d}" for n in (1, 2) if n != process}
+        assert not any(name in path for name in others for path in read)
 
 
 def test_splits_join_in_order(told):

@@ -42,14 +42,14 @@ def test_the_probe_finds_the_largest_batch_that_divides_the_effective_one(tiny_r
     def cut(clips):
         return EqualSpeechBatches(seconds, clips, 42)
 
-    assert fits(trainer, cut(8))
+    assert fits(trainer, trainer.train_dataset, cut(8))
     tried = small_card(3)
-    assert largest_batch(trainer, recipe.training, cut) == 2
+    assert largest_batch(trainer, trainer.train_dataset, recipe.training, cut) == 2
     assert tried[0] == 8, "the probe did not try the whole effective batch first"
     assert all(weight.grad is None for weight in trainer.model.parameters())
     small_card(0)
     with pytest.raises(torch.OutOfMemoryError, match="Not even one clip"):
-        largest_batch(trainer, recipe.training, cut)
+        largest_batch(trainer, trainer.train_dataset, recipe.training, cut)
 
 
 def test_memory_that_runs_out_in_training_costs_a_smaller_batch_and_no_update(tiny_run, small_card):

@@ -61,6 +61,7 @@ FLOORS = {
     "probes": 2,
     "long_form": 2,
     "preprocessing": 3,
+    "speech_stream": 3,
     "report": 3,
     "report_page": 3,
     "recordings": 3,

@@ -31,6 +31,7 @@ def test_the_page_opens_with_the_verdict_and_escapes_what_comes_from_outside(tmp
         "checkpoints": {"before": "embedded/whisper-base", "after": evil},
         "test_read_at": "2026-01-01T00:00:00+00:00",
         "overlaps": {"train/test": {"texts": 1, "clips": 0}},
+        "train_stored": False,
     }
     write_page(tmp_path / "page.html", report, rows, recipe())
     page = (tmp_path / "page.html").read_text(encoding="utf-8")

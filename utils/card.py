@@ -244,16 +244,18 @@ def _inline(text: str) -> str:
 def _making(recipe: Recipe, run: Run) -> list[str]:
     environment, training = require(run, "environment"), require(run, "training")
     prepared = require(run, "preprocessing")
-    minutes = prepared["minutes"]["train"]
     machine = ", ".join(f"{key} {value}" for key, value in environment["machine"].items() if value)
     told = ("python", "torch", "transformers", "datasets", "accelerate")
     versions = ", ".join(
         f"{key} {environment['versions'][key]}" for key in told if key in environment["versions"]
     )
     what = "windows of joined clips" if recipe.windows.seconds else "clips"
+    speech = f"{prepared['clips']['train']} {what}, {prepared['minutes']['train'] / 60:.2f} hours"
+    if not recipe.preprocessing.stored:
+        speech = f"{what} read from their sources while training, and not counted"
     return [
         "## How it was made",
-        f"- Training speech: {prepared['clips']['train']} {what}, {minutes / 60:.2f} hours.\n"
+        f"- Training speech: {speech}.\n"
         f"- Training: {training['steps']} steps in {training['seconds'] / 60:.0f} minutes, "
         f"precision {training['precision']}; the best checkpoint on dev was that of step "
         f"{training['best_step']}.\n"

@@ -98,6 +98,9 @@ class Mixing:
 class Preprocessing:
     """What a clip must be like to be trained on, and how its text is written."""
 
+    # false reads the training clips from their sources while training goes on, pass by pass, for
+    # more speech than the disk holds; 200 of them are stored all the same, to look at.
+    stored: bool = True
     min_seconds: float = 0.3
     max_seconds: float = 30.0  # Whisper hears 30 s at once: more would be cut off, text and all
     max_label_tokens: int = 448  # the decoder has 448 positions: one more raises
@@ -422,5 +425,7 @@ def load_recipe(path: str | Path) -> Recipe:
     _check_mix(recipe)
     _check_method(recipe.method, f"{path} [method]")
     _check_windows(recipe.windows, f"{path} [windows]")
+    if not recipe.preprocessing.stored and recipe.training.get("max_steps", 0) <= 0:
+        raise RecipeError(f"{path} [training] needs max_steps: a stream has no length (stored).")
     _check_embedded(recipe)
     return recipe

@@ -120,6 +120,7 @@ def complete_report(
         "checkpoints": {"before": recipe.model.checkpoint, "after": str(checkpoint)},
         "test_read_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "overlaps": overlaps,
+        "train_stored": recipe.preprocessing.stored,
         "decode_seconds": {name: one["decode_seconds"] for name, one in speed.items()},
         "speed": {
             name: {

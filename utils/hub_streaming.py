@@ -253,30 +253,42 @@ def _seconds(data: bytes) -> float | None:
         return None
 
 
-def read_rows(rows: IterableDataset, source: Source, split: str) -> Iterator[dict[str, Any]]:
+def read_rows(
+    rows: IterableDataset, files: Sequence[int], source: Source, split: str
+) -> Iterator[dict[str, Any]]:
     """Yield what `open_split` returned in the schema of utils.streaming, each row once, in order.
 
     What is wrong with one row (no bytes, no text) is left to the filters, which count it.
 
+    Args:
+        rows: of `open_split`.
+        files: numbers of those of its files to read. A list, so that `datasets` can deal them out
+            to several processes, and goes on with the file at which a stream was left.
+        source: what it was opened for.
+        split: likewise.
+
     Raises:
         HubError: the Hub stopped answering, or refuses; the message says how to go on.
     """
-    reader, number = iter(rows), 0
-    while True:
-        try:
-            with _patience.limit(source.patience_seconds):
-                row = next(reader, None)
-        except FAILURES as error:
-            raise _explained(error, source, f"{source.dataset}, {split}, row {number}") from None
-        if row is None:
-            return
-        audio = (row["audio"] or {}).get("bytes") or b""
-        yield {
-            "audio": audio,
-            "text": row[source.text_column] or "",
-            "language": source.language,
-            "seconds": _seconds(audio),
-            "source": source.label,
-            "id": f"{source.label}/{split}/{number}",
-        }
-        number += 1
+    for file in files:
+        reader, number = iter(rows.shard(rows.num_shards, file)), 0
+        place = f"{source.dataset}, {split}, file {file}"
+        while row := _next_row(reader, source, f"{place}, row {number}"):
+            audio = (row["audio"] or {}).get("bytes") or b""
+            yield {
+                "audio": audio,
+                "text": row[source.text_column] or "",
+                "language": source.language,
+                "seconds": _seconds(audio),
+                "source": source.label,
+                "id": f"{source.label}/{split}/{file}/{number}",
+            }
+            number += 1
+
+
+def _next_row(reader: Iterator, source: Source, place: str) -> dict[str, Any] | None:
+    try:
+        with _patience.limit(source.patience_seconds):
+            return next(reader, None)
+    except FAILURES as error:
+        raise _explained(error, source, place) from None

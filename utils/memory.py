@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
+from datasets import Dataset
 from transformers import Trainer
 
 DEFAULT_CLIPS = 8  # what per_device_train_batch_size is where a recipe does not set it
@@ -62,9 +63,8 @@ def halving(work: Callable[[int], Result], batch_size: int) -> Result:
         logger.warning("Out of memory: going on with batches of %d.", batch_size)
 
 
-def fits(trainer: Trainer, batches: Iterable[list[int]]) -> bool:
+def fits(trainer: Trainer, data: Dataset, batches: Iterable[list[int]]) -> bool:
     """Tell whether the heaviest of some batches can be trained on with the optimizer in place."""
-    data = trainer.train_dataset
     seconds, tokens = data["seconds"][:], [len(labels) for labels in data["labels"][:]]
     batches = list(batches)
     # Padding counts: a batch is as heavy as its longest member times its size.
@@ -93,12 +93,16 @@ def fits(trainer: Trainer, batches: Iterable[list[int]]) -> bool:
 
 
 def largest_batch(
-    trainer: Trainer, training: Mapping[str, Any], cut: Callable[[int], Iterable[list[int]]]
+    trainer: Trainer,
+    data: Dataset,
+    training: Mapping[str, Any],
+    cut: Callable[[int], Iterable[list[int]]],
 ) -> int:
     """Return the largest number of clips at once that fits and divides the effective batch.
 
     Args:
-        trainer: with model and data in place.
+        trainer: with the model in place.
+        data: prepared rows like those that it trains on.
         training: the recipe's; its effective batch is the most that is tried.
         cut: clips at once → the batches of row numbers that training would take.
 
@@ -107,7 +111,7 @@ def largest_batch(
     """
     effective = effective_batch(training)
     for clips in range(effective, 0, -1):
-        if effective % clips == 0 and fits(trainer, cut(clips)):
+        if effective % clips == 0 and fits(trainer, data, cut(clips)):
             return clips
     raise torch.OutOfMemoryError(
         "Not even one clip fits the memory: take a smaller checkpoint, lora, base_8bit, "

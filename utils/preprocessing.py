@@ -33,6 +33,7 @@ from utils.windows import POSITIONS, join, timed_labels
 INT16_SCALE = 32767.0
 IGNORED = -100  # PyTorch's cross-entropy leaves these positions out of the loss
 END = "<|endoftext|>"
+SAMPLE_CLIPS = 200  # stored of a training split that is not: to look at, and to try batches on
 
 PREPARED = Features(
     {
@@ -153,12 +154,18 @@ def split_streams(recipe: Recipe) -> dict[str, IterableDataset]:
     streams = {
         "train": training_stream(recipe.sources, recipe.training.get("seed", 42), recipe.mixing)
     }
+    if not recipe.preprocessing.stored:
+        streams["train"] = streams["train"].take(SAMPLE_CLIPS)
     streams |= {name: concatenate_datasets(part) for name, part in parts.items() if part}
     return streams
 
 
-def _check_dropped(report: QualityReport, split: str) -> None:
-    """Raise `PreprocessingError` if a source lost too much of a split, or the split is empty."""
+def check_dropped(report: QualityReport, split: str) -> None:
+    """Refuse a split of which too much was dropped.
+
+    Raises:
+        PreprocessingError: of one source more than `max_dropped_share`, or nothing is left at all.
+    """
     share = report.rules.max_dropped_share
     for source, _ in report.parts(split):
         dropped = report.dropped[source, split]
@@ -173,14 +180,14 @@ def _check_dropped(report: QualityReport, split: str) -> None:
         raise PreprocessingError("there are no clips. Look at the source.")
 
 
-def _usable(
+def usable(
     rows: Iterable[Mapping[str, Any]],
     tokenizer: WhisperTokenizer,
     report: QualityReport,
     split: str,
     task: str,
 ) -> Iterator[dict[str, Any]]:
-    """Yield the prepared rows that break no rule; count all."""
+    """Yield streamed rows prepared, those that break no rule; the report counts all of them."""
     for row in rows:
         try:
             example = prepare_example(row, tokenizer, report.rules, task)
@@ -219,11 +226,11 @@ def prepare_split(
     # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on a
     # split with nothing left, and may reuse an older result whose generator looks the same.
     with ArrowWriter(features=PREPARED, path=str(path)) as writer:
-        kept = _usable(rows, tokenizer, report, split, task)
+        kept = usable(rows, tokenizer, report, split, task)
         for window in join(kept, windows or Windows(), report.rules.max_label_tokens):
             writer.write(window)
         writer.finalize()
-    _check_dropped(report, split)
+    check_dropped(report, split)
     return Dataset.from_file(str(path))
 
 

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import regex
+from datasets import Dataset
 from matplotlib.figure import Figure
 
 from utils.audio_context import SAMPLING_RATE
@@ -117,26 +118,35 @@ class QualityReport:
         self.dropped[row["source"], split][reason] += 1
         self._add_example(split, row, reason)
 
+    def _check(
+        self, split: str, row: Mapping[str, Any], example: Mapping[str, Any]
+    ) -> tuple[bytes, bytes]:
+        """Refuse a clip that another one makes unusable, else return digests of sound and text."""
+        me, sound = (split, row["source"], row["id"]), _digest(example["audio"].tobytes())
+        text = _digest(normalize(example["text"], row["language"]).encode())
+        first = self._sounds.get(sound, me)
+        if first != me:
+            where = "another clip" if first[0] == split else f"a clip of {first[0]}"
+            raise Unusable(f"same sound as {where}")
+        first_split, _ = self._texts.get(text, ("", ""))
+        tested = split == "train" and first_split not in ("", "train")
+        if tested and self.rules.drop_tested_sentences:
+            raise Unusable(f"same text as a clip of {first_split}")
+        return sound, text
+
     def keep(self, split: str, row: Mapping[str, Any], example: Mapping[str, Any]) -> None:
         """Count a streamed row that was prepared as `example`.
 
         Raises:
             Unusable: its sound, or in training its sentence, is in the report already.
         """
-        me, sound = (split, row["source"], row["id"]), _digest(example["audio"].tobytes())
-        text = _digest(normalize(example["text"], row["language"]).encode())
-        same_sound = self._sounds.get(sound)
-        first_split, first_source = self._texts.get(text, ("", ""))
-        if same_sound and same_sound != me:
-            where = "another clip" if same_sound[0] == split else f"a clip of {same_sound[0]}"
-            raise Unusable(f"same sound as {where}")
-        tested = split == "train" and first_split not in ("", "train")
-        if tested and self.rules.drop_tested_sentences:
-            raise Unusable(f"same text as a clip of {first_split}")
-        self._sounds[sound] = me
+        sound, text = self._check(split, row, example)
+        is_repeated = sound in self._sounds  # the same clip again: the mix repeats small sources
+        _, first_source = self._texts.get(text, ("", ""))
+        self._sounds[sound] = split, row["source"], row["id"]
         self._texts.setdefault(text, (split, row["source"]))
         self.kept[row["source"], split] += 1
-        if same_sound:  # the same clip again: the mix repeats small sources
+        if is_repeated:
             return
         self.rates[row["source"]].append(len(example["text"]) / example["seconds"])
         for note, is_so in {
@@ -209,3 +219,26 @@ class QualityReport:
         reasons.set(xlabel="clips")
         plt.close(figure)
         return figure
+
+
+class StreamReport(QualityReport):
+    """Of training clips that stream by: how many, and whether they are among those tested on.
+
+    It remembers the prepared clips that it is made with and no others, so that it does not grow.
+    """
+
+    def __init__(self, rules: Preprocessing, prepared: Mapping[str, Dataset]):
+        super().__init__(rules)
+        for split, rows in prepared.items():
+            for row in rows:
+                samples = np.asarray(row["audio"], dtype=np.int16)  # as they come by in the stream
+                super().keep(split, row, {**row, "audio": samples})
+
+    def keep(self, split: str, row: Mapping[str, Any], example: Mapping[str, Any]) -> None:
+        """Count a streamed row that was prepared as `example`.
+
+        Raises:
+            Unusable: its sound or its sentence is among those tested on.
+        """
+        self._check(split, row, example)
+        self.kept[row["source"], split] += 1

@@ -229,6 +229,11 @@ def _protocol(report: Mapping[str, Any]) -> str:
             if overlaps is None
             else f"Overlaps between the splits: {found or 'none'}."
         )
+        if not report["train_stored"]:
+            sentences.append(
+                "Of the training clips a sample was looked at; what is tested on was dropped from "
+                "the stream as it came."
+            )
     return " ".join(sentences)
 
 

@@ -167,8 +167,9 @@ def _common_voice_stream(source: Source, split: str) -> IterableDataset:
 def _hub_stream(source: Source, split: str) -> IterableDataset:
     """Stream a Hub dataset, or a local folder in the Hub's layout, into the schema."""
     rows = open_split(source, split)
+    parts = {"rows": rows, "files": list(range(rows.num_shards))}
     return IterableDataset.from_generator(
-        read_rows, features=SCHEMA, gen_kwargs={"rows": rows, "source": source, "split": split}
+        read_rows, features=SCHEMA, gen_kwargs={**parts, "source": source, "split": split}
     )
 
 

@@ -50,6 +50,7 @@ from utils.model import load_model
 from utils.predictions import count_row_errors
 from utils.preprocessing import SpeechCollator, waveform
 from utils.presets import preset
+from utils.speech_stream import SpeechStream
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.weights import average, blend
 
@@ -74,6 +75,11 @@ class WhisperTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of equal speech; under torchrun each process takes every n-th."""
+        if isinstance(self.train_dataset, SpeechStream):
+            loader = DataLoader(
+                self.train_dataset, batch_size=None, pin_memory=self.args.dataloader_pin_memory
+            )
+            return self._on_device(loader)
         batches = EqualSpeechBatches(
             self.train_dataset["seconds"][:],
             self.args.train_batch_size,
@@ -89,9 +95,14 @@ class WhisperTrainer(Seq2SeqTrainer):
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
         )
+        return self._on_device(loader)
+
+    def _on_device(self, loader: DataLoader) -> DataLoader:
         # Not accelerator.prepare: it would share the batches out a second time, behind a wrapper
         # that does not pass on which epoch it is when training is resumed.
-        return prepare_data_loader(loader, self.accelerator.device, 1, 0, put_on_device=True)
+        return prepare_data_loader(
+            loader, self.accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False
+        )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         """Return the loss with the encoder at the length that the batch has."""
@@ -106,6 +117,8 @@ class WhisperTrainer(Seq2SeqTrainer):
             TrainingError: the loss is NaN or infinite.
         """
         loss = super().training_step(*args, **kwargs)
+        if isinstance(self.train_dataset, SpeechStream):
+            self.train_dataset.taken += 1
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"The loss is {loss.item()} at step {self.state.global_step + 1}; the weights of "
@@ -145,6 +158,8 @@ class WhisperTrainer(Seq2SeqTrainer):
         )
         with writes if self.args.should_save else contextlib.nullcontext():
             super()._save_checkpoint(*args, **kwargs)
+            if isinstance(self.train_dataset, SpeechStream):
+                self.train_dataset.save(folder / f"checkpoint-{self.state.global_step}")
             # Each process writes its own random state.
             self.accelerator.wait_for_everyone()
         self.args.save_total_limit = keep
@@ -245,6 +260,8 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         "metric_for_best_model": "wer",
         "greater_is_better": False,
         "report_to": "none",  # build_trainer adds TensorBoard, with a folder of the run's
+        # A stream goes on from where a checkpoint says, without reading what came before.
+        "ignore_data_skip": not recipe.preprocessing.stored,
         # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.
         "logging_nan_inf_filter": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -283,16 +300,28 @@ def build_trainer(
     splits = load_from_disk(str(run.prepared)).with_format(
         "numpy", columns=["audio"], output_all_columns=True
     )
+    collator = SpeechCollator(
+        processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
+    )
+    train_dataset = splits["train"]
+    if not recipe.preprocessing.stored:
+        train_dataset = SpeechStream(
+            recipe,
+            processor.tokenizer,
+            {name: rows for name, rows in splits.items() if name != "train"},
+            arguments.train_batch_size,
+            collator,
+            arguments.world_size,
+            arguments.process_index,
+        )
     trainer = WhisperTrainer(
         recipe=recipe,
         checkpoints=run.checkpoints,
         model=model,
         args=arguments,
-        train_dataset=splits["train"],
+        train_dataset=train_dataset,
         eval_dataset=splits["dev"],
-        data_collator=SpeechCollator(
-            processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
-        ),
+        data_collator=collator,
         processing_class=processor,
         callbacks=[MetricsFile(run, watch)],
     )
@@ -341,9 +370,11 @@ def fit_batch(recipe: Recipe, run: Run) -> Recipe:
     if not torch.cuda.is_available():
         return recipe  # without a limit of its own, memory is not what bounds the batch
     trainer = build_trainer(recipe, run)
-    seconds, seed = trainer.train_dataset["seconds"][:], trainer.args.seed
+    rows = load_from_disk(str(run.prepared))["train"]  # of a stream these are a sample
+    rows = rows.with_format("numpy", columns=["audio"], output_all_columns=True)
+    seconds, seed = rows["seconds"][:], trainer.args.seed
     clips = largest_batch(
-        trainer, recipe.training, lambda clips: EqualSpeechBatches(seconds, clips, seed)
+        trainer, rows, recipe.training, lambda clips: EqualSpeechBatches(seconds, clips, seed)
     )
     # What fits the fullest card; all of them divide the effective batch.
     every = trainer.accelerator.gather(torch.tensor([clips], device=trainer.args.device))
@@ -364,6 +395,8 @@ def resume(trainer: WhisperTrainer) -> None:
     if checkpoint is None and folder != trainer.checkpoints:  # a new runtime's disk is empty
         copy_checkpoints(trainer.checkpoints, folder)
         checkpoint = find_valid_checkpoint(folder)
+    if checkpoint and isinstance(trainer.train_dataset, SpeechStream):
+        trainer.train_dataset.go_on_from(checkpoint)
     with ends_on_sigterm(trainer) as stop, same_sums_on_cpu(trainer.args.device):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.received:

@@ -327,6 +327,36 @@ pd.DataFrame(
 ).style.format({"speech": "{:.0%}", "encoded seconds": "{:.0f}"})
 
 # %% [markdown]
+# ## What if the disk cannot hold the speech?
+#
+# Then training reads it from the source, pass by pass: `[preprocessing] stored = false`. The same
+# filters apply, what is tested on is kept out clip by clip, and a run that breaks off goes on where
+# it was. Here three batches are taken, the place is written down as a checkpoint does, and a
+# second stream goes on from there.
+
+# %%
+import tempfile
+from itertools import islice
+from pathlib import Path
+
+from utils.speech_stream import SpeechStream
+
+taken = 2
+endless = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
+streamed = list(islice(endless, taken + 1))
+endless.taken = taken
+with tempfile.TemporaryDirectory() as folder:
+    endless.save(Path(folder))
+    print((Path(folder) / endless.file).read_text(encoding="utf-8"))
+    resumed = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
+    resumed.go_on_from(Path(folder))
+same = [one["id"] for one in next(iter(resumed))] == [one["id"] for one in streamed[taken]]
+assert same, "a stream that goes on gives other clips"
+pd.DataFrame(
+    [{"clips": len(one), "seconds": sum(row["seconds"] for row in one)} for one in streamed]
+)
+
+# %% [markdown]
 # ## When this is good, and when to expect trouble
 #
 # A short audio context is good when clips are much shorter than 30 seconds, which speech corpora
@@ -339,7 +369,7 @@ pd.DataFrame(
 # recording holds.
 #
 # Storing the prepared clips is good as far as the disk goes: an hour takes 115 MB, a thousand take
-# 115 GB. Expect trouble beyond: this series does not train on a stream that is never stored.
+# 115 GB. Expect a fast GPU to wait for a stream that is not stored: every pass decodes anew.
 
 # %% [markdown]
 # ## Save
