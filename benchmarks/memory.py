@@ -74,10 +74,10 @@ def to_fake(model: torch.nn.Module) -> None:
                 module._parameters[name] = fakes.setdefault(id(weight), fake)
 
 
-def memory_of(name: str, weights: str, seconds: float) -> dict[str, float]:
-    """Return the fixed bytes of a training and those that each clip of a batch adds."""
+def shape(name: str) -> WhisperConfig:
+    """Return a checkpoint's sizes."""
     width, encoder, decoder, heads, mels, vocabulary = CHECKPOINTS[name]
-    config = WhisperConfig(
+    return WhisperConfig(
         d_model=width,
         encoder_layers=encoder,
         decoder_layers=decoder,
@@ -89,9 +89,18 @@ def memory_of(name: str, weights: str, seconds: float) -> dict[str, float]:
         vocab_size=vocabulary,
         use_cache=False,
     )
+
+
+def empty_model(name: str, weights: str) -> torch.nn.Module:
+    """Return a checkpoint's model to train, its weights without contents and without a place."""
     with torch.device("meta"):
-        model = WhisperForConditionalGeneration(config).train()
-        model = choose_weights(model, Method(weights=weights))
+        model = WhisperForConditionalGeneration(shape(name)).train()
+        return choose_weights(model, Method(weights=weights))
+
+
+def memory_of(name: str, weights: str, seconds: float) -> dict[str, float]:
+    """Return the fixed bytes of a training and those that each clip of a batch adds."""
+    mels, model = CHECKPOINTS[name][4], empty_model(name, weights)
     with FakeTensorMode():
         to_fake(model)
         sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
