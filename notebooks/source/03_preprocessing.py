@@ -364,9 +364,9 @@ pd.DataFrame(
 # one: it repeats itself without end. Some twenty training steps cure it; lesson 5 shows both
 # windows.
 #
-# Joined clips are good when the model shall keep its timestamps and read long recordings. Expect
-# trouble when neighbours don't belong together: another speaker at every cut is nothing that a
-# recording holds.
+# Joined clips are good when the model shall keep its timestamps and read long recordings;
+# `docs/choosing.md` has both ways beside the stock window. Expect trouble when neighbours don't
+# belong together: another speaker at every cut is nothing that a recording holds.
 #
 # Storing the prepared clips is good as far as the disk goes: an hour takes 115 MB, a thousand take
 # 115 GB. Expect a fast GPU to wait for a stream that is not stored: every pass decodes anew.
