@@ -19,6 +19,11 @@ RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "remove_unused_columns": "the collator needs the audio column",
     "label_names": "the collator names the labels",
     "save_only_model": "training could not go on from a checkpoint without its optimizer",
+    **dict.fromkeys(
+        ("fsdp", "fsdp_config", "deepspeed"),
+        "each process holds the whole model (full training of large-v3 takes 25 GB and up); where "
+        "a card is too small take lora, base_8bit or activation_checkpointing",
+    ),
     "auto_find_batch_size": "it changes how many clips an update sees; memory is handled anyway",
 }
 WEIGHTS = ("full", "frozen_encoder", "lora", "dora")
