@@ -46,6 +46,7 @@ FLOORS = {
     "augmentation": 2,
     "windows": 2,
     "stopping": 1,
+    "selection": 1,
     "memory": 1,
     "presets": 1,
     "weights": 1,

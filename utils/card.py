@@ -257,7 +257,7 @@ def _making(recipe: Recipe, run: Run) -> list[str]:
         "## How it was made",
         f"- Training speech: {speech}.\n"
         f"- Training: {training['steps']} steps in {training['seconds'] / 60:.0f} minutes, "
-        f"precision {training['precision']}; the best checkpoint on dev was that of step "
+        f"precision {training['precision']}; the checkpoint that dev chose was that of step "
         f"{training['best_step']}.\n"
         f"- Weights saved: {recipe.model.tuned_share:g} of the way from the base model to the "
         "fine-tuned one.\n"

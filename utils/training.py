@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset, load_from_disk
@@ -50,6 +51,7 @@ from utils.model import load_model
 from utils.predictions import count_row_errors
 from utils.preprocessing import SpeechCollator, waveform
 from utils.presets import preset
+from utils.selection import Selection
 from utils.speech_stream import SpeechStream
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.weights import average, blend
@@ -72,6 +74,7 @@ class WhisperTrainer(Seq2SeqTrainer):
         super().__init__(**kwargs)
         self.recipe = recipe
         self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they shall survive
+        self.selection, self.dev_errors = Selection(), None
 
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of equal speech; under torchrun each process takes every n-th."""
@@ -136,11 +139,11 @@ class WhisperTrainer(Seq2SeqTrainer):
         """Return the WER of what the model really writes on the dev split, at the short context."""
         started = time.perf_counter()
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        wer = word_error_rate(
+        self.dev_errors = count_dev_errors(
             self.model, self.processing_class, rows, self.recipe, self.recipe.audio_context
         )
         metrics = {
-            f"{metric_key_prefix}_wer": wer,
+            f"{metric_key_prefix}_wer": error_rate(self.dev_errors),
             f"{metric_key_prefix}_runtime": time.perf_counter() - started,
         }
         self.log(metrics)
@@ -148,6 +151,13 @@ class WhisperTrainer(Seq2SeqTrainer):
             self.args, self.state, self.control, metrics
         )
         return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        if not self.selection.accepts(self.dev_errors):
+            return False
+        self.state.best_metric = metrics["eval_wer"]
+        self.state.best_global_step = self.state.global_step
+        return True
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         folder = Path(self.args.output_dir)
@@ -158,6 +168,8 @@ class WhisperTrainer(Seq2SeqTrainer):
         )
         with writes if self.args.should_save else contextlib.nullcontext():
             super()._save_checkpoint(*args, **kwargs)
+            if self.args.should_save:
+                self.selection.save(folder / f"checkpoint-{self.state.global_step}")
             if isinstance(self.train_dataset, SpeechStream):
                 self.train_dataset.save(folder / f"checkpoint-{self.state.global_step}")
             # Each process writes its own random state.
@@ -219,14 +231,14 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
     return " · ".join(parts)
 
 
-def word_error_rate(
+def count_dev_errors(
     model: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
     rows: Dataset,
     recipe: Recipe,
     context: AudioContext | None,
-) -> float:
-    """Return the normalised WER, a fraction, of what a model writes for prepared rows.
+) -> np.ndarray:
+    """Return `count_errors` of the words that a model writes for prepared rows.
 
     `context=None` reads at the stock 30 s window: the only fair one for an untrained model.
     """
@@ -244,7 +256,7 @@ def word_error_rate(
     )
     read = zip(rows["text"][:], rows["language"][:], hypotheses, strict=True)
     told = [{"reference": text, "language": code, "dev": heard} for text, code, heard in read]
-    return error_rate(count_row_errors(told, "dev", "word", recipe.evaluation.normalized))
+    return count_row_errors(told, "dev", "word", recipe.evaluation.normalized)
 
 
 def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
@@ -256,7 +268,8 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         **preset(width, recipe.method.weights),
         "eval_strategy": "steps",
         "save_strategy": "steps",
-        "load_best_model_at_end": True,  # best on dev: test is not looked at before lesson 05
+        # The one that `Selection` takes on dev: test is not looked at before lesson 05.
+        "load_best_model_at_end": True,
         "metric_for_best_model": "wer",
         "greater_is_better": False,
         "report_to": "none",  # build_trainer adds TensorBoard, with a folder of the run's
@@ -395,8 +408,10 @@ def resume(trainer: WhisperTrainer) -> None:
     if checkpoint is None and folder != trainer.checkpoints:  # a new runtime's disk is empty
         copy_checkpoints(trainer.checkpoints, folder)
         checkpoint = find_valid_checkpoint(folder)
-    if checkpoint and isinstance(trainer.train_dataset, SpeechStream):
-        trainer.train_dataset.go_on_from(checkpoint)
+    if checkpoint:
+        trainer.selection.load(checkpoint)
+        if isinstance(trainer.train_dataset, SpeechStream):
+            trainer.train_dataset.go_on_from(checkpoint)
     with ends_on_sigterm(trainer) as stop, same_sums_on_cpu(trainer.args.device):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.received:

@@ -331,30 +331,34 @@ pd.DataFrame(
 #
 # Then training reads it from the source, pass by pass: `[preprocessing] stored = false`. The same
 # filters apply, what is tested on is kept out clip by clip, and a run that breaks off goes on where
-# it was. Here three batches are taken, the place is written down as a checkpoint does, and a
-# second stream goes on from there.
+# it was. Three batches of about four clips:
 
 # %%
-import tempfile
 from itertools import islice
-from pathlib import Path
 
 from utils.speech_stream import SpeechStream
 
-taken = 2
 endless = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
-streamed = list(islice(endless, taken + 1))
-endless.taken = taken
+streamed = list(islice(endless, 3))
+for one in streamed:
+    print(f"{len(one)} clips, {sum(clip['seconds'] for clip in one):.1f} s")
+
+# %% [markdown]
+# A checkpoint writes down where training stands, and a second stream goes on from there. Here two
+# batches were trained on and the third was only read:
+
+# %%
+import tempfile
+from pathlib import Path
+
+endless.taken = 2
+resumed = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
 with tempfile.TemporaryDirectory() as folder:
     endless.save(Path(folder))
-    print((Path(folder) / endless.file).read_text(encoding="utf-8"))
-    resumed = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
     resumed.go_on_from(Path(folder))
-same = [one["id"] for one in next(iter(resumed))] == [one["id"] for one in streamed[taken]]
-assert same, "a stream that goes on gives other clips"
-pd.DataFrame(
-    [{"clips": len(one), "seconds": sum(row["seconds"] for row in one)} for one in streamed]
-)
+third = [clip["id"] for clip in next(iter(resumed))]
+assert third == [clip["id"] for clip in streamed[2]], "a stream that goes on gives other clips"
+print(resumed.place)
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
