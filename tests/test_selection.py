@@ -17,14 +17,21 @@ WORSE = errors(*[2] * 30, *[1] * 10)
 
 def test_the_newest_is_kept_though_luck_gave_another_fewer_errors():
     selection = Selection()
+    assert selection.verdict() == "dev was not read"
     assert selection.accepts(BEST)
     assert selection.accepts(LUCK)
+    said = selection.verdict()
+    assert said.startswith(
+        "errors on dev: 43 in the newest evaluation, 40 in the best one, p = 0.2"
+    )
+    assert said.endswith("the newest is kept")
 
 
 def test_one_that_dev_shows_to_be_worse_is_not_kept():
     selection = Selection()
     assert selection.accepts(BEST)
     assert not selection.accepts(WORSE)
+    assert selection.verdict().endswith("the newest is not kept")
 
 
 def test_small_losses_do_not_add_up_unseen():
@@ -57,6 +64,7 @@ def test_a_resumed_run_compares_with_what_the_first_part_saw(tmp_path, before):
     selection.save(tmp_path)
     again = Selection()
     again.load(tmp_path)
+    assert again.verdict() == selection.verdict()
     assert again.accepts(WORSE) == (before is None)
 
 

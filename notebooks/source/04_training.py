@@ -63,6 +63,7 @@ from utils.error_rates import error_rate
 model, processor = load_model(recipe)
 model.to(device())
 baseline = error_rate(count_dev_errors(model, processor, splits["dev"], recipe, context=None))
+before = [{"step": 0, "eval_wer": baseline}]
 print(f"dev WER before training: {baseline:.1%} on {len(splits['dev'])} clips")
 
 # %% [markdown]
@@ -151,25 +152,25 @@ del trainer, written_out, model
 # %% [markdown]
 # ## What happens while it trains?
 #
-# The loss falls at once and then slowly; the dev WER follows with jumps, since a single word may
-# tip. The figure grows at every log. If the run is interrupted or killed, run the lesson again: it
+# The loss falls at once and then slowly; the dev WER, which begins with the baseline, follows with
+# jumps, since a single word may tip. The figure grows at every log. If the run is interrupted or killed, run the lesson again: it
 # goes on from the last whole checkpoint and ends with the same weights. On a GPU the largest batch
 # that fits is tried out first; what it lacks of the recipe's is accumulated.
 
 # %%
-figure = display(draw_curves([], 1), display_id=True)
+figure = display(draw_curves(before, 1), display_id=True)
 
 
 def watch(rows, max_steps):
-    figure.update(draw_curves(rows, max_steps))
+    figure.update(draw_curves(before + rows, max_steps))
     print(progress_line(rows, max_steps))
 
 
 started = time.perf_counter()
 trainer = train(recipe, run, watch)
 seconds = time.perf_counter() - started
-print(f"kept checkpoint: step {trainer.state.best_global_step} of {trainer.state.global_step}")
-used = trainer.args
+used, state = trainer.args, trainer.state
+print(f"{trainer.selection.verdict()}; step {state.best_global_step} of {state.global_step}")
 print(f"{used.per_device_train_batch_size} clips x {used.gradient_accumulation_steps} an update")
 
 # %% [markdown]
@@ -210,7 +211,7 @@ pd.DataFrame(texts)
 
 # %%
 logs = read_metrics(run.metrics)
-draw_curves(logs, trainer.state.max_steps).savefig(run.figures / "training.png", dpi=120)
+draw_curves(before + logs, trainer.state.max_steps).savefig(run.figures / "training.png", dpi=120)
 losses = [row["loss"] for row in logs if "loss" in row]
 dev = {row["step"]: row["eval_wer"] for row in logs if "eval_wer" in row}
 report = {
