@@ -204,6 +204,12 @@ def test_in_colab_a_lost_runtime_goes_on_from_the_copies_in_drive(
     assert_same_weights(run, whole)
 
 
+def test_batches_that_other_processes_make_are_the_same(tiny_run, whole):
+    recipe, run = tiny_run("workers", training="dataloader_num_workers = 2")
+    assert train(recipe, run).args.dataloader_persistent_workers
+    assert_same_weights(run, whole)
+
+
 def test_patience_that_ends_training_is_not_forgotten_when_it_resumes(tiny_run, monkeypatch):
     # The dev WER never falls below the first one: with patience 2 the third evaluation is the last.
     monkeypatch.setattr(training, "count_dev_errors", lambda *_: np.array([[1, 1]]))

@@ -69,6 +69,13 @@ def test_precision_follows_the_hardware_and_says_why(monkeypatch, capability, ar
     assert ("no CUDA GPU" in reason) if capability is None else ("a card has compute" in reason)
 
 
+@pytest.mark.parametrize(("gpu", "cores", "workers"), [(False, 16, 0), (True, 2, 2), (True, 96, 8)])
+def test_batches_are_made_beside_a_gpu_and_not_beside_a_cpu(monkeypatch, gpu, cores, workers):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert environment.loader_workers() == workers
+
+
 def test_peak_memory_is_in_gib_and_grows_with_what_the_process_holds():
     before = environment.peak_gib()
     status = Path("/proc/self/status")

@@ -122,6 +122,14 @@ def training_precision() -> dict[str, bool]:
     return {} if name == "fp32" else {name: True}
 
 
+def loader_workers() -> int:
+    """Return how many processes make batches while a GPU trains: its cores, at most eight.
+
+    None without a GPU: the cores are busy with training itself.
+    """
+    return min(os.cpu_count() or 1, 8) if torch.cuda.is_available() else 0
+
+
 def peak_gib() -> float:
     """Return the most memory that this process has held so far, in GiB (GPU memory not counted)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

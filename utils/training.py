@@ -44,7 +44,7 @@ from utils.checkpoints import (
 from utils.config import AudioContext, Recipe, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
-from utils.environment import quick_disk, training_precision
+from utils.environment import loader_workers, quick_disk, training_precision
 from utils.error_rates import error_rate
 from utils.memory import halving, largest_batch, release, smaller_batches, with_batch
 from utils.model import load_model
@@ -278,9 +278,12 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.
         "logging_nan_inf_filter": False,
         "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataloader_num_workers": loader_workers(),
         "disable_tqdm": True,  # progress_line says more in one line
         **recipe.training,
     }
+    # Processes that are started anew for each pass would import torch each time.
+    arguments.setdefault("dataloader_persistent_workers", arguments["dataloader_num_workers"] > 0)
     if recipe.method.average_last and arguments.get("save_total_limit"):
         # The best one stays, too, and may be older.
         least = recipe.method.average_last + 1
