@@ -33,7 +33,10 @@ SILENCE = 1e-3  # a peak of -60 dBFS: Whisper makes up words for silence
 
 
 def log_mel(
-    processor: WhisperProcessor, clips: Sequence[np.ndarray], seconds: float = STOCK_SECONDS
+    processor: WhisperProcessor,
+    clips: Sequence[np.ndarray],
+    seconds: float = STOCK_SECONDS,
+    device: torch.device | str = "cpu",
 ) -> torch.Tensor:
     """Return log-mel features of clips padded with silence to `seconds`.
 
@@ -41,9 +44,10 @@ def log_mel(
         processor: the checkpoint's (80 mel bands; 128 for large-v3 and turbo).
         clips: float32 samples at 16 kHz.
         seconds: the window; a longer clip is cut off.
+        device: where it is computed.
 
     Returns:
-        float32 `(len(clips), mels, 100 · seconds)`.
+        float32 `(len(clips), mels, 100 · seconds)`, on the CPU.
     """
     # Without max_length the feature extractor pads to 30 s, whatever the clips need.
     return processor.feature_extractor(
@@ -53,6 +57,7 @@ def log_mel(
         max_length=round(seconds * SAMPLING_RATE),
         truncation=True,
         return_tensors="pt",
+        device=str(device),
     ).input_features
 
 
@@ -96,7 +101,8 @@ def transcribe(
         seconds = STOCK_SECONDS
         if context is not None:
             seconds = context_seconds(longest, context.tail_seconds / 2, context)
-        features = log_mel(processor, [clips[index] for index in batch], seconds)
+        sounds = [clips[index] for index in batch]
+        features = log_mel(processor, sounds, seconds, model.device)
         asked = {}
         if model.generation_config.is_multilingual:  # else generate refuses both arguments
             asked = {"language": [languages[index] for index in batch], "task": task}
