@@ -96,7 +96,8 @@ pd.DataFrame(
 #
 # All of them hear silence behind the clip. faster-whisper, left alone, fills up the log-mel with
 # zeros instead, where silence is about −0.7, and a model may hear other words in that picture: here
-# it is given the silence, and in a program of your own you may want to give it, too.
+# it is given the silence, and in a program of your own you may want to give it, too. whisper.cpp is
+# asked without flash attention, which hears what happens to stand behind a short window.
 
 # %%
 CLIPS = 5  # of the test split, evenly spread; more take longer and tell more
