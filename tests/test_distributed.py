@@ -4,7 +4,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -76,3 +78,22 @@ def test_two_nodes_on_loopback_train_as_one(tiny_run):
     finish(*(start(recipe, two, *options) for _ in range(2)))
     alone, together = weights_of(one), weights_of(two)
     assert all(torch.allclose(weight, together[name], atol=1e-5) for name, weight in alone.items())
+
+
+@pytest.mark.slow
+def test_a_job_of_which_a_worker_is_killed_goes_on_and_ends_bit_for_bit_the_same(tiny_run):
+    table = "max_steps = 8\nper_device_train_batch_size = 2\nuse_cpu = true\nsave_steps = 1\n"
+    table += "save_total_limit = 9\neval_steps = 1"
+    recipe, whole = tiny_run("whole", training=table)
+    train_with_two(recipe, whole)
+    recipe, run = tiny_run("killed", training=table)
+    job = start(recipe, run, "--standalone", "--nproc-per-node=2")
+    while not (run.checkpoints / "checkpoint-3/complete.json").exists():
+        time.sleep(0.01)
+    psutil.Process(job.pid).children()[-1].kill()
+    job.communicate(timeout=600)
+    assert job.returncode != 0
+    train_with_two(recipe, run)  # the same again, as Slurm's requeue does
+    assert len([row for row in read_metrics(run.metrics) if "loss" in row]) == 8
+    expected = weights_of(whole)
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(run).items())
