@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset, load_from_disk
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils.artifacts import Run, open_run, save_report, write_atomically
+from utils.artifacts import Run, open_run, require, save_report, write_atomically
 from utils.config import AudioContext, Recipe
 from utils.decoding import transcribe
 from utils.environment import machine, versions
@@ -110,6 +110,16 @@ def open_prepared_run(recipe: Recipe, runs: Path, prepared: Path) -> Run:
     run.prepared.symlink_to(prepared)
     save_report(run, "preprocessing", {})
     return run
+
+
+def open_trained(
+    recipe: Recipe, runs: str
+) -> tuple[Run, WhisperForConditionalGeneration, WhisperProcessor]:
+    """Return a finished run with its fine-tuned model, in float32 on the CPU."""
+    run = open_run(recipe, runs)
+    require(run, "training")
+    model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32")
+    return run, model, WhisperProcessor.from_pretrained(run.model)
 
 
 def save_result(

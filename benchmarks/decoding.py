@@ -12,10 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import load_from_disk
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from benchmarks.common import alternate, count_heard, ratio, save_result
-from utils.artifacts import open_run, require
+from benchmarks.common import alternate, count_heard, open_trained, ratio, save_result
 from utils.config import load_recipe
 from utils.decoding import transcribe
 from utils.error_rates import error_rate
@@ -36,10 +34,7 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = load_recipe(options.recipe)
-    run = open_run(recipe, options.runs)
-    require(run, "training")
-    model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32")
-    processor = WhisperProcessor.from_pretrained(run.model)
+    run, model, processor = open_trained(recipe, options.runs)
     test = load_from_disk(str(run.prepared))["test"]
     count = min(options.clips, len(test))
     rows = test.select(np.linspace(0, len(test) - 1, count).astype(int))

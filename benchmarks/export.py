@@ -9,11 +9,10 @@ import sys
 
 import numpy as np
 from datasets import load_from_disk
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from benchmarks.common import save_result
+from benchmarks.common import open_trained, save_result
 from utils import export
-from utils.artifacts import open_run, require
+from utils.artifacts import require
 from utils.config import load_recipe
 from utils.preprocessing import waveform
 
@@ -28,10 +27,8 @@ def main() -> int:
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
-    run = open_run(recipe, options.runs)
+    run, model, processor = open_trained(recipe, options.runs)
     sizes = require(run, "export")["formats"]
-    model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32").eval()
-    processor = WhisperProcessor.from_pretrained(run.model)
     programs = export.load_programs(recipe, run, model, processor)
     test = load_from_disk(str(run.prepared))["test"]
     heard = export.compare(programs, [waveform(row) for row in test], test["language"][:])

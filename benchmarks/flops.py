@@ -6,6 +6,7 @@ larger model trains for less.
 """
 
 import argparse
+from functools import cache
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -20,6 +21,7 @@ SECONDS = (5.0, 15.0, 30.0)
 METHODS = ("full", "frozen_encoder")
 
 
+@cache  # the same for every batch of a length, and slow to count
 def step_flops(name: str, weights: str, seconds: float) -> int:
     """Return the floating-point operations of one clip's forward and backward."""
     mels, frames = CHECKPOINTS[name][4], round(seconds * FRAMES_PER_SECOND)

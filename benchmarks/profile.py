@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from datasets import load_from_disk
 from torch.profiler import ProfilerActivity, profile
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from benchmarks.common import RESULTS, save_result
+from benchmarks.common import RESULTS, open_trained, save_result
 from benchmarks.training_step import Arm
-from utils.artifacts import open_run, require, write_atomically
+from utils.artifacts import write_atomically
 from utils.config import load_recipe
 from utils.decoding import transcribe
 from utils.preprocessing import waveform
@@ -52,11 +51,8 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = load_recipe(options.recipe)
-    run = open_run(recipe, options.runs)
-    require(run, "training")
     # Fine-tuned: the base checkpoint repeats itself where it decodes at a short context.
-    model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32")
-    processor = WhisperProcessor.from_pretrained(run.model)
+    run, model, processor = open_trained(recipe, options.runs)
     rows = load_from_disk(str(run.prepared))["train"]
     seconds = rows["seconds"][:]
     # Clips of a like length, as a batch has them: those around the middle.
