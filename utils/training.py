@@ -161,17 +161,15 @@ class WhisperTrainer(Seq2SeqTrainer):
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         folder = Path(self.args.output_dir)
+        checkpoint = folder / f"checkpoint-{self.state.global_step}"
         keep, self.args.save_total_limit = self.args.save_total_limit, None
-        writes = new_checkpoint(
-            folder / f"checkpoint-{self.state.global_step}",
-            needed=stored_bytes(self.model, self.optimizer),
-        )
+        writes = new_checkpoint(checkpoint, needed=stored_bytes(self.model, self.optimizer))
         with writes if self.args.should_save else contextlib.nullcontext():
             super()._save_checkpoint(*args, **kwargs)
             if self.args.should_save:
-                self.selection.save(folder / f"checkpoint-{self.state.global_step}")
+                self.selection.save(checkpoint)
             if isinstance(self.train_dataset, SpeechStream):
-                self.train_dataset.save(folder / f"checkpoint-{self.state.global_step}")
+                self.train_dataset.save(checkpoint)
             # Each process writes its own random state.
             self.accelerator.wait_for_everyone()
         self.args.save_total_limit = keep
