@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from utils.config import AudioContext, Source
-from utils.decoding import _read_timestamps, log_mel, transcribe, transcribe_long
+from utils.decoding import _batches, _read_timestamps, log_mel, transcribe, transcribe_long
 from utils.streaming import decode_audio, stream
 
 
@@ -36,6 +36,14 @@ def test_each_clip_gets_its_own_language(base, speech):
     assert [italian] == transcribe(*base, [clip], language="it")
     assert [german] == transcribe(*base, [clip], language="de")
     assert italian != german
+
+
+def test_a_batch_is_of_like_windows_and_every_clip_is_in_one():
+    lengths = [16_000 * seconds for seconds in (1, 14, 2, 2, 1, 3, 7)]
+    batches = list(_batches(lengths, AudioContext(step_seconds=0.5, tail_seconds=1.0), 3))
+    # In the window of 14.5 s a clip of 3 s would cost as much as four of them.
+    assert batches == [(14.5, [1, 6]), (3.5, [5, 2, 3]), (1.5, [0, 4])]
+    assert list(_batches(lengths, None, 4)) == [(30.0, [1, 6, 5, 2]), (30.0, [3, 0, 4])]
 
 
 def test_no_clip_gives_no_text(base):

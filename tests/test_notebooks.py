@@ -51,6 +51,8 @@ FLOORS = {
     "presets": 1,
     "weights": 1,
     "captions": 1,
+    "labels": 1,
+    "greedy": 1,
     "artifacts": 2,
     "manifests": 2,
     "common_voice": 2,

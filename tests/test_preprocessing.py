@@ -8,12 +8,10 @@ from transformers.models.whisper.modeling_whisper import shift_tokens_right
 from tests.conftest import write_recipe
 from utils.config import AudioContext, Augmentation, Preprocessing, load_recipe
 from utils.decoding import log_mel
+from utils.labels import encode_text, is_multilingual, prefix_ids
 from utils.preprocessing import (
     PreprocessingError,
     SpeechCollator,
-    encode_text,
-    is_multilingual,
-    prefix_ids,
     prepare,
     prepare_example,
     prepare_split,

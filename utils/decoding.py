@@ -8,19 +8,17 @@ import torch
 from tqdm.auto import tqdm
 from transformers import (
     AutomaticSpeechRecognitionPipeline,
-    GenerationMixin,
     WhisperForConditionalGeneration,
     WhisperProcessor,
 )
-from transformers.generation.logits_process import (
-    LogitsProcessorList,
-    WhisperTimeStampLogitsProcessor,
-)
+from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
 from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, audio_context, context_seconds
 from utils.captions import Segment
 from utils.config import AudioContext
+from utils.greedy import decode_greedily
+from utils.labels import prefix_ids
 from utils.text import has_word_spaces
 
 # A guard, not a limit on speech: nobody speaks 12 tokens a second, and a clip that repeats itself
@@ -61,7 +59,31 @@ def log_mel(
     ).input_features
 
 
-@torch.inference_mode()
+def most_tokens(clip: np.ndarray) -> int:
+    """Return after how many tokens a clip of at most 30 s is broken off: 392 at the most."""
+    return round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
+
+
+def _batches(
+    lengths: Sequence[int], context: AudioContext | None, batch_size: int
+) -> Iterator[tuple[float, list[int]]]:
+    """Yield the window in seconds and the clips of each batch; the longest clips come first.
+
+    A batch is heard in the window of its longest clip, and in it all clips cost as much. So one
+    that needs less than half of that window waits for the next batch.
+    """
+    windows = [STOCK_SECONDS] * len(lengths)
+    if context is not None:
+        tail = context.tail_seconds / 2
+        windows = [context_seconds(length / SAMPLING_RATE, tail, context) for length in lengths]
+    left = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    while left:
+        longest = windows[left[0]]
+        batch = [index for index in left[:batch_size] if windows[index] >= longest / 2]
+        yield longest, batch
+        left = left[len(batch) :]
+
+
 def transcribe(
     model: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
@@ -90,35 +112,17 @@ def transcribe(
         The texts, in the order of the clips.
     """
     languages = [language] * len(clips) if isinstance(language, str) else list(language)
-    # Clips of like length share a batch: a batch lasts as long as its longest clip.
-    order = sorted(range(len(clips)), key=lambda index: -len(clips[index]))
     texts = [""] * len(clips)
     model.eval()
     bar = tqdm(total=len(clips), desc=progress, unit="clip", disable=not progress)
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        longest = len(clips[batch[0]]) / SAMPLING_RATE
-        seconds = STOCK_SECONDS
-        if context is not None:
-            seconds = context_seconds(longest, context.tail_seconds / 2, context)
-        sounds = [clips[index] for index in batch]
-        features = log_mel(processor, sounds, seconds, model.device)
-        asked = {}
-        if model.generation_config.is_multilingual:  # else generate refuses both arguments
-            asked = {"language": [languages[index] for index in batch], "task": task}
+    for seconds, batch in _batches([len(clip) for clip in clips], context, batch_size):
+        features = log_mel(processor, [clips[index] for index in batch], seconds, model.device)
         with audio_context(model, features.shape[-1]):
-            tokens = model.generate(
+            tokens = decode_greedily(
+                model,
                 features.to(model.device, model.dtype),
-                # All of the window counts: Whisper's encoder has no padding mask. Without this
-                # argument generate warns that it cannot tell.
-                attention_mask=features.new_ones(len(batch), features.shape[-1]),
-                max_length=min(
-                    round(TOKENS_PER_SECOND * longest) + EXTRA_TOKENS,
-                    model.config.max_target_positions,
-                ),
-                num_beams=1,
-                do_sample=False,
-                **asked,
+                [prefix_ids(processor.tokenizer, languages[index], task) for index in batch],
+                [most_tokens(clips[index]) for index in batch],
             )
         for index, text in zip(
             batch, processor.batch_decode(tokens, skip_special_tokens=True), strict=True
@@ -305,10 +309,8 @@ def transcribe_long(
     """
     tokenizer, total, start = processor.tokenizer, len(samples) / SAMPLING_RATE, 0.0
     timestamp, end_of_text = tokenizer.convert_tokens_to_ids(["<|0.00|>", "<|endoftext|>"])
-    prompt, settings = [model.config.decoder_start_token_id], model.generation_config
-    if settings.is_multilingual:  # English-only checkpoints have no such tokens
-        prompt += [settings.lang_to_id[f"<|{language}|>"], settings.task_to_id[task]]
-    rules = WhisperTimeStampLogitsProcessor(settings, begin_index=len(prompt))
+    *prompt, _ = prefix_ids(tokenizer, language, task)  # the last one forbids timestamps
+    rules = WhisperTimeStampLogitsProcessor(model.generation_config, begin_index=len(prompt))
     model.eval()
     while total - start > SHORTEST_REST:
         first = round(start * SAMPLING_RATE)
@@ -316,20 +318,11 @@ def transcribe_long(
         window = len(clip) / SAMPLING_RATE
         stretches = []
         if np.abs(clip).max() >= SILENCE:
-            # Not Whisper's own generate: behind the last timestamp it hears the rest of the window
-            # once more, cut off from what follows it, and counts its times from there.
-            tokens = GenerationMixin.generate(
-                model,
-                log_mel(processor, [clip]).to(model.device, model.dtype),
-                decoder_input_ids=torch.tensor([prompt], device=model.device),
-                logits_processor=LogitsProcessorList([rules]),
-                max_length=min(
-                    round(TOKENS_PER_SECOND * window) + EXTRA_TOKENS,
-                    model.config.max_target_positions,
-                ),
-                num_beams=1,
-                do_sample=False,
-            )[0].tolist()
+            # Not generate: behind the last timestamp it hears the rest of the window once more,
+            # cut off from what follows it, and counts its times from there.
+            features = log_mel(processor, [clip], device=model.device)
+            features = features.to(model.device, model.dtype)
+            (tokens,) = decode_greedily(model, features, [prompt], [most_tokens(clip)], rules)
             kept = [token for token in tokens if token < end_of_text or token >= timestamp]
             stretches = _read_timestamps(kept, timestamp, window)
         heard = window

@@ -15,9 +15,9 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils.artifacts import Run
 from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, context_seconds
 from utils.config import AudioContext, Recipe
-from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, log_mel, transcribe
+from utils.decoding import log_mel, most_tokens, transcribe
 from utils.error_rates import count_errors, error_rate
-from utils.preprocessing import prefix_ids
+from utils.labels import prefix_ids
 from utils.text import normalize
 
 Hear = Callable[[np.ndarray, str], str]  # 16 kHz samples, language code → text
@@ -113,7 +113,7 @@ def with_faster_whisper(folder: Path, task: str, compute_type: str = "default") 
             beam_size=1,
             temperature=0.0,
             without_timestamps=True,
-            max_new_tokens=_most_tokens(clip),
+            max_new_tokens=most_tokens(clip),
         )
         return "".join(segment.text for segment in segments).strip()
 
@@ -146,7 +146,7 @@ def with_ctranslate2(
             ctranslate2.StorageView.from_array(features),
             [prefix_ids(processor.tokenizer, language, task)],
             beam_size=1,
-            max_length=_most_tokens(clip),
+            max_length=most_tokens(clip),
         )
         return processor.decode(result.sequences_ids[0], skip_special_tokens=True).strip()
 
@@ -203,10 +203,6 @@ def _silence() -> Iterator[None]:
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-
-
-def _most_tokens(clip: np.ndarray) -> int:
-    return min(round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS, 440)
 
 
 def load_programs(

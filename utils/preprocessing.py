@@ -24,15 +24,15 @@ from utils.audio_context import SAMPLING_RATE, context_seconds
 from utils.augmentation import mask_features, vary
 from utils.config import AudioContext, Augmentation, Preprocessing, Recipe, Windows
 from utils.decoding import log_mel
+from utils.labels import encode_text, prefix_ids
 from utils.quality import QualityReport, Unusable, check_seconds, check_sound, check_text
 from utils.streaming import AudioError, decode_audio, stream, training_stream
-from utils.text import apply_casing, has_word_spaces
+from utils.text import apply_casing
 from utils.windows import POSITIONS, join, timed_labels
 
 # int16 is what WAV files hold: half the size of float32 and, after the division, the same samples.
 INT16_SCALE = 32767.0
 IGNORED = -100  # PyTorch's cross-entropy leaves these positions out of the loss
-END = "<|endoftext|>"
 SAMPLE_CLIPS = 200  # stored of a training split that is not: to look at, and to try batches on
 
 PREPARED = Features(
@@ -54,45 +54,6 @@ PREPARED = Features(
 
 class PreprocessingError(ValueError):
     """Too little is left of a split to go on; the message says what was dropped."""
-
-
-def is_multilingual(tokenizer: WhisperTokenizer) -> bool:
-    """Tell whether a checkpoint has language tokens that mean something.
-
-    The English-only tokenizer has one token less before its special ones, so that its end token is
-    50256 and not 50257.
-    """
-    return tokenizer.convert_tokens_to_ids(END) != 50256
-
-
-def prefix_ids(tokenizer: WhisperTokenizer, language: str, task: str = "transcribe") -> list[int]:
-    """Return the ids that tell the decoder what to do: start, language, task, no timestamps.
-
-    An English-only checkpoint knows start and no timestamps alone.
-    """
-    task_tokens = [f"<|{language}|>", f"<|{task}|>"] if is_multilingual(tokenizer) else []
-    tokens = ["<|startoftranscript|>", *task_tokens, "<|notimestamps|>"]
-    return tokenizer.convert_tokens_to_ids(tokens)
-
-
-def text_ids(tokenizer: WhisperTokenizer, text: str, language: str) -> list[int]:
-    """Return the ids of a transcript as Whisper itself writes it: a space before the first word.
-
-    Where words have no spaces between them, it writes none before the first one either.
-    """
-    space = " " if has_word_spaces(language) else ""
-    return tokenizer(space + text, add_special_tokens=False).input_ids
-
-
-def encode_text(
-    tokenizer: WhisperTokenizer, text: str, language: str, task: str = "transcribe"
-) -> list[int]:
-    """Return the label ids of a transcript: prefix, text, end token."""
-    return [
-        *prefix_ids(tokenizer, language, task),
-        *text_ids(tokenizer, text, language),
-        tokenizer.convert_tokens_to_ids(END),
-    ]
 
 
 def prepare_example(

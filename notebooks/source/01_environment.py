@@ -30,7 +30,7 @@ import utils
 from utils import environment
 from utils.artifacts import open_run, save_report
 from utils.config import load_recipe
-from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, transcribe
+from utils.decoding import most_tokens, transcribe
 from utils.embedded import resolve, speech
 from utils.panel import panel
 from utils.streaming import SAMPLING_RATE, decode_audio, stream
@@ -190,8 +190,8 @@ print("samples       ", clip.shape, "->", "input_features", tuple(inputs.input_f
 multilingual = model.generation_config.is_multilingual
 asked = {"language": source.language, "task": recipe.model.task} if multilingual else {}
 # A guard: nobody speaks 12 tokens a second, and a model that repeats itself stops here.
-limit = round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
-tokens = model.generate(inputs.input_features.to(device), max_length=limit, **asked)
+limit = most_tokens(clip)
+tokens = model.generate(inputs.input_features.to(device), max_new_tokens=limit, **asked)
 print("tokens        ", tuple(tokens.shape), tokens[0, :6].tolist(), "…")
 by_hand = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
 print("Whisper hears ", by_hand)
@@ -200,8 +200,8 @@ print("it should hear", row["text"])
 # %% [markdown]
 # ## By helper
 #
-# `transcribe` does the same for any number of clips, in batches of like length. Every lesson from
-# here on uses it.
+# `transcribe` does the same for any number of clips, in batches of like length that a clip leaves
+# when its text has ended. Every lesson from here on uses it.
 
 # %%
 (by_helper,) = transcribe(

@@ -29,17 +29,10 @@ from utils.audio_context import context_seconds
 from utils.config import load_recipe
 from utils.decoding import log_mel
 from utils.hub_streaming import commits
+from utils.labels import encode_text, prefix_ids
 from utils.model import load_model
 from utils.plotting import draw_speech
-from utils.preprocessing import (
-    IGNORED,
-    SpeechCollator,
-    encode_text,
-    prefix_ids,
-    prepare,
-    prepare_example,
-    waveform,
-)
+from utils.preprocessing import IGNORED, SpeechCollator, prepare, prepare_example, waveform
 from utils.streaming import SAMPLING_RATE, decode_audio, seconds_of, stream
 from utils.text import apply_casing, has_word_spaces, leading_metric, normalize
 

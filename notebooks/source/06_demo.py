@@ -29,7 +29,7 @@ from utils import demo
 from utils.artifacts import open_run, require, save_report
 from utils.captions import to_srt
 from utils.config import load_recipe
-from utils.decoding import EXTRA_TOKENS, TOKENS_PER_SECOND, transcribe_long
+from utils.decoding import most_tokens, transcribe_long
 from utils.environment import device
 from utils.page import build_page
 from utils.preprocessing import waveform
@@ -188,9 +188,9 @@ print("samples", clip.shape, "-> input_features", tuple(inputs.input_features.sh
 multilingual = model.generation_config.is_multilingual
 asked = {"language": row["language"], "task": recipe.model.task} if multilingual else {}
 # A guard: nobody speaks 12 tokens a second, and a model that repeats itself stops here.
-limit = round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
+limit = most_tokens(clip)
 features = inputs.input_features.to(device())
-tokens = model.generate(features, max_length=limit, return_timestamps=True, **asked)
+tokens = model.generate(features, max_new_tokens=limit, return_timestamps=True, **asked)
 by_hand = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
 print(
     "tokens",

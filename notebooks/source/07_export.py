@@ -31,8 +31,9 @@ from utils import export, ggml, hub
 from utils.artifacts import open_run, require, save_report
 from utils.audio_context import context_seconds
 from utils.config import load_recipe
+from utils.labels import prefix_ids
 from utils.mistakes import word_diff_html
-from utils.preprocessing import prefix_ids, waveform
+from utils.preprocessing import waveform
 from utils.streaming import SAMPLING_RATE
 
 recipe = load_recipe(RECIPE)

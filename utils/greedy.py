@@ -1,0 +1,79 @@
+"""Greedy decoding: at each step the likeliest token, until the model says that it has ended."""
+
+from collections.abc import Sequence
+
+import torch
+from transformers import (
+    DynamicCache,
+    EncoderDecoderCache,
+    LogitsProcessor,
+    WhisperForConditionalGeneration,
+)
+
+
+@torch.inference_mode()
+def decode_greedily(
+    model: WhisperForConditionalGeneration,
+    features: torch.Tensor,
+    prompts: Sequence[Sequence[int]],
+    most_tokens: Sequence[int],
+    rule: LogitsProcessor | None = None,
+) -> list[list[int]]:
+    """Return the tokens that the model writes for each clip of a batch.
+
+    They are those of `model.generate(num_beams=1, do_sample=False)`. Two things make it faster:
+    which tokens are never written is looked up once, where generate searches the 51,865 of the
+    vocabulary for them twice a step, and a clip that has ended leaves the batch, where generate
+    computes its silence until the last one has ended too.
+
+    Args:
+        model: on the device of the features; inside `audio_context` where they are short.
+        features: log-mels `(clips, mels, frames)`.
+        prompts: for each clip the `prefix_ids`, all of one length.
+        most_tokens: for each clip where it is broken off.
+        rule: forbids tokens by what was written before, as that of timestamps does.
+
+    Returns:
+        For each clip the tokens behind its prompt, without the end's.
+    """
+    settings = model.generation_config
+    tokens = torch.tensor(prompts, device=model.device)
+    begin, rows = tokens.shape[1], torch.arange(len(tokens), device=model.device)
+    ends = torch.tensor(most_tokens, device=model.device) + begin
+    ends = ends.clamp(max=model.config.max_target_positions)
+    never = torch.zeros(model.config.vocab_size, device=model.device)
+    never[settings.suppress_tokens or []] = -torch.inf
+    not_first = never.clone()
+    not_first[settings.begin_suppress_tokens or []] = -torch.inf
+
+    found: list[list[int]] = [[] for _ in prompts]
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+    step = model(features, decoder_input_ids=tokens, past_key_values=cache, use_cache=True)
+    heard = step.encoder_last_hidden_state
+    while True:
+        scores = step.logits[:, -1].float() + (not_first if tokens.shape[1] == begin else never)
+        if rule is not None:
+            scores = rule(tokens, scores)
+        tokens = torch.cat([tokens, scores.argmax(-1, keepdim=True)], 1)
+        ended = tokens[:, -1] == settings.eos_token_id
+        leaving = ended | (tokens.shape[1] >= ends)
+        if leaving.any():
+            for row, line, end in zip(
+                rows[leaving].tolist(),
+                tokens[leaving].tolist(),
+                ended[leaving].tolist(),
+                strict=True,
+            ):
+                found[row] = line[begin : -1 if end else None]
+            staying = (~leaving).nonzero()[:, 0]
+            if not len(staying):
+                return found
+            cache.batch_select_indices(staying)
+            tokens, rows, ends, heard = (of_all[staying] for of_all in (tokens, rows, ends, heard))
+        # The cache holds what the decoder made of all tokens but the last, and of the sound.
+        step = model(
+            encoder_outputs=(heard,),
+            decoder_input_ids=tokens[:, -1:],
+            past_key_values=cache,
+            use_cache=True,
+        )
