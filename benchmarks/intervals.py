@@ -4,6 +4,7 @@ The ratio is how often the 95 % interval held the true rate, over 0.95: 1 is exa
 says. Clips of a simulated test set differ in length and in how hard they are, as real ones do.
 """
 
+import itertools
 import sys
 
 import jiwer
@@ -16,7 +17,7 @@ from utils.intervals import confidence_interval
 TARGET = "93 to 97 % of 1,000 intervals hold the true rate; WER and CER equal jiwer's in 8 scripts"
 SIMULATIONS, RESAMPLES, PAIRS = 1000, 1000, 10_000
 RATES = (0.05, 0.15, 0.4)
-CLIPS = 100  # in each simulated test set
+CLIPS = (30, 100)  # in each simulated test set
 SPREAD = 4  # of a Beta distribution: a clip's own error rate varies widely around the true one
 WORDS = {
     "Latin": ["casa", "acqua", "premere", "c'è", "perché", "tasto", "uno", "due"],
@@ -45,19 +46,19 @@ def random_pairs(script: str, clips: int, seed: int = 0) -> tuple[list[str], lis
     return references, hypotheses
 
 
-def simulate(rate: float, random: np.random.Generator) -> np.ndarray:
+def simulate(rate: float, clips: int, random: np.random.Generator) -> np.ndarray:
     """Return the `count_errors` of a test set whose expected error rate is known."""
-    lengths = random.integers(2, 15, CLIPS)
-    own_rates = random.beta(rate * SPREAD, (1 - rate) * SPREAD, CLIPS)
+    lengths = random.integers(2, 15, clips)
+    own_rates = random.beta(rate * SPREAD, (1 - rate) * SPREAD, clips)
     return np.stack([random.binomial(lengths, own_rates), lengths], axis=1)
 
 
-def coverage(rate: float) -> float:
+def coverage(rate: float, clips: int) -> float:
     """Return the share of simulated test sets whose interval holds the true rate."""
     random = np.random.default_rng(round(1000 * rate))
     hits = 0
     for number in range(SIMULATIONS):
-        low, high = confidence_interval(simulate(rate, random), RESAMPLES, seed=number)
+        low, high = confidence_interval(simulate(rate, clips, random), RESAMPLES, seed=number)
         hits += low <= rate <= high
     return hits / SIMULATIONS
 
@@ -87,9 +88,9 @@ def main() -> int:
         )
         print(rows[-1], flush=True)
     covered = []
-    for rate in RATES:
-        covered.append(coverage(rate))
-        rows.append({"clips": CLIPS, "true_rate": rate, "coverage": covered[-1]})
+    for clips, rate in itertools.product(CLIPS, RATES):
+        covered.append(coverage(rate, clips))
+        rows.append({"clips": clips, "true_rate": rate, "coverage": covered[-1]})
         print(rows[-1], flush=True)
     ratios = np.array(covered) / 0.95
     ratio = {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}

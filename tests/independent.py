@@ -1,6 +1,6 @@
 """The report's figures by other means: no jiwer, no bootstrap of SciPy's, nothing under test."""
 
-from statistics import NormalDist
+import statistics
 
 import numpy as np
 from scipy.stats import t
@@ -23,13 +23,13 @@ def edits(row: dict, model: str, unit: str) -> tuple[int, int]:
 
 
 def interval(counts: np.ndarray, resamples: int) -> tuple[float, float]:
-    """The expanded percentile bootstrap over clips, from the seed that the report uses."""
-    random, rates = np.random.default_rng(0), []
-    for start in range(0, resamples, 100):
-        size = min(100, resamples - start)
-        drawn = counts[random.integers(0, len(counts), (size, len(counts)))].sum(axis=1)
-        rates += list(drawn[:, 0] / np.maximum(drawn[:, 1], 1))
-    reach = t(len(counts) - 1).ppf(0.975) * (len(counts) / (len(counts) - 1)) ** 0.5
-    tail = 100 * NormalDist().cdf(-reach)
-    low, high = np.percentile(rates, [tail, 100 - tail])
-    return float(low), float(high)
+    """The bootstrap over clips on the scale of cube roots, from the seed that the report uses."""
+    draws = np.random.default_rng(0).integers(0, len(counts), (resamples, len(counts)))
+    roots = [
+        (sum(edits) / max(sum(said), 1)) ** (1 / 3)
+        for edits, said in counts[draws].transpose(0, 2, 1)
+    ]
+    middle = (counts[:, 0].sum() / max(counts[:, 1].sum(), 1)) ** (1 / 3)
+    variance = statistics.variance(roots) * len(counts) / (len(counts) - 1)
+    reach = t(len(counts) - 1).ppf(0.975) * variance**0.5
+    return max(middle - reach, 0) ** 3, (middle + reach) ** 3

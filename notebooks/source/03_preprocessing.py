@@ -36,6 +36,7 @@ from utils.preprocessing import IGNORED, SpeechCollator, prepare, prepare_exampl
 from utils.streaming import SAMPLING_RATE, decode_audio, seconds_of, stream
 from utils.text import apply_casing, has_word_spaces, leading_metric, normalize
 
+# %%
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "streaming")

@@ -36,6 +36,7 @@ from utils.mistakes import word_diff_html
 from utils.preprocessing import waveform
 from utils.streaming import SAMPLING_RATE
 
+# %%
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "evaluation")
