@@ -24,7 +24,7 @@ def recipe(tmp_path):
         "max_clips = 24 # in each split": "max_clips = 5",
         "max_clips = 6\n": "max_clips = 2\n",
         "max_clips = 4\n\n": "max_clips = 2\n\n",
-        "batch_size = 4": "batch_size = 1",
+        "\nbatch_size = 8": "\nbatch_size = 1",
         "long_seconds = 35 # one window and a bit": "long_seconds = 0",
     }
     return write_recipe(tmp_path / "few.toml", **changes)

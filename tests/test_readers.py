@@ -18,7 +18,7 @@ def recipe(tmp_path):
     changes = {
         "max_clips = 24 # in each split": "max_clips = 3",
         "max_clips = 6\n": "max_clips = 2\n",
-        "batch_size = 4": "batch_size = 1",
+        "\nbatch_size = 8": "\nbatch_size = 1",
         # Of three clips, one may be too short.
         "[evaluation]": "[preprocessing]\nmax_dropped_share = 0.9\n\n[evaluation]",
     }
