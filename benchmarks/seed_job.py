@@ -9,7 +9,6 @@ ratio is the 8 hours of the published recipe over that: it says something on a G
 import argparse
 import json
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -107,9 +106,11 @@ def main() -> None:
 
         preparing = seconds_of(lambda: prepare(recipe, tokenizer, run.prepared))
         save_report(run, "preprocessing", {})
-        started = time.perf_counter()
-        train(recipe, run, lambda logs, last: print(progress_line(logs, last), flush=True))
-        training = time.perf_counter() - started
+        training = seconds_of(
+            lambda: train(
+                recipe, run, lambda logs, last: print(progress_line(logs, last), flush=True)
+            )
+        )
         logs = read_metrics(run.metrics)
     evaluating = sum(row.get("eval_runtime", 0) for row in logs)
     gain = PUBLISHED_SECONDS / (preparing + training)

@@ -328,8 +328,8 @@ print(f"interval by hand {by_hand.round(4)}, by helper {by_helper.round(4)}")
 # ## When this is good, and when to expect trouble
 #
 # *Intervals* are good from some 50 clips on. Expect trouble with fewer than 20: they come out so
-# wide that they tell little. They also know one kind of chance only, other clips of the same speakers: they say
-# nothing about other speakers, rooms or telephones.
+# wide that they tell little. They also know one kind of chance only, other clips of the same
+# speakers: they say nothing about other speakers, rooms or telephones.
 #
 # *WER* is good to compare two models on the same clips. Expect trouble between papers: another
 # normaliser alone can move it by several points. Always name the normaliser, as the report does.
