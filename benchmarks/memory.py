@@ -34,7 +34,13 @@ CARDS |= {"A100 80 GB": 78.5, "H100 80 GB": 78.5}
 RESERVE = 0.10  # of the card: temporaries and what the allocator cannot use
 SECONDS = (5.0, 30.0)  # a Common Voice clip, and Whisper's window
 TOKENS = 40  # labels of such a clip
-METHODS = ("full", "frozen_encoder", "lora")
+# What is trained, and among how many cards weights, gradients and optimizer are divided.
+METHODS = {
+    "full": ("full", 1),
+    "full, divided among 2": ("full", 2),
+    "frozen_encoder": ("frozen_encoder", 1),
+    "lora": ("lora", 1),
+}
 
 
 def kept_bytes(model: torch.nn.Module, clips: int, seconds: float, mels: int) -> int:
@@ -98,8 +104,8 @@ def empty_model(name: str, weights: str) -> torch.nn.Module:
         return choose_weights(model, Method(weights=weights))
 
 
-def memory_of(name: str, weights: str, seconds: float) -> dict[str, float]:
-    """Return the fixed bytes of a training and those that each clip of a batch adds."""
+def memory_of(name: str, weights: str, cards: int, seconds: float) -> dict[str, float]:
+    """Return the fixed bytes of a training on each card and those that a clip of its batch adds."""
     mels, model = CHECKPOINTS[name][4], empty_model(name, weights)
     with FakeTensorMode():
         to_fake(model)
@@ -107,9 +113,12 @@ def memory_of(name: str, weights: str, seconds: float) -> dict[str, float]:
         one, two = (kept_bytes(model, clips, seconds, mels) for clips in (1, 2))
     parameters = sum(size for size, _ in sizes)
     trained = sum(size for size, is_trained in sizes if is_trained)
-    # Weight and gradient in float32, the optimizer, and what one() holds whatever the batch is:
-    # the weights in bf16, which autocast keeps.
-    fixed = 4 * parameters + (4 + ADAM_BYTES) * trained + (2 * one - two)
+    # Weight and gradient in float32, and the optimizer.
+    fixed = (4 * parameters + (4 + ADAM_BYTES) * trained) / cards
+    if cards == 1:
+        # What one() holds whatever the batch is: the weights in bf16, which autocast keeps. Divided
+        # ones are gathered in bf16, layer by layer (utils/sharding.py).
+        fixed += 2 * one - two
     return {"parameters": parameters, "trained": trained, "fixed": fixed, "clip": two - one}
 
 
@@ -119,14 +128,12 @@ def largest_batch(memory: dict[str, float], card: float) -> int:
     return max(int(room // memory["clip"]), 0)
 
 
-def table(rows: list[dict], weights: str) -> str:
+def table(rows: list[dict], method: str) -> str:
     """Return one method's largest batches as Markdown."""
     heads = " | ".join(CARDS)
-    lines = [f"| {weights} | fixed GiB | MiB a clip | {heads} |", "|---|---:|---:|" + "---:|" * 6]
+    lines = [f"| {method} | fixed GiB | MiB a clip | {heads} |", "|---|---:|---:|" + "---:|" * 6]
     for name in CHECKPOINTS:
-        short, long = (
-            row for row in rows if (row["checkpoint"], row["weights"]) == (name, weights)
-        )
+        short, long = (row for row in rows if (row["checkpoint"], row["method"]) == (name, method))
         cells = (f"{short['clips'][card]} / {long['clips'][card]}" for card in CARDS)
         lines.append(
             f"| {name} | {short['fixed_gib']:.1f} | {short['clip_mib']:.0f} / "
@@ -140,11 +147,11 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     rows = []
     for name in CHECKPOINTS:
-        for weights in METHODS:
+        for method, (weights, cards) in METHODS.items():
             for seconds in SECONDS:
-                memory = memory_of(name, weights, seconds)
+                memory = memory_of(name, weights, cards, seconds)
                 rows.append(
-                    {"checkpoint": name, "weights": weights, "seconds": seconds}
+                    {"checkpoint": name, "method": method, "seconds": seconds}
                     | {"fixed_gib": memory["fixed"] / 2**30, "clip_mib": memory["clip"] / 2**20}
                     | {"parameters": memory["parameters"], "trained": memory["trained"]}
                     | {"clips": {card: largest_batch(memory, gib) for card, gib in CARDS.items()}}
@@ -153,7 +160,7 @@ def main() -> None:
                 print(rows[-1], flush=True)
     small = {row["seconds"]: row for row in rows if row["checkpoint"] == "small"}
     gain = small[30.0]["clip_mib"] / small[5.0]["clip_mib"]
-    text = "\n\n".join(table(rows, weights) for weights in METHODS)
+    text = "\n\n".join(table(rows, method) for method in METHODS)
     write_atomically(RESULTS / "memory.md", text + "\n")
     ratios = dict.fromkeys(("median", "low", "high"), gain)
     print("wrote", save_result("memory", TARGET, ratios, rows))

@@ -91,11 +91,17 @@ def test_accumulation_multiplies_nothing_through_the_adapter_either(tiny_run):
         ('weights = "lorra"', r'did you mean "lora"'),
         ("base_8bit = true", r'goes with weights = "lora" or "dora"'),
         ('weights = "dora"\naverage_last = 2', "needs whole weights"),
+        ('weights = "lora"\nshard = true', 'shard goes with weights = "full" or "frozen_encoder"'),
     ],
 )
 def test_a_method_that_cannot_be_is_refused_by_name(tiny_run, tables, message):
     with pytest.raises(RecipeError, match=message):
         tiny_run(tables=f"[method]\n{tables}")
+
+
+def test_a_sharded_optimizer_of_8_bits_is_refused(tiny_run):
+    with pytest.raises(RecipeError, match="leave out one of shard and optim"):
+        tiny_run(training='optim = "adamw_8bit"', tables="[method]\nshard = true")
 
 
 def test_eight_bits_without_their_package_are_one_clear_sentence(tiny_run, monkeypatch):

@@ -47,6 +47,7 @@ FLOORS = {
     "windows": 2,
     "stopping": 1,
     "selection": 1,
+    "sharding": 1,
     "memory": 1,
     "presets": 1,
     "weights": 1,

@@ -32,6 +32,13 @@ def context_seconds(longest_seconds: float, tail_seconds: float, context: AudioC
     return min(steps * context.step_seconds, STOCK_SECONDS)
 
 
+def decoding_seconds(seconds: float, context: AudioContext | None) -> float:
+    """Return the context in which a clip is read: with half the tail of training; None is stock."""
+    if context is None:
+        return STOCK_SECONDS
+    return context_seconds(seconds, context.tail_seconds / 2, context)
+
+
 def _set_positions(model: WhisperForConditionalGeneration, positions: int) -> None:
     encoder = model.get_encoder()
     # WhisperEncoder.forward compares the input's length with the first and takes as many rows of

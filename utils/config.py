@@ -21,8 +21,7 @@ RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "save_only_model": "training could not go on from a checkpoint without its optimizer",
     **dict.fromkeys(
         ("fsdp", "fsdp_config", "deepspeed"),
-        "each process holds the whole model (full training of large-v3 takes 25 GB and up); where "
-        "a card is too small take lora, base_8bit or activation_checkpointing",
+        "shard = true in [method] divides a model that one card cannot hold among several",
     ),
     "auto_find_batch_size": "it changes how many clips an update sees; memory is handled anyway",
 }
@@ -174,6 +173,9 @@ class Method:
     patience: int = 0  # end after so many dev evaluations without a better WER; 0 runs all steps
     # Keep the mean of the last so many checkpoints and not the best one on dev; 0 keeps the best.
     average_last: int = 0
+    # Under torchrun: divide weights, gradients and optimizer among the processes (FSDP2), where one
+    # card is too small for them. No largest batch is looked for then; [training] says it.
+    shard: bool = False
 
 
 @dataclass(frozen=True)
@@ -349,7 +351,7 @@ def _check_embedded(recipe: Recipe) -> None:
             )
 
 
-def _check_method(method: Method, where: str) -> None:
+def _check_method(method: Method, training: Mapping[str, Any], where: str) -> None:
     """Refuse a method that is not known, or whose parts don't go together."""
     if method.weights not in WEIGHTS:
         raise RecipeError(
@@ -361,6 +363,16 @@ def _check_method(method: Method, where: str) -> None:
     if method.average_last and with_adapter:
         # The mean of two products is not the product of two means.
         raise RecipeError(f"{where} average_last needs whole weights: not lora and dora.")
+    if method.shard and with_adapter:
+        raise RecipeError(
+            f'{where} shard goes with weights = "full" or "frozen_encoder": {method.weights} has '
+            "little to divide. If the weights themselves are too large, take base_8bit."
+        )
+    if method.shard and "8bit" in training.get("optim", ""):
+        raise RecipeError(
+            f"{where} shard divides the optimizer's state, and bitsandbytes wants it whole: leave "
+            "out one of shard and optim."
+        )
 
 
 def _check_windows(windows: Windows, where: str) -> None:
@@ -428,7 +440,7 @@ def load_recipe(path: str | Path) -> Recipe:
         _check_language(source, f"{path} [[sources]] {number}")
         _check_splits(source, f"{path} [[sources]] {number}")
     _check_mix(recipe)
-    _check_method(recipe.method, f"{path} [method]")
+    _check_method(recipe.method, recipe.training, f"{path} [method]")
     _check_windows(recipe.windows, f"{path} [windows]")
     if not recipe.preprocessing.stored and recipe.training.get("max_steps", 0) <= 0:
         raise RecipeError(f"{path} [training] needs max_steps: a stream has no length (stored).")

@@ -14,7 +14,7 @@ from transformers import (
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
-from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, audio_context, context_seconds
+from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, audio_context, decoding_seconds
 from utils.captions import Segment
 from utils.config import AudioContext
 from utils.greedy import decode_greedily
@@ -72,10 +72,7 @@ def _batches(
     A batch is heard in the window of its longest clip, and in it all clips cost as much. So one
     that needs less than half of that window waits for the next batch.
     """
-    windows = [STOCK_SECONDS] * len(lengths)
-    if context is not None:
-        tail = context.tail_seconds / 2
-        windows = [context_seconds(length / SAMPLING_RATE, tail, context) for length in lengths]
+    windows = [decoding_seconds(length / SAMPLING_RATE, context) for length in lengths]
     left = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     while left:
         longest = windows[left[0]]

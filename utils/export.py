@@ -13,7 +13,7 @@ import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import Run
-from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, context_seconds
+from utils.audio_context import SAMPLING_RATE, STOCK_SECONDS, decoding_seconds
 from utils.config import AudioContext, Recipe
 from utils.decoding import log_mel, most_tokens, transcribe
 from utils.error_rates import count_errors, error_rate
@@ -140,7 +140,7 @@ def with_ctranslate2(
     )
 
     def hear(clip: np.ndarray, language: str) -> str:
-        seconds = context_seconds(len(clip) / SAMPLING_RATE, context.tail_seconds / 2, context)
+        seconds = decoding_seconds(len(clip) / SAMPLING_RATE, context)
         features = np.ascontiguousarray(log_mel(processor, [clip], seconds).numpy())
         (result,) = model.generate(
             ctranslate2.StorageView.from_array(features),
@@ -180,9 +180,7 @@ def with_whisper_cpp(path: Path, task: str, context: AudioContext | None = None)
         )
 
     def hear(clip: np.ndarray, language: str) -> str:
-        seconds = STOCK_SECONDS
-        if context is not None:
-            seconds = context_seconds(len(clip) / SAMPLING_RATE, context.tail_seconds / 2, context)
+        seconds = decoding_seconds(len(clip) / SAMPLING_RATE, context)
         segments = model.transcribe(clip, language=language, audio_ctx=round(50 * seconds))
         return " ".join(segment.text for segment in segments).strip()
 

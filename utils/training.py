@@ -44,7 +44,7 @@ from utils.checkpoints import (
 from utils.config import AudioContext, Recipe, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
-from utils.environment import loader_workers, quick_disk, training_precision
+from utils.environment import device, loader_workers, quick_disk, training_precision
 from utils.error_rates import error_rate
 from utils.memory import halving, largest_batch, release, smaller_batches, with_batch
 from utils.model import load_model
@@ -52,6 +52,7 @@ from utils.predictions import count_row_errors
 from utils.preprocessing import SpeechCollator, waveform
 from utils.presets import preset
 from utils.selection import Selection
+from utils.sharding import Sharded, gather
 from utils.speech_stream import SpeechStream
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.weights import average, blend
@@ -179,6 +180,10 @@ class WhisperTrainer(Seq2SeqTrainer):
                 copy_checkpoints(folder, self.checkpoints)
 
 
+class ShardedWhisperTrainer(Sharded, WhisperTrainer):
+    """WhisperTrainer with a model that is divided among the processes."""
+
+
 class MetricsFile(TrainerCallback):
     """Appends every log to `metrics.jsonl`, from which the curves can be drawn after a crash."""
 
@@ -275,6 +280,10 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         "ignore_data_skip": not recipe.preprocessing.stored,
         # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.
         "logging_nan_inf_filter": False,
+        # Unless told so, processes on a machine without a GPU do not find each other: each would
+        # train alone, into the same folder (accelerate 1.15).
+        "use_cpu": device().type == "cpu",
+        "ddp_find_unused_parameters": False,  # every trained weight takes part in every step
         "dataloader_pin_memory": torch.cuda.is_available(),
         "dataloader_num_workers": loader_workers(),
         "disable_tqdm": True,  # progress_line says more in one line
@@ -328,7 +337,9 @@ def build_trainer(
             arguments.world_size,
             arguments.process_index,
         )
-    trainer = WhisperTrainer(
+    # One process has nobody to divide with.
+    sharded = recipe.method.shard and arguments.world_size > 1
+    trainer = (ShardedWhisperTrainer if sharded else WhisperTrainer)(
         recipe=recipe,
         checkpoints=run.checkpoints,
         model=model,
@@ -383,6 +394,8 @@ def fit_batch(recipe: Recipe, run: Run) -> Recipe:
     """Return the recipe with the largest batch at once that the GPU holds, and the same updates."""
     if not torch.cuda.is_available():
         return recipe  # without a limit of its own, memory is not what bounds the batch
+    if recipe.method.shard:
+        return recipe  # processes that share layers would have to run out of memory together
     trainer = build_trainer(recipe, run)
     rows = load_from_disk(str(run.prepared))["train"]  # of a stream these are a sample
     rows = rows.with_format("numpy", columns=["audio"], output_all_columns=True)
@@ -445,6 +458,8 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
     In this order: the mean of the last checkpoints, the adapter merged, the blend with the start.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
+    if isinstance(trainer, Sharded):
+        trainer.model = model = gather(model)
     if recipe.method.average_last:
         last = whole_checkpoints(Path(trainer.args.output_dir))[-recipe.method.average_last :]
         average(model, last)

@@ -29,7 +29,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils import export, ggml, hub
 from utils.artifacts import open_run, require, save_report
-from utils.audio_context import context_seconds
+from utils.audio_context import decoding_seconds
 from utils.config import load_recipe
 from utils.labels import prefix_ids
 from utils.mistakes import word_diff_html
@@ -156,7 +156,7 @@ HTML(f"<table>{''.join(differing)}</table>" if differing else "No clip differs."
 # %%
 clip, language = clips[0], languages[0]
 task, short = recipe.model.task, recipe.audio_context
-seconds = context_seconds(len(clip) / SAMPLING_RATE, short.tail_seconds / 2, short)
+seconds = decoding_seconds(len(clip) / SAMPLING_RATE, short)
 features = processor.feature_extractor(
     clip,
     sampling_rate=SAMPLING_RATE,
