@@ -38,18 +38,17 @@ def generate(
 ) -> list[str]:
     """Return what stock `generate` hears, batch by batch in the order of the clips."""
     model.eval()
-    texts = []
+    texts, multilingual = [], model.generation_config.is_multilingual
     for start in range(0, len(clips), batch_size):
         batch = slice(start, start + batch_size)
         features = log_mel(processor, clips[batch]).to(model.device, model.dtype)
         tokens = model.generate(
             features,
             attention_mask=features.new_ones(len(features), features.shape[-1]),
-            language=list(languages[batch]),
-            task=task,
             max_length=STOCK_TOKENS,
             num_beams=1,
             do_sample=False,
+            **({"language": list(languages[batch]), "task": task} if multilingual else {}),
         )
         texts += processor.batch_decode(tokens, skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -30,6 +30,7 @@ TARGET = (
 )
 PORT = 7899
 ANSWER_SECONDS = 3.0
+WEIGHED_EVERY = 20  # requests: one weighing alone cannot tell growth from an allocator's swing
 
 
 def resident_mib(process: subprocess.Popen) -> float:
@@ -52,7 +53,9 @@ def main() -> None:
     parser.add_argument("--runs", default="runs")
     parser.add_argument("--rounds", type=int, default=5, help="answers that are timed")
     parser.add_argument("--crowd", type=int, default=20, help="requests at once")
-    parser.add_argument("--requests", type=int, default=100, help="answers between two weighings")
+    parser.add_argument(
+        "--requests", type=int, default=100, help="answers during which memory is weighed"
+    )
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
     run = Run(Path(options.runs) / recipe.name)
@@ -90,11 +93,12 @@ def main() -> None:
             answered = options.crowd - len(problems)
             print(f"{options.crowd} at once: {answered} answered, {told} told to wait")
 
-            before = resident_mib(server)
-            for _ in range(options.requests):
+            weighed = [resident_mib(server)]
+            for number in range(1, options.requests + 1):
                 ask()
-            after = resident_mib(server)
-            print(f"{before:.0f} MiB, {options.requests} requests later {after:.0f} MiB")
+                if number % WEIGHED_EVERY == 0:
+                    weighed.append(resident_mib(server))
+            print("memory:", ", ".join(f"{mib:.0f} MiB" for mib in weighed))
     finally:
         server.terminate()
         server.wait()
@@ -111,8 +115,8 @@ def main() -> None:
         {
             "measure": "memory",
             "requests": options.requests,
-            "mib_before": round(before),
-            "mib_after": round(after),
+            "every": WEIGHED_EVERY,
+            "mib": [round(mib) for mib in weighed],
         },
     ]
     ratios = ratio([ANSWER_SECONDS] * len(answers), answers)
