@@ -153,9 +153,10 @@ del trainer, written_out, model
 # ## What happens while it trains?
 #
 # The loss falls at once and then slowly; the dev WER, which begins with the baseline, follows with
-# jumps, since a single word may tip. The figure grows at every log. If the run is interrupted or killed, run the lesson again: it
-# goes on from the last whole checkpoint and ends with the same weights. On a GPU the largest batch
-# that fits is tried out first; what it lacks of the recipe's is accumulated.
+# jumps, since a single word may tip. The figure grows at every log. If the run is interrupted or
+# killed, run the lesson again: it goes on from the last whole checkpoint and ends with the same
+# weights. On a GPU the largest batch that fits is tried out first; what it lacks of the recipe's is
+# accumulated.
 
 # %%
 figure = display(draw_curves(before, 1), display_id=True)
@@ -210,10 +211,11 @@ pd.DataFrame(texts)
 # | `lora` | 9.4 % | 0.81 | 3.4 GiB | 17 MB |
 # | `dora` | 9.2 % | 1.18 | 4.2 GiB | 18 MB |
 #
-# All three differ from `full` beyond chance (p from 0.01 to 0.03). Expect trouble with a learning rate made for pretraining: fine-tuning wants about a fortieth of it
-# (4e-5 for base, 1e-5 for small). If the loss falls and the dev WER rises, the model learns your
-# few sentences by heart: train for fewer steps, or add speech. A loss that is no number stops the
-# run and names the step.
+# All three differ from `full` beyond chance (p from 0.01 to 0.03). A checkpoint too large for one
+# card can be divided among several: `docs/headless.md`. Expect trouble with a learning rate made for
+# pretraining: fine-tuning wants about a fortieth of it (4e-5 for base, 1e-5 for small). If the loss
+# falls and the dev WER rises, the model learns your few sentences by heart: train for fewer steps, or
+# add speech. A loss that is no number stops the run and names the step.
 
 # %% [markdown]
 # ## Save
