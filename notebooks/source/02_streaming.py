@@ -201,9 +201,10 @@ pd.DataFrame([vars(source), vars(on_the_hub)], index=["this recipe", "fleurs.tom
 # %% [markdown]
 # ## What if you have no recordings?
 #
-# Then read some aloud: a quarter of an hour of one voice moved the default model. The page shows one sentence after the
-# other, and a folder on this machine gets your voice with its text. As a source it is
-# `dataset = "recordings"` with the folder as `name`, as in `recipes/own_recordings.toml`.
+# Then read some aloud: a quarter of an hour of one voice moved the default model. The page shows
+# one sentence after the other, and a folder on this machine gets your voice with its text. As a
+# source it is `dataset = "recordings"` with the folder as `name`, as in
+# `recipes/own_recordings.toml`.
 
 # %%
 RECORD = False  # True opens the page; it is the same as `python -m utils.recorder FILE FOLDER`

@@ -212,10 +212,10 @@ pd.DataFrame(texts)
 # | `dora` | 9.2 % | 1.18 | 4.2 GiB | 18 MB |
 #
 # All three differ from `full` beyond chance (p from 0.01 to 0.03). A checkpoint too large for one
-# card can be divided among several: `docs/headless.md`. Expect trouble with a learning rate made for
-# pretraining: fine-tuning wants about a fortieth of it (4e-5 for base, 1e-5 for small). If the loss
-# falls and the dev WER rises, the model learns your few sentences by heart: train for fewer steps, or
-# add speech. A loss that is no number stops the run and names the step.
+# card can be divided among several: `docs/headless.md`. Expect trouble with a learning rate made
+# for pretraining: fine-tuning wants about a fortieth of it (4e-5 for base, 1e-5 for small). If the
+# loss falls and the dev WER rises, the model learns your few sentences by heart: train for fewer
+# steps, or add speech. A loss that is no number stops the run and names the step.
 
 # %% [markdown]
 # ## Save

@@ -72,8 +72,8 @@ judged.groupby(["split", "source"]).agg(clips=("id", "count"), seconds=("seconds
 # Both hear the same clips. The base model hears them in its stock window of 30 seconds: it was
 # trained on nothing else, and on a shorter window it may repeat itself without end. The fine-tuned
 # model is read with the short window that it was trained on, and a quarter of the test clips once
-# more at 30 seconds, as most other programs will run it. Each batch goes into a journal: if you interrupt this
-# cell and run it again, it goes on where it stopped.
+# more at 30 seconds, as most other programs will run it. Each batch goes into a journal: if you
+# interrupt this cell and run it again, it goes on where it stopped.
 
 # %%
 readers = load_readers(recipe, run.model, stock_window=False)
