@@ -237,8 +237,8 @@ pd.DataFrame(
 # ## Is it pushed?
 #
 # Only if you have put your name into `REPOSITORY` above and are logged in (`hf auth login`). A push
-# is one commit; a second one finds everything there and does nothing. In a shell, one of
-# these does the same:
+# is one commit; a second one finds everything there and does nothing. In a shell, the first
+# of these lines does the same, and the others do it with `hf` alone:
 #
 # ```bash
 # python -m utils.hub recipes/embedded.toml --repository YOU/whisper-embedded
