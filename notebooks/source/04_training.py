@@ -206,16 +206,17 @@ pd.DataFrame(texts)
 #
 # | `[method] weights` | Test WER | Time of a step | Memory | Kept beside the base model |
 # | --- | ---: | ---: | ---: | ---: |
-# | `full` | 6.4 % | 1 | 3.4 GiB | 296 MB |
-# | `frozen_encoder` | 8.8 % | 0.57 | 2.2 GiB | 296 MB |
-# | `lora` | 9.4 % | 0.81 | 3.4 GiB | 17 MB |
-# | `dora` | 9.2 % | 1.18 | 4.2 GiB | 18 MB |
+# | `full` | 6.6 % | 1 | 3.3 GiB | 296 MB |
+# | `frozen_encoder` | 8.8 % | 0.54 | 2.3 GiB | 296 MB |
+# | `lora` | 9.2 % | 0.91 | 3.4 GiB | 17 MB |
+# | `dora` | 9.0 % | 1.36 | 4.5 GiB | 18 MB |
 #
-# All three differ from `full` beyond chance (p from 0.01 to 0.03). A checkpoint too large for one
-# card can be divided among several: `docs/headless.md`. Expect trouble with a learning rate made
-# for pretraining: fine-tuning wants about a fortieth of it (4e-5 for base, 1e-5 for small). If the
-# loss falls and the dev WER rises, the model learns your few sentences by heart: train for fewer
-# steps, or add speech. A loss that is no number stops the run and names the step.
+# The frozen encoder and LoRA differ from `full` beyond chance (both p = 0.03); for DoRA this run
+# does not show it (0.06). A checkpoint too large for one card can be divided among several:
+# `docs/headless.md`. Expect trouble with a learning rate made for pretraining: fine-tuning wants
+# about a fortieth of it (4e-5 for base, 1e-5 for small). If the loss falls and the dev WER rises,
+# the model learns your few sentences by heart: train for fewer steps, or add speech. A loss that is
+# no number stops the run and names the step.
 
 # %% [markdown]
 # ## Save
