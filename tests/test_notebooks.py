@@ -49,6 +49,7 @@ FLOORS = {
     "selection": 1,
     "sharding": 1,
     "memory": 1,
+    "pace": 2,
     "presets": 1,
     "weights": 1,
     "captions": 1,

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
+from datasets import Dataset, load_from_disk
 
+from utils.config import RecipeError
 from utils.selection import FILE, Selection
-from utils.training import train
+from utils.training import build_trainer, dev_slice, train
 
 
 def errors(*wrong):
@@ -84,3 +86,17 @@ def test_training_keeps_the_checkpoint_that_dev_chose(tiny_run, monkeypatch):
     recipe, run = tiny_run("other", training="max_steps = 6\nsave_total_limit = 3")
     assert train(recipe, run).state.best_global_step == 4
     assert (run.checkpoints / "checkpoint-6" / FILE).exists()
+
+
+@pytest.mark.parametrize(("minutes", "ids"), [(30, range(10)), (0.5, [0, 2, 4, 6, 9]), (0.01, [0])])
+def test_of_a_large_dev_split_the_same_clips_are_read_each_time(minutes, ids):
+    dev = Dataset.from_dict({"id": list(range(10)), "seconds": [6.0] * 10})
+    assert dev_slice(dev, minutes)["id"][:] == list(ids)
+
+
+def test_a_run_reads_no_more_of_dev_than_its_recipe_says(tiny_run):
+    recipe, run = tiny_run(tables="[evaluation]\ndev_minutes = 0.02")
+    assert len(load_from_disk(str(run.prepared))["dev"]) == 2
+    assert len(build_trainer(recipe, run).eval_dataset) == 1
+    with pytest.raises(RecipeError, match="dev_minutes = 0 must be above 0"):
+        tiny_run("none", tables="[evaluation]\ndev_minutes = 0")

@@ -183,6 +183,9 @@ class Evaluation:
     """How the test is read."""
 
     batch_size: int = 16  # clips decoded together, each as long as the longest of them
+    # Minutes of dev speech that each evaluation during training reads, the same clips every time.
+    # What it costs follows from them; after training all of dev is read.
+    dev_minutes: float = 30.0
     # What the dev WER, by which a checkpoint is chosen, compares: normalised text, or text as it is
     # written. Lesson 05 reports both.
     normalized: bool = True
@@ -375,6 +378,12 @@ def _check_method(method: Method, training: Mapping[str, Any], where: str) -> No
         )
 
 
+def _check_evaluation(evaluation: Evaluation, where: str) -> None:
+    """Refuse to choose a checkpoint by nothing."""
+    if evaluation.dev_minutes <= 0:
+        raise RecipeError(f"{where} dev_minutes = {evaluation.dev_minutes:g} must be above 0.")
+
+
 def _check_windows(windows: Windows, where: str) -> None:
     """Refuse windows longer than Whisper's, and shares that are none."""
     if not 0 <= windows.seconds <= 30:
@@ -442,6 +451,7 @@ def load_recipe(path: str | Path) -> Recipe:
     _check_mix(recipe)
     _check_method(recipe.method, recipe.training, f"{path} [method]")
     _check_windows(recipe.windows, f"{path} [windows]")
+    _check_evaluation(recipe.evaluation, f"{path} [evaluation]")
     if not recipe.preprocessing.stored and recipe.training.get("max_steps", 0) <= 0:
         raise RecipeError(f"{path} [training] needs max_steps: a stream has no length (stored).")
     _check_embedded(recipe)

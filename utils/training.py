@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset, load_from_disk
@@ -48,6 +49,7 @@ from utils.environment import device, loader_workers, quick_disk, training_preci
 from utils.error_rates import error_rate
 from utils.memory import halving, largest_batch, release, smaller_batches, with_batch
 from utils.model import load_model
+from utils.pace import Pace
 from utils.predictions import count_row_errors
 from utils.preprocessing import SpeechCollator, waveform
 from utils.presets import preset
@@ -56,6 +58,16 @@ from utils.sharding import Sharded, gather
 from utils.speech_stream import SpeechStream
 from utils.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.weights import average, blend
+
+# Of the logs; `reindex` leaves a column empty that was not logged yet.
+SHOWN = {
+    "loss": "loss",
+    "learning_rate": "learning rate",
+    "eval_wer": "dev WER",
+    "clips_per_second": "clips/s",
+    "audio_hours_per_hour": "audio, h/h",
+    "memory_gib": "memory, GiB",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +88,7 @@ class WhisperTrainer(Seq2SeqTrainer):
         self.recipe = recipe
         self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they shall survive
         self.selection, self.dev_errors = Selection(), None
+        self.pace = Pace(self.args.world_size)
 
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of equal speech; under torchrun each process takes every n-th."""
@@ -114,13 +127,20 @@ class WhisperTrainer(Seq2SeqTrainer):
         with audio_context(whisper, inputs["input_features"].shape[-1]):
             return super().compute_loss(model, inputs, *args, **kwargs)
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log how fast training goes beside each loss."""
+        super().log({**logs, **self.pace.tell()} if "loss" in logs else logs, *args, **kwargs)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any
+    ) -> torch.Tensor:
         """Take one step, and stop before a loss that is no number reaches the weights.
 
         Raises:
             TrainingError: the loss is NaN or infinite.
         """
-        loss = super().training_step(*args, **kwargs)
+        self.pace.count(inputs["input_features"])
+        loss = super().training_step(model, inputs, *args, **kwargs)
         if isinstance(self.train_dataset, SpeechStream):
             self.train_dataset.taken += 1
         if not torch.isfinite(loss):
@@ -143,9 +163,11 @@ class WhisperTrainer(Seq2SeqTrainer):
         self.dev_errors = count_dev_errors(
             self.model, self.processing_class, rows, self.recipe, self.recipe.audio_context
         )
+        took = time.perf_counter() - started
+        self.pace.leave_out(took)
         metrics = {
             f"{metric_key_prefix}_wer": error_rate(self.dev_errors),
-            f"{metric_key_prefix}_runtime": time.perf_counter() - started,
+            f"{metric_key_prefix}_runtime": took,
         }
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
@@ -224,6 +246,7 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
     parts = [f"step {last['step']}/{max_steps}"]
     if "loss" in last:
         parts.append(f"loss {last['loss']:.3f}")
+        parts.append(f"{last['clips_per_second']:.1f} clips/s, {last['memory_gib']:.1f} GiB")
     if "eval_wer" in last:
         parts.append(f"dev WER {last['eval_wer']:.1%}")
     if "train_runtime" in last:
@@ -232,6 +255,22 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
         left = (last["time"] - rows[0]["time"]) / done * (max_steps - last["step"])
         parts.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
     return " · ".join(parts)
+
+
+def progress_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the newest logs, a line for each step."""
+    logs = pd.DataFrame(rows).groupby("step").last()  # loss and dev WER are logged one by one
+    return logs.reindex(columns=list(SHOWN)).rename(columns=SHOWN).tail(12)
+
+
+def dev_slice(dev: Dataset, minutes: float) -> Dataset:
+    """Return clips of dev, evenly spread over it, with about so many minutes of speech in all.
+
+    The same ones every time: `Selection` compares evaluations clip by clip.
+    """
+    share = minutes * 60 / sum(dev["seconds"][:])
+    count = min(max(round(share * len(dev)), 1), len(dev))
+    return dev.select(np.linspace(0, len(dev) - 1, count).astype(int))
 
 
 def count_dev_errors(
@@ -345,7 +384,7 @@ def build_trainer(
         model=model,
         args=arguments,
         train_dataset=train_dataset,
-        eval_dataset=splits["dev"],
+        eval_dataset=dev_slice(splits["dev"], recipe.evaluation.dev_minutes),
         data_collator=collator,
         processing_class=processor,
         callbacks=[MetricsFile(run, watch)],
