@@ -32,4 +32,5 @@ def interval(counts: np.ndarray, resamples: int) -> tuple[float, float]:
     middle = (counts[:, 0].sum() / max(counts[:, 1].sum(), 1)) ** (1 / 3)
     variance = statistics.variance(roots) * len(counts) / (len(counts) - 1)
     reach = t(len(counts) - 1).ppf(0.975) * variance**0.5
-    return max(middle - reach, 0) ** 3, (middle + reach) ** 3
+    worst = max(edits / max(said, 1) for edits, said in counts.tolist())
+    return max(middle - reach, 0) ** 3, min((middle + reach) ** 3, max(worst, 1))

@@ -53,6 +53,12 @@ def test_degenerate_intervals_are_finite(counts, expected):
     assert expected is None or (low, high) == expected
 
 
+@pytest.mark.parametrize(("wrong", "most"), [(1, 1.0), (40, 4.0)])
+def test_a_few_clips_reach_no_further_than_all_wrong_or_the_worst_of_them(wrong, most):
+    counts = np.array([[0, 10], [wrong, 10], [0, 10], [0, 10]])
+    assert intervals.confidence_interval(counts, 1000)[1] == most
+
+
 def test_p_value_is_small_for_a_clear_gain_and_large_for_none():
     random = np.random.default_rng(3)
     lengths = random.integers(3, 12, 60)

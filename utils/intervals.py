@@ -64,7 +64,8 @@ def confidence_interval(counts: np.ndarray, resamples: int, seed: int = 0) -> tu
 
     Returns:
         `(low, high)`. Both are the rate itself for a single clip and where there are no errors: the
-        bootstrap cannot see what did not happen.
+        bootstrap cannot see what did not happen. The high one is at most 1, or the rate of the
+        worst clip if that is more: a few clips, which tell next to nothing, would reach far beyond.
     """
     rate, clips = error_rate(counts), len(counts)
     if clips < 2:
@@ -72,7 +73,8 @@ def confidence_interval(counts: np.ndarray, resamples: int, seed: int = 0) -> tu
     roots = np.cbrt(resampled_rates(counts, resamples, seed))
     reach = stats.t.ppf(0.975, clips - 1) * np.sqrt(clips / (clips - 1)) * roots.std(ddof=1)
     low, high = max(np.cbrt(rate) - reach, 0) ** 3, (np.cbrt(rate) + reach) ** 3
-    return float(low), float(high)
+    worst = (counts[:, 0] / np.maximum(counts[:, 1], 1)).max()
+    return float(low), float(min(high, max(worst, 1)))
 
 
 def _difference(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.ndarray:

@@ -286,7 +286,8 @@ pd.DataFrame(table, index=["", *said], columns=["", *heard])
 # The interval by hand: a *resample* draws as many clips as there are, with replacement, so that
 # some come twice and some not at all. Its error rate is what another test set might have given.
 # How far do many of them spread? Errors are few, and sit in few clips, so rates are lopsided: some
-# are far above the middle, none far below. Their cube roots lie evenly around it.
+# are far above the middle, none far below. Their cube roots lie evenly around it. The upper end
+# stops where all is wrong, or the worst clip: a handful of clips would reach beyond.
 
 # %%
 random = np.random.default_rng(0)
@@ -300,6 +301,7 @@ spread = np.cbrt(rates).std(ddof=1) * np.sqrt(clips / (clips - 1))
 middle = np.cbrt(after[:, 0].sum() / max(after[:, 1].sum(), 1))
 reach = stats.t.ppf(0.975, clips - 1) * spread  # 1.96 times for many clips, more for few
 by_hand = np.array([max(middle - reach, 0), middle + reach]) ** 3
+by_hand[1] = min(by_hand[1], max(1, (after[:, 0] / np.maximum(after[:, 1], 1)).max()))
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 2.5), sharey=True)
 left.hist(rates, 30)
 left.set(xlabel="error rate of a resample", ylabel="resamples")
