@@ -3,13 +3,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from transformers import GenerationMixin, LogitsProcessorList
+from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
 from utils.audio_context import audio_context
 from utils.config import Source
 from utils.decoding import log_mel
-from utils.greedy import decode_greedily
+from utils.greedy import decode_greedily, phrase_of_loop
 from utils.labels import prefix_ids
 from utils.streaming import decode_audio, stream
 
@@ -96,7 +96,8 @@ def test_a_clip_that_does_not_end_is_broken_off_and_the_others_are_not(base, spe
     assert cut == [whole[0], whole[1][:3], whole[2][:1]]
 
 
-def test_no_text_goes_past_the_decoder_s_positions(tiny_model, base):
+def test_no_text_goes_past_the_decoder_s_positions(tiny_model, base, monkeypatch):
+    monkeypatch.setattr("utils.greedy.LOOP_TOKENS", 1000)  # random weights stammer
     tiny_model.generation_config = base[0].generation_config
     settings = tiny_model.generation_config
     settings.suppress_tokens = [*settings.suppress_tokens, END]  # it never ends by itself
@@ -106,6 +107,52 @@ def test_no_text_goes_past_the_decoder_s_positions(tiny_model, base):
     finally:
         settings.suppress_tokens.remove(END)
     assert len(prompt) + len(row) == 448
+
+
+def test_a_phrase_that_is_written_again_and_again_stands_once(base, speech):
+    model, processor = base
+    said = processor.tokenizer(" Mi sono", add_special_tokens=False).input_ids
+
+    class Loop(LogitsProcessor):
+        """Lets the first clip stammer, and leaves the other one alone."""
+
+        def __call__(self, tokens, scores):
+            if len(tokens) == 2:
+                scores[0, said[tokens.shape[1] % len(said)]] = torch.inf
+            return scores
+
+    clips = speech[0][:2]
+    prompts = [prefix_ids(processor.tokenizer, "it")] * 2
+    features = log_mel(processor, clips)
+    whole = decode_greedily(model, features, prompts, [200] * 2)
+    looped = decode_greedily(model, features, prompts, [200] * 2, Loop())
+    assert sorted(looped[0]) == sorted(said)
+    assert looped[1] == whole[1]
+
+
+@pytest.mark.parametrize(
+    ("tail", "phrase"),
+    [
+        ([7] * 32, 1),
+        ([7, 8] * 16, 2),
+        (list(range(8)) * 4, 8),
+        (list(range(9)) * 4, 0),
+        ([7] * 31, 0),
+    ],
+)
+def test_a_loop_is_a_phrase_that_fills_the_last_tokens(tail, phrase):
+    tokens = torch.tensor([[1, 2, 3, *tail], [1, 2, 3, *range(len(tail))]])
+    assert phrase_of_loop(tokens).tolist() == [phrase, 0]
+
+
+@pytest.mark.parametrize("eos", [END, [END], None], ids=["one", "a list", "in the config"])
+def test_the_end_is_known_however_a_checkpoint_says_it(base, speech, monkeypatch, eos):
+    model, processor = base
+    prompt, features = prefix_ids(processor.tokenizer, "it"), log_mel(processor, speech[0][:1])
+    (expected,) = decode_greedily(model, features, [prompt], [40])
+    monkeypatch.setattr(model.generation_config, "eos_token_id", eos)
+    assert decode_greedily(model, features, [prompt], [40]) == [expected]
+    assert len(expected) < 40
 
 
 def test_a_checkpoint_that_forbids_nothing_is_decoded_too(tiny_model, base):

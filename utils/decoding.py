@@ -21,9 +21,11 @@ from utils.greedy import decode_greedily
 from utils.labels import prefix_ids
 from utils.text import has_word_spaces
 
-# A guard, not a limit on speech: nobody speaks 12 tokens a second, and a clip that repeats itself
-# without end costs its batch no more than this.
-TOKENS_PER_SECOND, EXTRA_TOKENS = 12, 32
+# A guard, not a limit on speech: a clip that repeats itself without end costs no more than this.
+# Fast speech has 15 letters a second. In Italian these are 5 tokens; Whisper's vocabulary takes two
+# or three tokens for a single letter of Telugu, Malayalam, Georgian, Amharic or Burmese.
+TOKENS_PER_SECOND, EXTRA_TOKENS = 45, 32
+MOST_TOKENS = 444  # the decoder's 448 positions less the four that ask
 
 TIMESTAMP_STEP = 0.02  # seconds: <|0.00|>, <|0.02|> … <|30.00|> are the last 1501 tokens
 SHORTEST_REST = 0.1  # seconds at the end of a recording that hold no word
@@ -60,8 +62,9 @@ def log_mel(
 
 
 def most_tokens(clip: np.ndarray) -> int:
-    """Return after how many tokens a clip of at most 30 s is broken off: 392 at the most."""
-    return round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
+    """Return after how many tokens a clip is broken off."""
+    guard = round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
+    return min(guard, MOST_TOKENS)
 
 
 def _batches(
@@ -138,9 +141,12 @@ class LongTranscript(NamedTuple):
     words: list[Segment]  # none from chunks, and from checkpoints that name no alignment heads
 
 
-def _asked(model: WhisperForConditionalGeneration, language: str) -> dict[str, str]:
-    multilingual = model.generation_config.is_multilingual  # else generate refuses both arguments
-    return {"language": language, "task": "transcribe"} if multilingual else {}
+def asked(
+    model: WhisperForConditionalGeneration, language: str | list[str], task: str = "transcribe"
+) -> dict[str, Any]:
+    """Return what stock `generate` is told; of English-only checkpoints it refuses both."""
+    multilingual = model.generation_config.is_multilingual
+    return {"language": language, "task": task} if multilingual else {}
 
 
 def _words(segment: Mapping[str, Any], processor: WhisperProcessor, language: str) -> Iterator:
@@ -198,7 +204,7 @@ def transcribe_sequentially(
             return_token_timestamps=bool(heads),  # by the cross-attention of these heads
             num_beams=1,
             do_sample=False,
-            **_asked(model, language),
+            **asked(model, language),
         )
     finally:
         hook.remove()
@@ -245,7 +251,7 @@ def transcribe_in_chunks(
         {"raw": samples, "sampling_rate": SAMPLING_RATE},
         batch_size=batch_size,
         return_timestamps=True,
-        generate_kwargs={"num_beams": 1, "do_sample": False, **_asked(model, language)},
+        generate_kwargs={"num_beams": 1, "do_sample": False, **asked(model, language)},
     )
     # The last chunk has no end where the model wrote none.
     end_of_all = len(samples) / SAMPLING_RATE

@@ -10,6 +10,20 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
+# So many last tokens that are one phrase of at most so many, again and again, are no speech: the
+# phrase is there four times at least. OpenAI's own decoding rejects such a text, too.
+LOOP_TOKENS, LONGEST_PHRASE = 32, 8
+
+
+def phrase_of_loop(tokens: torch.Tensor) -> torch.Tensor:
+    """Return of each row of `(rows, tokens)` how long the phrase is that it loops on, or 0."""
+    phrases = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
+    if tokens.shape[1] >= LOOP_TOKENS:
+        last = tokens[:, -LOOP_TOKENS:]
+        for length in range(LONGEST_PHRASE, 0, -1):
+            phrases[(last[:, length:] == last[:, :-length]).all(1)] = length
+    return phrases
+
 
 @torch.inference_mode()
 def decode_greedily(
@@ -21,10 +35,11 @@ def decode_greedily(
 ) -> list[list[int]]:
     """Return the tokens that the model writes for each clip of a batch.
 
-    They are those of `model.generate(num_beams=1, do_sample=False)`. Two things make it faster:
-    which tokens are never written is looked up once, where generate searches the 51,865 of the
-    vocabulary for them twice a step, and a clip that has ended leaves the batch, where generate
-    computes its silence until the last one has ended too.
+    They are those of `model.generate(num_beams=1, do_sample=False)`, but for a phrase that is
+    written again and again: there a clip is broken off, and the phrase stands once. Two things make
+    it faster: which tokens are never written is looked up once, where generate searches the 51,865
+    of the vocabulary for them twice a step, and a clip that has ended leaves the batch, where
+    generate computes its silence until the last one has ended too.
 
     Args:
         model: on the device of the features; inside `audio_context` where they are short.
@@ -46,6 +61,10 @@ def decode_greedily(
     not_first = never.clone()
     not_first[settings.begin_suppress_tokens or []] = -torch.inf
 
+    # One id, or several in a list; checkpoints from elsewhere may have it in their config alone.
+    eos = settings.eos_token_id if settings.eos_token_id is not None else model.config.eos_token_id
+    eos = torch.tensor(eos, device=model.device).flatten()
+
     found: list[list[int]] = [[] for _ in prompts]
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     step = model(features, decoder_input_ids=tokens, past_key_values=cache, use_cache=True)
@@ -55,16 +74,18 @@ def decode_greedily(
         if rule is not None:
             scores = rule(tokens, scores)
         tokens = torch.cat([tokens, scores.argmax(-1, keepdim=True)], 1)
-        ended = tokens[:, -1] == settings.eos_token_id
-        leaving = ended | (tokens.shape[1] >= ends)
+        ended = torch.isin(tokens[:, -1], eos)
+        phrases = phrase_of_loop(tokens[:, begin:])
+        leaving = ended | (phrases > 0) | (tokens.shape[1] >= ends)
         if leaving.any():
-            for row, line, end in zip(
+            too_many = torch.where(phrases > 0, LOOP_TOKENS - phrases, ended.long())
+            for row, line, rest in zip(
                 rows[leaving].tolist(),
                 tokens[leaving].tolist(),
-                ended[leaving].tolist(),
+                too_many[leaving].tolist(),
                 strict=True,
             ):
-                found[row] = line[begin : -1 if end else None]
+                found[row] = line[begin : len(line) - rest]
             staying = (~leaving).nonzero()[:, 0]
             if not len(staying):
                 return found
