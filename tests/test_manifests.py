@@ -95,6 +95,9 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path, wav, name):
         ({"metadata.jsonl": "not json"}, "line 1, is no JSON"),
         ({"metadata.csv": "file_name,text,start\na.wav,ciao,late\n"}, "no number of seconds"),
         ({"metadata.csv": "file_name,text,start,end\na.wav,ciao,2,1\n"}, "before it starts"),
+        ({"metadata.csv": "file_name,text\na.wav,ciao, come va\n"}, "line 2, has more cells"),
+        ({"metadata.tsv": "file_name\ttext\na.wav\tciao\tcome va\n"}, "line 2, has more cells"),
+        ({"metadata.csv": "file_name,text\na.wav,uno\na.wav,due\n"}, "a.wav is named a second"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_place(tmp_path, wav, files, message):
@@ -116,6 +119,24 @@ def test_start_and_end_cut_the_clip(tmp_path, wav):
     assert np.abs(decode_audio(audio) - 0.5).max() < 1e-3
     assert np.abs(decode_audio(read_audio(second)[0])).max() == 0
     assert read_audio(outside)[1] == 0
+
+
+def test_nemo_s_offset_and_duration_cut_the_clip_too(tmp_path, wav):
+    steps = np.repeat([0.0, 0.5, 0.0], 8000)
+    rows = [{"audio_filepath": "long.wav", "offset": 0.5 * i, "duration": 0.5} for i in range(3)]
+    lines = [json.dumps(row | {"text": f"parte {i}"}) for i, row in enumerate(rows)]
+    write(tmp_path, wav, **{"long.wav": wav(samples=steps), "list.jsonl": "\n".join(lines)})
+    parts = read_recordings(str(tmp_path / "list.jsonl"), "it")
+    assert [read_audio(one)[1] for one in parts] == [0.5] * 3
+    assert np.abs(decode_audio(read_audio(parts[1])[0]) - 0.5).max() < 1e-3
+
+
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "DOUBLE"])
+def test_a_part_is_as_loud_as_it_was(tmp_path, wav, subtype):
+    write(tmp_path, wav, **{"long.wav": wav(samples=np.full(16_000, 0.5), subtype=subtype)})
+    write(tmp_path, wav, **{"list.csv": "file_name,text,start,end\nlong.wav,uno,0.2,0.8\n"})
+    (part,) = read_recordings(str(tmp_path / "list.csv"), "it")
+    assert np.abs(decode_audio(read_audio(part)[0]) - 0.5).max() < 1e-3
 
 
 def test_splits_come_from_folders_or_a_column_and_are_kept(tmp_path, wav):
@@ -157,4 +178,4 @@ def test_the_stream_has_the_schema_and_names_no_folder_of_the_machine(tmp_path, 
     assert row["source"] == "it my voice"
     assert row["seconds"] == pytest.approx(1.5)
     assert str(tmp_path) not in str({key: row[key] for key in row if key != "audio"})
-    assert soundfile.info(folder / row["id"]).duration == 1.5
+    assert soundfile.info(folder / row["id"].removeprefix("it my voice/")).duration == 1.5

@@ -103,6 +103,20 @@ def test_a_stream_goes_on_after_any_batch_as_if_nothing_had_happened(
     assert first(again, 9) == first(open_stream(recipe), taken + 9)[taken:]
 
 
+def test_a_stream_that_goes_on_with_another_batch_passes_over_as_many_clips(
+    streamed, open_stream, tmp_path
+):
+    recipe, _ = streamed()
+    stream = open_stream(recipe)
+    next(iter(stream))
+    stream.taken = 2
+    stream.save(tmp_path)
+    again = open_stream(recipe)
+    again.clips = 1
+    again.go_on_from(tmp_path)
+    assert again.place["batch"] == 2 * 2
+
+
 def test_a_stream_that_goes_on_decodes_no_pool_that_training_has_left(
     streamed, open_stream, tmp_path, monkeypatch
 ):

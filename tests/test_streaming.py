@@ -112,6 +112,27 @@ def test_a_corrupt_clip_does_not_end_the_stream(hub_folder):
     assert len(decode_audio(rows[3]["audio"])) == 16_000
 
 
+def test_a_folder_of_sound_files_with_a_table_needs_no_ffmpeg(tmp_path, wav):
+    (tmp_path / "train").mkdir()
+    lines = ["file_name,sentence", *(f"{i}.wav,numero {i}" for i in range(3))]
+    (tmp_path / "train/metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    for number in range(3):
+        (tmp_path / f"train/{number}.wav").write_bytes(wav(seconds=1.0 + number))
+    rows = list(stream(Source(str(tmp_path), "it", text_column="sentence"), "train"))
+    assert [row["text"] for row in rows] == [f"numero {i}" for i in range(3)]
+    assert [len(decode_audio(row["audio"])) for row in rows] == [16_000, 32_000, 48_000]
+    assert [row["seconds"] for row in rows] == [1.0, 2.0, 3.0]
+
+
+def test_a_damaged_header_that_asks_for_all_memory_costs_its_clip(monkeypatch):
+    def read(*args, **kwargs):
+        raise MemoryError("Unable to allocate 36.0 GiB")
+
+    monkeypatch.setattr("utils.streaming.soundfile.read", read)
+    with pytest.raises(AudioError, match="undecodable"):
+        decode_audio(b"")
+
+
 def test_a_wrong_text_column_is_refused_with_those_that_exist(hub_folder):
     with pytest.raises(RecipeError, match=r'no column "text"; it has audio, sentence'):
         stream(Source(str(hub_folder), "it"), "train")

@@ -2,13 +2,14 @@
 
 import io
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import soundfile
 from datasets import Audio, IterableDataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
@@ -27,6 +28,20 @@ from huggingface_hub.utils._http import default_client_factory
 from utils.config import RecipeError, Source
 
 LONGEST_PAUSE_SECONDS = 8.0  # what huggingface_hub waits at most between two tries
+
+
+class Encoded(Audio):
+    """An audio column that is passed on as it lies there: bytes, or the path of a file.
+
+    Not decoded: inside the stream, one corrupt row would end it. And of a path `Audio` makes its
+    bytes with torchcodec, which needs an FFmpeg, only to read the file (datasets 5.2).
+    """
+
+    def encode_example(self, value: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """Return bytes and path as they are; where a builder names a file, there are no bytes."""
+        if isinstance(value, str):
+            return {"bytes": None, "path": value}
+        return value and {key: value.get(key) for key in ("bytes", "path")}
 
 
 class HubError(OSError):
@@ -241,8 +256,7 @@ def open_split(source: Source, split: str) -> IterableDataset:
                 f'{source.dataset} has no column "{column}"; it has '
                 f"{', '.join(rows.column_names)}. Set text_column in the recipe."
             )
-    # decode=False: a corrupt row then costs that row. Decoded inside the stream, it would end it.
-    return rows.cast_column("audio", Audio(decode=False))
+    return rows.cast_column("audio", Encoded(decode=False))
 
 
 def _seconds(data: bytes) -> float | None:
@@ -274,21 +288,30 @@ def read_rows(
         reader, number = iter(rows.shard(rows.num_shards, file)), 0
         place = f"{source.dataset}, {split}, file {file}"
         while row := _next_row(reader, source, f"{place}, row {number}"):
-            audio = (row["audio"] or {}).get("bytes") or b""
             yield {
-                "audio": audio,
+                "audio": row["audio"],
                 "text": row[source.text_column] or "",
                 "language": source.language,
-                "seconds": _seconds(audio),
+                "seconds": _seconds(row["audio"]),
                 "source": source.label,
                 "id": f"{source.label}/{split}/{file}/{number}",
             }
             number += 1
 
 
+def _bytes_of(audio: Mapping[str, Any] | None) -> bytes:
+    """Return the encoded file of a row: out of the table, or the file that the table names."""
+    audio = audio or {}
+    if audio.get("bytes") is None and audio.get("path"):
+        with suppress(FileNotFoundError), fsspec.open(audio["path"], "rb") as file:
+            return file.read()
+    return audio.get("bytes") or b""
+
+
 def _next_row(reader: Iterator, source: Source, place: str) -> dict[str, Any] | None:
     try:
         with _patience.limit(source.patience_seconds):
-            return next(reader, None)
+            row = next(reader, None)
+            return row and {**row, "audio": _bytes_of(row["audio"])}
     except FAILURES as error:
         raise _explained(error, source, place) from None

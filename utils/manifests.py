@@ -62,11 +62,19 @@ def read_unquoted(text: str) -> Iterator[dict[str, str]]:
     header, *lines = (line.rstrip("\r").split("\t") for line in text.split("\n"))
     for cells in lines:
         if any(cells):
-            yield dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False))
+            row = dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False))
+            if len(cells) > len(header):
+                row[None] = cells[len(header) :]  # as csv.DictReader gives what is too much
+            yield row
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, columns) of a manifest."""
+    """Yield (line number, columns) of a manifest.
+
+    Raises:
+        RecipeError: a line is no JSON, or has more cells than the header: half of a text, cut at
+            its comma, would be trained on as the whole.
+    """
     text = read_text(path)
     if path.suffix == ".jsonl":
         # Not splitlines: it also breaks at characters that JSON allows inside a string.
@@ -82,13 +90,19 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
         return
     header = text.split("\n", 1)[0]
     if path.suffix == ".tsv":
-        yield from enumerate(read_unquoted(text), 2)
-        return
-    # The spreadsheets of half of Europe write semicolons.
-    delimiter = ";" if ";" in header and "," not in header else ","
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    for row in reader:
-        yield reader.line_num, {(key or "").strip(): v or "" for key, v in row.items() if key}
+        numbered = enumerate(read_unquoted(text), 2)
+    else:
+        # The spreadsheets of half of Europe write semicolons.
+        delimiter = ";" if ";" in header and "," not in header else ","
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+        numbered = ((reader.line_num, row) for row in reader)
+    for number, row in numbered:
+        if any(row.pop(None, None) or []):
+            raise RecipeError(
+                f"{path}, line {number}, has more cells than the header: in a .csv, put a text "
+                'with a comma in it between quotes ("); in a .tsv, take tabs out of it.'
+            )
+        yield number, {key.strip(): value or "" for key, value in row.items() if key}
 
 
 def safe_path(folder: Path, name: str, where: str) -> Path:
@@ -128,8 +142,8 @@ def _split(row: dict[str, str], name: str) -> str:
 def read_manifest(path: Path, text_column: str = "text", within: str = "") -> list[Recording]:
     """Read a CSV, TSV or JSONL manifest, one clip a line.
 
-    Its columns: the file's name (`FILE_COLUMNS`), the text, and if they are there `split`, `start`
-    and `end` in seconds.
+    Its columns: the file's name (`FILE_COLUMNS`), the text, and if they are there `split`, and in
+    seconds `start` and `end`, or NeMo's `offset` and `duration`.
 
     Args:
         path: of the manifest; files are named relative to its folder.
@@ -139,7 +153,7 @@ def read_manifest(path: Path, text_column: str = "text", within: str = "") -> li
     Raises:
         RecipeError: a column is missing, or a line cannot be used as it is; the message has both.
     """
-    found = []
+    found: dict[str, Recording] = {}
     for number, row in _rows(path):
         where = f"{path}, line {number}"
         column = next((name for name in FILE_COLUMNS if name in row), None)
@@ -151,20 +165,27 @@ def read_manifest(path: Path, text_column: str = "text", within: str = "") -> li
             )
         name = row[column].strip()
         start, end = _seconds(row, "start", where), _seconds(row, "end", where)
+        if "offset" in row:
+            start, duration = _seconds(row, "offset", where), _seconds(row, "duration", where)
+            end = duration and (start or 0) + duration
         if end is not None and end <= (start or 0):
             raise RecipeError(f"{where}: the clip ends at {end:g} s, before it starts.")
         whole = f"{within}/{name}" if within else name
-        found.append(
-            Recording(
-                path=safe_path(path.parent, name, where),
-                text=row[text_column],
-                id=whole if start is None and end is None else f"{whole}@{start or 0:g}",
-                split=_split(row, whole),
-                start=start,
-                end=end,
-            )
+        one = Recording(
+            path=safe_path(path.parent, name, where),
+            text=row[text_column],
+            id=whole if start is None and end is None else f"{whole}@{start or 0:g}",
+            split=_split(row, whole),
+            start=start,
+            end=end,
         )
-    return found
+        if one.id in found:
+            raise RecipeError(
+                f"{where}: {one.id} is named a second time. If these are parts of one file, give "
+                "start and end in seconds."
+            )
+        found[one.id] = one
+    return list(found.values())
 
 
 def _read_pairs(folder: Path) -> list[Recording]:
@@ -255,9 +276,11 @@ def read_audio(recording: Recording) -> tuple[bytes, float | None]:
             first = min(round((recording.start or 0) * file.samplerate), file.frames)
             last = file.frames if recording.end is None else round(recording.end * file.samplerate)
             file.seek(first)
-            samples = file.read(max(0, last - first), dtype="int16")
-            part = io.BytesIO()
-            soundfile.write(part, samples, file.samplerate, format="WAV")
+            # Read as integers, samples of a float file are not scaled: all become 0.
+            is_float = file.subtype in ("FLOAT", "DOUBLE")
+            samples = file.read(max(0, last - first), dtype="float32" if is_float else "int16")
+            part, subtype = io.BytesIO(), "FLOAT" if is_float else "PCM_16"
+            soundfile.write(part, samples, file.samplerate, subtype, format="WAV")
             return part.getvalue(), len(samples) / file.samplerate
     except soundfile.SoundFileError:
         return (b"" if cut else data), None

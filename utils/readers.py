@@ -17,8 +17,9 @@ from utils.decoding import transcribe
 from utils.embedded import resolve
 from utils.environment import device
 from utils.model import load_model
-from utils.preprocessing import Unusable, prepare_example, waveform
+from utils.preprocessing import usable, waveform
 from utils.probes import estimate_snr
+from utils.quality import QualityReport
 from utils.streaming import stream
 
 ONE_IN_AT_30S = 4
@@ -58,17 +59,13 @@ def prepared_clips(prepared: Mapping[str, datasets.Dataset], recipe: Recipe) -> 
 
 def streamed_clips(recipe: Recipe, processor: WhisperProcessor) -> Iterator[dict]:
     """Yield the same clips straight from the sources, by the same rules, one at a time."""
-    for source in recipe.sources:
+    report = QualityReport(recipe.preprocessing)  # it drops what is there twice, as in lesson 03
+    for source in sorted(recipe.sources, key=lambda source: not source.train):
         if not source.test:
             continue
-        split = split_of(source.language, "test" if source.train else "unseen", recipe)
-        for row in stream(source, source.test):
-            try:
-                example = prepare_example(
-                    row, processor.tokenizer, recipe.preprocessing, recipe.model.task
-                )
-            except Unusable:  # as in lesson 03, which counts them
-                continue
+        name = "test" if source.train else "unseen"
+        split, rows = split_of(source.language, name, recipe), stream(source, source.test)
+        for example in usable(rows, processor.tokenizer, report, name, recipe.model.task):
             facts = {key: value for key, value in example.items() if key not in ("audio", "labels")}
             text = facts.pop("text")
             yield {**facts, "split": split, "reference": text, "samples": waveform(example)}

@@ -105,7 +105,7 @@ class SpeechStream(torch.utils.data.IterableDataset):
         reached = sum(before <= self.taken for before, _ in self._begun)
         self._begun = self._begun[reached - 1 :]
         before, place = self._begun[0]
-        place = {**place, "batch": place["batch"] + self.taken - before}
+        place = {**place, "batch": place["batch"] + self.taken - before, "clips": self.clips}
         (folder / self.file).write_text(json.dumps(place), encoding="utf-8")
 
     def go_on_from(self, folder: Path) -> None:
@@ -115,3 +115,5 @@ class SpeechStream(torch.utils.data.IterableDataset):
             FileNotFoundError: the checkpoint is not one of a stream, or of as many processes.
         """
         self.place = json.loads((folder / self.file).read_text(encoding="utf-8"))
+        # Another card may hold another number of clips at once: as many of the pool are done.
+        self.place["batch"] = self.place["batch"] * self.place.pop("clips") // self.clips

@@ -59,7 +59,8 @@ def decode_audio(data: bytes) -> np.ndarray:
     """
     try:
         samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, ValueError) as error:
+    except (soundfile.SoundFileError, ValueError, MemoryError) as error:
+        # A damaged MP3 header may tell of more samples than there is memory.
         raise AudioError(f"undecodable: {error}") from None
     if len(samples) == 0:
         raise AudioError("undecodable: the file has a header and no samples")
@@ -126,7 +127,7 @@ def _recorded_rows(source: Source, split: str) -> Iterator[dict]:
                 "language": source.language,
                 "seconds": seconds,
                 "source": source.label,
-                "id": one.id,
+                "id": f"{source.label}/{one.id}",
             }
 
 
@@ -149,7 +150,7 @@ def _common_voice_rows(path: Path, source: Source, split: str) -> Iterator[dict]
             "audio": audio,
             "language": source.language,
             "source": source.label,
-            "id": name,
+            "id": f"{source.label}/{name}",
             **entry,
         }
 
