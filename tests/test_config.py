@@ -58,6 +58,7 @@ def test_a_source_without_a_training_split_is_no_trained_language(tmp_path):
         ("max_steps", "max_stepz", ["[training]", 'did you mean "max_steps"']),
         ("[training]", "[trainnig]", ['"trainnig"', 'did you mean "training"']),
         ("max_steps = 3", "bf16 = true", ["must not set bf16", "follows the hardware"]),
+        ("max_steps = 3", "push_to_hub = true", ["must not set push_to_hub", "lesson 07"]),
         ("max_steps = 3", 'hub_token = "x"', ["must not set hub_token", "hf auth login"]),
         ('language = "it"', "language = 3", ["language = 3 is int", "str is needed"]),
         ('language = "it"', 'language = "it"\nmax_clips = true', ["max_clips", "int is needed"]),
@@ -65,6 +66,13 @@ def test_a_source_without_a_training_split_is_no_trained_language(tmp_path):
         ('language = "it"', "", ["[[sources]] 1", "needs the key", "language"]),
         ("[[sources]]", "[sources]", ["double brackets"]),
         ("[model]", "[model", ["is not TOML"]),
+        ("[training]", "[evaluation]\nbatch_size = 0\n[training]", ["must be at least 1"]),
+        ("[training]", "[preprocessing]\nmax_seconds = 60\n[training]", ["from 0 to 30"]),
+        ("[training]", "[audio_context]\nstep_seconds = 0.25\n[training]", ["multiple of 0.02"]),
+        ("[training]", "[model]\ntuned_share = 75\n[training]", ["one.toml"]),
+        ('language = "it"', 'language = "it"\nmax_clips = -5', ["max_clips = -5", "at least 0"]),
+        ('language = "it"', 'language = "it"\ndev = ""', ["trained on has a dev split"]),
+        ("[model]", '[model]\ntask = "transcibe"', ['did you mean "transcribe"']),
         ("max_steps = 3", "", ["needs [training]"]),
     ],
 )
@@ -95,8 +103,12 @@ TWO = MINIMAL.replace(
             '"common_voice"\ntrain = "train+test"\ntest = ""',
             ["trains on a test split of Common Voice"],
         ),
-        ('language = "es"', 'language = "es"\nweight = 0', ["es needs a weight above 0"]),
-        ("[training]", "[mixing]\ntemperature = 5\n[training]", ["set hours for it, es"]),
+        ('language = "es"', 'language = "es"\nweight = 0', ["es voxpopuli needs a weight above 0"]),
+        (
+            "[training]",
+            "[mixing]\ntemperature = 5\n[training]",
+            ["hours for it fleurs, es voxpopuli"],
+        ),
         ("[training]", "[mixing]\ntemperature = 0.5\n[training]", ["0 or at least 1"]),
         ("[training]", '[mixing]\nstop = "never"\n[training]', ["first_exhausted"]),
     ],
@@ -107,6 +119,13 @@ def test_a_mix_that_cannot_be_right_is_refused_with_the_remedy(tmp_path, old, ne
         load(tmp_path, TWO.replace(old, new))
     for word in ["one.toml", *words]:
         assert word in str(caught.value)
+
+
+def test_two_sources_of_one_name_are_refused(tmp_path):
+    mine = MINIMAL.replace('"google/fleurs"', '"recordings"\nname = "/data/anna/clips"')
+    source = mine[mine.index("[[") : mine.index("[training]")]
+    with pytest.raises(RecipeError, match='both called "it clips"'):
+        load(tmp_path, mine.replace("[training]", source.replace("anna", "bruno") + "[training]"))
 
 
 def test_the_remedy_lets_differently_written_sources_mix(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from utils.artifacts import require
 from utils.training import read_metrics, train
 
 
@@ -30,6 +31,16 @@ def train_with_two(recipe, run):
     finish(start(recipe, run, "--standalone", "--nproc-per-node=2"))
 
 
+def kill_a_worker_and_train_again(recipe, run):
+    job = start(recipe, run, "--standalone", "--nproc-per-node=2")
+    while not (run.checkpoints / "checkpoint-3/complete.json").exists():
+        time.sleep(0.01)
+    psutil.Process(job.pid).children()[-1].kill()
+    job.communicate(timeout=600)
+    assert job.returncode != 0
+    train_with_two(recipe, run)  # the same again, as Slurm's requeue does
+
+
 def weights_of(run):
     return load_file(run.model / "model.safetensors")
 
@@ -43,6 +54,7 @@ def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run):
     train_with_two(recipe, two)
     steps = [row["step"] for row in read_metrics(two.metrics) if "loss" in row]
     assert steps == [1, 2, 3, 4], "a log line is missing, or both processes wrote it"
+    assert require(two, "training")["steps"] == 4  # the later lessons ask for it
     alone, together = weights_of(one), weights_of(two)
     for name, weight in alone.items():
         assert torch.allclose(weight, together[name], atol=1e-5), name
@@ -87,13 +99,7 @@ def test_a_job_of_which_a_worker_is_killed_goes_on_and_ends_bit_for_bit_the_same
     recipe, whole = tiny_run("whole", training=table)
     train_with_two(recipe, whole)
     recipe, run = tiny_run("killed", training=table)
-    job = start(recipe, run, "--standalone", "--nproc-per-node=2")
-    while not (run.checkpoints / "checkpoint-3/complete.json").exists():
-        time.sleep(0.01)
-    psutil.Process(job.pid).children()[-1].kill()
-    job.communicate(timeout=600)
-    assert job.returncode != 0
-    train_with_two(recipe, run)  # the same again, as Slurm's requeue does
+    kill_a_worker_and_train_again(recipe, run)
     assert len([row for row in read_metrics(run.metrics) if "loss" in row]) == 8
     expected = weights_of(whole)
     assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(run).items())
@@ -125,13 +131,7 @@ def test_a_sharded_job_of_which_a_worker_is_killed_ends_bit_for_bit_the_same(tin
     recipe, whole = tiny_run("whole", training=table, tables=method)
     train_with_two(recipe, whole)
     recipe, run = tiny_run("killed", training=table, tables=method)
-    job = start(recipe, run, "--standalone", "--nproc-per-node=2")
-    while not (run.checkpoints / "checkpoint-3/complete.json").exists():
-        time.sleep(0.01)
-    psutil.Process(job.pid).children()[-1].kill()
-    job.communicate(timeout=600)
-    assert job.returncode != 0
-    train_with_two(recipe, run)
+    kill_a_worker_and_train_again(recipe, run)
     expected = weights_of(whole)
     assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(run).items())
 

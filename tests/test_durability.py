@@ -13,15 +13,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from datasets import DatasetDict, load_from_disk
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT
-from utils import checkpoints, environment, training
-from utils.artifacts import open_run
+from utils import checkpoints, colab, training
+from utils.artifacts import RunMismatch, open_run
 from utils.checkpoints import DiskFull, find_valid_checkpoint
 from utils.config import load_recipe
 from utils.preprocessing import SpeechCollator
-from utils.training import Stopped, read_metrics, train
+from utils.training import Stopped, WhisperTrainer, read_metrics, train, training_report
 
 # Imports once, so that a process to be killed costs no more than its training.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -181,18 +182,53 @@ def test_a_full_disk_keeps_the_last_checkpoint_says_how_much_is_missing_and_goes
     assert_same_weights(run, whole)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "method"),
+    [("constant", ""), ("linear", "[method]\npatience = 1\n")],
+    ids=["to the last step", "until dev falls no more"],
+)
+def test_a_run_that_has_ended_and_is_called_again_takes_no_step(
+    tiny_run, monkeypatch, schedule, method
+):
+    training = f'max_steps = 8\nlr_scheduler_type = "{schedule}"'
+    recipe, run = tiny_run("ended", training=training, tables=method)
+    steps = train(recipe, run).state.global_step
+    expected = weights(run)
+    monkeypatch.setattr(WhisperTrainer, "training_step", lambda *_: pytest.fail("a step more"))
+    assert train(recipe, run).state.global_step == steps
+    assert_same_weights(run, expected)
+
+
+def test_a_training_that_logged_no_loss_is_reported_all_the_same(tiny_run):
+    recipe, run = tiny_run("brief", training="max_steps = 2\nlogging_steps = 100")
+    report = training_report(train(recipe, run), run, 1.0)
+    assert (report["steps"], report["loss_first"], report["loss_last"]) == (2, None, None)
+
+
+def test_checkpoints_of_other_clips_are_not_gone_on_from(tiny_run):
+    recipe, run = tiny_run("grows")
+    train(recipe, run)
+    splits = load_from_disk(str(run.prepared))
+    fewer = DatasetDict(train=splits["train"].select(range(5)), dev=splits["dev"])
+    fewer.save_to_disk(str(run.folder / "fewer"))
+    shutil.rmtree(run.prepared)
+    (run.folder / "fewer").rename(run.prepared)
+    with pytest.raises(RunMismatch, match="recordings added, changed or removed"):
+        train(recipe, run)
+
+
 def test_in_colab_a_lost_runtime_goes_on_from_the_copies_in_drive(
     tiny_run, whole, tmp_path, monkeypatch
 ):
     drive, disk = tmp_path / "drive", tmp_path / "disk"
     (drive / "MyDrive").mkdir(parents=True)
-    monkeypatch.setattr(environment, "in_colab", lambda: True)
-    monkeypatch.setattr(environment, "DRIVE", drive)
-    monkeypatch.setattr(environment, "COLAB_DISK", disk)
+    monkeypatch.setattr(colab, "in_colab", lambda: True)
+    monkeypatch.setattr(colab, "DRIVE", drive)
+    monkeypatch.setattr(colab, "COLAB_DISK", disk)
     recipe, run = tiny_run("colab", training="save_total_limit = 2", runs=drive / "MyDrive/runs")
     with pytest.raises(KeyboardInterrupt):
         train(recipe, run, stop_at(5))
-    local = environment.quick_disk(run.checkpoints)
+    local = colab.quick_disk(run.checkpoints)
     assert disk in local.parents
     assert find_valid_checkpoint(local).name == "checkpoint-4"
     names = {path.name for path in run.checkpoints.iterdir()}

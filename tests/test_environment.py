@@ -11,7 +11,8 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from packaging.requirements import Requirement
 
-from utils import environment
+from utils import colab, environment
+from utils.config import RecipeError, load_recipe
 from utils.environment import (
     OutdatedPackages,
     check_versions,
@@ -139,14 +140,17 @@ def test_without_a_token_the_hub_is_not_asked(monkeypatch):
 
 def test_drive_is_mounted_only_on_colab_and_only_for_a_folder_in_it(monkeypatch):
     mounted = []
-    colab = SimpleNamespace(drive=SimpleNamespace(mount=mounted.append))
-    environment.mount_drive("/content/drive/MyDrive/runs")
-    monkeypatch.setitem(sys.modules, "google", SimpleNamespace(colab=colab))
-    monkeypatch.setitem(sys.modules, "google.colab", colab)
-    environment.mount_drive("runs")
+    theirs = SimpleNamespace(drive=SimpleNamespace(mount=mounted.append))
+    colab.mount_drive("/content/drive/MyDrive/runs")
+    monkeypatch.setitem(sys.modules, "google", SimpleNamespace(colab=theirs))
+    monkeypatch.setitem(sys.modules, "google.colab", theirs)
+    colab.mount_drive("runs")
     assert mounted == []
-    environment.mount_drive("/content/drive/MyDrive/runs")
+    colab.mount_drive("/content/drive/MyDrive/runs")
     assert mounted == ["/content/drive"]
+    with pytest.raises(RecipeError, match="is not there"):
+        load_recipe("/content/drive/MyDrive/recipes/mine.toml")  # of your own, kept in Drive
+    assert mounted == ["/content/drive"] * 2
 
 
 @pytest.mark.parametrize(

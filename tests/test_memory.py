@@ -52,6 +52,35 @@ def test_the_probe_finds_the_largest_batch_that_divides_the_effective_one(tiny_r
         largest_batch(trainer, trainer.train_dataset, recipe.training, cut)
 
 
+def test_the_probe_holds_what_training_holds(tiny_run, monkeypatch):
+    recipe, run = tiny_run(training="activation_checkpointing = true")
+    trainer = build_trainer(recipe, run)
+    with_gradients, compute_loss = [], WhisperTrainer.compute_loss
+
+    def watched(self, model, *args, **kwargs):
+        assert model.is_activation_checkpointing
+        with_gradients.append(any(weight.grad is not None for weight in model.parameters()))
+        return compute_loss(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(WhisperTrainer, "compute_loss", watched)
+    assert fits(trainer, trainer.train_dataset, [[0, 1], [2]])
+    assert with_gradients == [False, True, True, True]
+
+
+@pytest.mark.parametrize("words", ["CUDA error: CUBLAS_STATUS_ALLOC_FAILED", "device mismatch"])
+def test_only_a_full_card_is_answered_with_a_smaller_batch(words):
+    def work(size):
+        if size > 2:
+            raise RuntimeError(words)
+        return size
+
+    if "ALLOC" in words:
+        assert halving(work, 8) == 2
+    else:
+        with pytest.raises(RuntimeError, match=words):
+            halving(work, 8)
+
+
 def test_memory_that_runs_out_in_training_costs_a_smaller_batch_and_no_update(tiny_run, small_card):
     recipe, run = tiny_run(training="max_steps = 4\nper_device_train_batch_size = 8")
     tried = small_card(3)

@@ -132,6 +132,9 @@ def test_batches_hold_like_lengths_and_equal_speech_in_mixed_order_and_every_row
     assert sorted(row for batch in drawn for row in batch) == list(range(203))
     assert len(drawn) == len(batches) == 51
     assert np.mean([np.ptp(seconds[batch]) for batch in drawn]) < 0.5
+    batches.set_epoch(1)
+    again = {tuple(sorted(batch)) for batch in batches}
+    assert len(again & {tuple(sorted(batch)) for batch in drawn}) < 15, "batches come back"
     speech = [seconds[batch].sum() for batch in drawn[:-1]]
     assert np.std(speech) / np.mean(speech) < 0.25
     assert max(map(len, drawn)) >= 10, "short clips come in larger batches"

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,30 +34,40 @@ QUIET = {
     "GRADIO_ANALYTICS_ENABLED": "False",
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
-CELL_SECONDS = 6 * 3600  # a cell that hangs ends the run some day, with a message
+CELL_SECONDS = 7 * 24 * 3600  # training is one cell; one that hangs ends the run some day
 
 
 class LessonFailed(RuntimeError):
     """A lesson stopped; the message is the lesson's own, and says where the notebook is kept."""
 
 
-def fingerprint(run: Run, stage: str) -> str:
-    """Return a digest of all that a lesson was made from: recipe, `utils` and its own code.
+def state_of_recordings(recipe: Recipe) -> str:
+    """Return name, size and time of each file of those sources that lie on this machine."""
+    named = [name for source in recipe.sources for name in (source.dataset, source.name) if name]
+    places = [Path(name).expanduser() for name in named]
+    files = [path for place in places for path in (place, *sorted(place.rglob("*")))]
+    told = [(str(path), path.stat()) for path in files if path.is_file()]
+    return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in told)
+
+
+def fingerprint(run: Run, stage: str, recordings: str = "") -> str:
+    """Return a digest of what a lesson was made from: recipe, recordings, `utils`, its own code.
 
     Its prose does not count: a better sentence is no reason to train again.
     """
     cells = json.loads(Path(notebook_of(stage)).read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     files = digest(run.folder / "recipe.toml", *sorted(Path("utils").glob("*.py")))
-    return hashlib.sha256("\n".join([files, *code]).encode()).hexdigest()
+    parts = [files, recordings, *code]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def is_complete(run: Run, stage: str, done: dict) -> bool:
+def is_complete(run: Run, stage: str, done: dict, recordings: str) -> bool:
     """Tell whether a stage's report and notebook are there and made from what is here now."""
     return (
         run.report(stage).exists()
         and executed(run, stage).exists()
-        and done.get(stage, {}).get("fingerprint") == fingerprint(run, stage)
+        and done.get(stage, {}).get("fingerprint") == fingerprint(run, stage, recordings)
     )
 
 
@@ -79,25 +90,27 @@ def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
     output = executed(run, stage)
     output.parent.mkdir(parents=True, exist_ok=True)
     fault = ""
-    try:
-        papermill.execute_notebook(
-            notebook_of(stage),
-            output,
-            parameters={"RECIPE": str(recipe.path), "RUNS": runs},
-            kernel_name="python3",
-            cwd=".",
-            log_output=True,
-            progress_bar=sys.stderr.isatty(),
-            execution_timeout=CELL_SECONDS,
-            # Sockets in a private folder: over TCP, other users of the machine could listen.
-            config=Config({"KernelManager": {"transport": "ipc"}}),
-        )
-    except papermill.PapermillExecutionError as error:
-        fault = f"{error.ename}: {error.evalue}"
-    except DeadKernelError:
-        fault = "the kernel died, most likely for want of memory: make batches smaller"
-    except CellTimeoutError:
-        fault = f"a cell ran for more than {CELL_SECONDS // 3600} hours"
+    # Over TCP, other users of the machine could listen: sockets in a folder of this user alone.
+    with tempfile.TemporaryDirectory(prefix="whisper-kernel-") as sockets:
+        kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"}
+        try:
+            papermill.execute_notebook(
+                notebook_of(stage),
+                output,
+                parameters={"RECIPE": str(recipe.path), "RUNS": runs},
+                kernel_name="python3",
+                cwd=".",
+                log_output=True,
+                progress_bar=sys.stderr.isatty(),
+                execution_timeout=CELL_SECONDS,
+                config=Config({"KernelManager": kernel}),
+            )
+        except papermill.PapermillExecutionError as error:
+            fault = f"{error.ename}: {error.evalue}"
+        except DeadKernelError:
+            fault = "the kernel died, most likely for want of memory: make batches smaller"
+        except CellTimeoutError:
+            fault = f"a cell ran for more than {CELL_SECONDS // 86400} days"
     write_html(output)
     if fault:
         raise LessonFailed(f"{notebook_of(stage)} stopped. {fault}\nSee {output}.")
@@ -116,10 +129,10 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
     """Run what is not complete; return seconds and fingerprint by stage."""
     ledger = run.folder / "lessons.json"
     done = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else {}
-    reuse = True
+    reuse, recordings = True, state_of_recordings(recipe)
     for number, stage in enumerate(STAGES, 1):
         title = f"[{number}/{len(STAGES)}] {notebook_of(stage)}"
-        reuse = reuse and is_complete(run, stage, done)
+        reuse = reuse and is_complete(run, stage, done, recordings)
         if reuse:
             print(f"{title}: complete, reused", flush=True)
             continue
@@ -127,7 +140,8 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
         started = time.perf_counter()
         execute(run, stage, recipe, runs)
         seconds = time.perf_counter() - started
-        done[stage] = {"seconds": round(seconds, 1), "fingerprint": fingerprint(run, stage)}
+        made_from = fingerprint(run, stage, recordings)
+        done[stage] = {"seconds": round(seconds, 1), "fingerprint": made_from}
         write_atomically(ledger, json.dumps(done, indent=2) + "\n")
         print(f"{title}: {seconds:.0f} s", flush=True)
     return done

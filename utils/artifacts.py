@@ -10,14 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from utils.colab import mount_drive
 from utils.config import Recipe
-from utils.environment import mount_drive, peak_gib
+from utils.environment import peak_gib
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
 STAGES = (
     *("environment", "streaming", "preprocessing", "training", "evaluation", "demo"),
     "export",
 )
+BUILT_ON = ("preprocessing", "training", "evaluation")  # later stages are made from their results
 
 
 class MissingArtifact(FileNotFoundError):
@@ -153,12 +155,13 @@ def require(run: Run, stage: str) -> dict[str, Any]:
 
 
 def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:
-    """Write a stage's report, as the stage's last act, and drop those of the stages that follow.
+    """Write a stage's report, as the stage's last act.
 
-    What follows was made from what has just been replaced: it is no longer true.
+    What was made from what has just been replaced is no longer true: its reports go.
     """
-    for later in STAGES[STAGES.index(stage) + 1 :]:
-        run.report(later).unlink(missing_ok=True)
+    if stage in BUILT_ON:
+        for later in STAGES[STAGES.index(stage) + 1 :]:
+            run.report(later).unlink(missing_ok=True)
     report = {**report, "peak_gib": round(peak_gib(), 2)}
     write_atomically(run.report(stage), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return run.report(stage)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
+BLUR = 0.05  # by which lengths are taken for longer or shorter when they are sorted
 POOL_BATCHES = 50  # clips are sorted by length within this many batches: like lengths, new company
 
 
@@ -49,7 +50,10 @@ class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
         batches = []
         for start in range(0, len(order), POOL_BATCHES * self.clips):
             pool = order[start : start + POOL_BATCHES * self.clips]
-            pool = pool[np.argsort(self.seconds[pool], kind="stable")]
+            # Where all clips are one pool, sorting alone would make the same batches in every
+            # epoch, and what the collator draws for a batch would be the same each time, too.
+            about = self.seconds[pool] * random.uniform(1 - BLUR, 1 + BLUR, len(pool))
+            pool = pool[np.argsort(about, kind="stable")]
             batches += self._cut(pool, math.ceil(len(pool) / self.clips))
         random.shuffle(batches)
         # Where they don't divide evenly, the first ones come twice: no process waits for another.
@@ -57,7 +61,7 @@ class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
         return iter(batches[self.process :: self.processes])
 
     def _cut(self, rows: np.ndarray, count: int) -> list[list[int]]:
-        """Cut sorted rows into `count` batches of about equal seconds, none of them empty."""
+        """Cut rows, short ones first, into `count` batches of about equal seconds, none empty."""
         total = np.cumsum(self.seconds[rows])
         borders = np.searchsorted(total, total[-1] * np.arange(1, count) / count)
         # A clip longer than a batch's share would leave the next batch empty: at least one each.

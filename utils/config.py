@@ -1,5 +1,6 @@
 """Recipes: one experiment = one TOML file, read strictly into frozen dataclasses."""
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from utils.carried import MODELS, PREFIX, SPEAKERS
+from utils.colab import mount_drive
 
 # Keys of `[training]` that follow from the hardware, the run folder or the account: a recipe that
 # set them would not run the same elsewhere, or would write a secret into a file.
@@ -15,6 +17,7 @@ RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "output_dir": "checkpoints always go into the run folder",
     "bf16": "precision follows the hardware (utils/environment.py says why)",
     "fp16": "precision follows the hardware (utils/environment.py says why)",
+    "push_to_hub": "lesson 07 pushes the finished model, after looking for secrets in it",
     "hub_token": "a token in a recipe is a token in public: use `hf auth login`",
     "remove_unused_columns": "the collator needs the audio column",
     "label_names": "the collator names the labels",
@@ -26,6 +29,32 @@ RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "auto_find_batch_size": "it changes how many clips an update sees; memory is handled anyway",
 }
 WEIGHTS = ("full", "frozen_encoder", "lora", "dora")
+TASKS = ("transcribe", "translate")
+MANY = math.inf
+# What the numbers of a recipe may be, by table: the first and the last that make sense.
+RANGES: Mapping[str, Mapping[str, tuple[float, float]]] = {
+    "model": {"tuned_share": (0, 1)},
+    "preprocessing": {
+        "min_seconds": (0, 30),
+        "max_seconds": (0, 30),
+        "max_label_tokens": (8, 448),
+        "max_clipped_share": (0, 1),
+        "max_wrong_script_share": (0, 1),
+        "max_dropped_share": (0, 1),
+    },
+    "audio_context": {"step_seconds": (0.02, 30), "tail_seconds": (0, 30)},
+    "windows": {"seconds": (0, 30), "timestamps": (0, 1), "previous_text": (0, 1)},
+    "augmentation": {"speed": (0, 0.5), "noise": (0, 1), "gain_db": (0, 60)},
+    "method": {"rank": (1, 1024), "patience": (0, MANY), "average_last": (0, MANY)},
+    "evaluation": {
+        "batch_size": (1, MANY),
+        "dev_minutes": (0.01, MANY),
+        "resamples": (100, MANY),
+        "worst_clips": (0, MANY),
+        "long_seconds": (0, MANY),
+    },
+}
+SOURCE_RANGES = {"max_clips": (0, MANY), "patience_seconds": (0, MANY)}
 
 # When a mixed stream ends; the names are those of `datasets.interleave_datasets`.
 STOPS = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
@@ -80,9 +109,11 @@ class Source:
     def label(self) -> str:
         """A short name for tables: `it carlo`."""
         spoken = f"{self.speaks} as {self.language}" if self.speaks else self.language
-        # A folder or an archive by its last part: a report shows no paths of the machine.
-        name = self.name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
-        return f"{spoken} {name}".strip()
+        name = (self.name or self.dataset).replace("\\", "/").rstrip("/")
+        if not name.startswith("spontaneous/"):  # Common Voice's other corpus of a language
+            # A folder or an archive by its last part: a report shows no paths of the machine.
+            name = name.rsplit("/", 1)[-1]
+        return f"{spoken} {name}"
 
 
 @dataclass(frozen=True)
@@ -171,7 +202,8 @@ class Method:
     rank: int = 32  # of LoRA's and DoRA's matrices
     base_8bit: bool = False  # hold the weights beside LoRA's in 8 bits: needs bitsandbytes
     patience: int = 0  # end after so many dev evaluations without a better WER; 0 runs all steps
-    # Keep the mean of the last so many checkpoints and not the best one on dev; 0 keeps the best.
+    # Keep the mean of the last so many checkpoints; 0 keeps the newest, or an earlier one that dev
+    # shows to be better.
     average_last: int = 0
     # Under torchrun: divide weights, gradients and optimizer among the processes (FSDP2), where one
     # card is too small for them. No largest batch is looked for then; [training] says it.
@@ -378,19 +410,35 @@ def _check_method(method: Method, training: Mapping[str, Any], where: str) -> No
         )
 
 
-def _check_evaluation(evaluation: Evaluation, where: str) -> None:
-    """Refuse to choose a checkpoint by nothing."""
-    if evaluation.dev_minutes <= 0:
-        raise RecipeError(f"{where} dev_minutes = {evaluation.dev_minutes:g} must be above 0.")
+def _check_ranges(values: Any, ranges: Mapping[str, tuple[float, float]], where: str) -> None:
+    """Refuse numbers that would only be found out hours later, or never."""
+    for key, (low, high) in ranges.items():
+        if not low <= (value := getattr(values, key)) <= high:
+            limits = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
+            raise RecipeError(f"{where} {key} = {value:g} must be {limits}.")
 
 
-def _check_windows(windows: Windows, where: str) -> None:
-    """Refuse windows longer than Whisper's, and shares that are none."""
-    if not 0 <= windows.seconds <= 30:
-        raise RecipeError(f"{where} seconds = {windows.seconds:g}: Whisper hears from 0 to 30.")
-    for key in ("timestamps", "previous_text"):
-        if not 0 <= (share := getattr(windows, key)) <= 1:
-            raise RecipeError(f"{where} {key} = {share:g} is a share: from 0 to 1.")
+def _check_uses(recipe: Recipe) -> None:
+    """Refuse a recipe with nothing to train on, choose by or test with, or an unknown task."""
+    if recipe.model.task not in TASKS:
+        known = nearest(recipe.model.task, list(TASKS))
+        raise RecipeError(f'{recipe.path} [model] has task = "{recipe.model.task}"{known}')
+    for use in ("train", "dev", "test"):
+        if not any(source.train and getattr(source, use) for source in recipe.sources):
+            raise RecipeError(f"{recipe.path}: no source that is trained on has a {use} split.")
+    labels = [source.label for source in recipe.sources]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise RecipeError(
+            f'{recipe.path}: two sources are both called "{twice}" in tables and reports. Name the '
+            "source once, or give the folders different names."
+        )
+    # Two log-mel frames of a hundredth of a second are one position of the encoder.
+    positions = recipe.audio_context.step_seconds * 50
+    if abs(positions - round(positions)) > 1e-6:
+        raise RecipeError(
+            f"{recipe.path} [audio_context] step_seconds = {recipe.audio_context.step_seconds:g} "
+            "must be a multiple of 0.02."
+        )
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -405,6 +453,7 @@ def load_recipe(path: str | Path) -> Recipe:
         RecipeError: with the file, the key and the nearest known one.
     """
     path = Path(path)
+    mount_drive(path)
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -448,10 +497,12 @@ def load_recipe(path: str | Path) -> Recipe:
     for number, source in enumerate(recipe.sources, 1):
         _check_language(source, f"{path} [[sources]] {number}")
         _check_splits(source, f"{path} [[sources]] {number}")
+        _check_ranges(source, SOURCE_RANGES, f"{path} [[sources]] {number}")
     _check_mix(recipe)
     _check_method(recipe.method, recipe.training, f"{path} [method]")
-    _check_windows(recipe.windows, f"{path} [windows]")
-    _check_evaluation(recipe.evaluation, f"{path} [evaluation]")
+    _check_uses(recipe)
+    for name, ranges in RANGES.items():
+        _check_ranges(getattr(recipe, name), ranges, f"{path} [{name}]")
     if not recipe.preprocessing.stored and recipe.training.get("max_steps", 0) <= 0:
         raise RecipeError(f"{path} [training] needs max_steps: a stream has no length (stored).")
     _check_embedded(recipe)

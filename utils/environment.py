@@ -16,10 +16,10 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from packaging.requirements import Requirement
 
+from utils.colab import in_colab
+
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 GIB = 2**30
-DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
-COLAB_DISK = Path("/content/local")  # quick, and gone with the runtime
 
 
 class OutdatedPackages(RuntimeError):
@@ -178,29 +178,6 @@ def machine() -> dict[str, Any]:
         facts["gpu"] = properties.name
         facts["gpu_memory_gib"] = round(properties.total_memory / GIB, 1)
     return facts
-
-
-def in_colab() -> bool:
-    """Tell whether this is a Colab runtime."""
-    return "google.colab" in sys.modules
-
-
-def mount_drive(runs: str | Path) -> None:
-    """Mount Google Drive if this is Colab and `runs` lies in it; elsewhere do nothing."""
-    if in_colab() and Path(runs).is_relative_to(DRIVE) and not (DRIVE / "MyDrive").exists():
-        from google.colab import drive  # exists on Colab alone
-
-        drive.mount(str(DRIVE))
-
-
-def quick_disk(folder: Path) -> Path:
-    """Return a folder to work in: `folder` itself, or for one in Drive its like on Colab's disk.
-
-    Drive takes minutes for a gigabyte and loses what was not synchronised when a runtime ends.
-    """
-    if in_colab() and folder.is_relative_to(DRIVE):
-        return COLAB_DISK / folder.relative_to(DRIVE)
-    return folder
 
 
 def hub_account() -> str:

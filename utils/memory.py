@@ -16,6 +16,10 @@ from transformers import Trainer
 
 DEFAULT_CLIPS = 8  # what per_device_train_batch_size is where a recipe does not set it
 ADAM_BYTES = 8  # a weight's two running means, in float32
+ADAM_8BIT_BYTES = 2
+GRADIENT_BYTES = 4
+# A full card has other words, too, where it is not PyTorch's allocator that asks.
+FULL = ("out of memory", "_ALLOC_FAILED", "unable to find an engine")  # the last is cuDNN's
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
@@ -49,13 +53,18 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
+def ran_out(error: RuntimeError) -> bool:
+    """Tell whether an error says that the card's memory is full."""
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in FULL)
+
+
 def halving(work: Callable[[int], Result], batch_size: int) -> Result:
     """Return `work(batch_size)`, with half the batch each time that memory runs out."""
     while True:
         try:
             return work(batch_size)
-        except torch.OutOfMemoryError:
-            if batch_size == 1:
+        except RuntimeError as error:
+            if batch_size == 1 or not ran_out(error):
                 raise
         # Not above: while an error is handled, its traceback holds the tensors that filled it.
         batch_size //= 2
@@ -64,7 +73,11 @@ def halving(work: Callable[[int], Result], batch_size: int) -> Result:
 
 
 def fits(trainer: Trainer, data: Dataset, batches: Iterable[list[int]]) -> bool:
-    """Tell whether the heaviest of some batches can be trained on with the optimizer in place."""
+    """Tell whether the heaviest of some batches can be trained on with all that training holds.
+
+    That is the optimizer, the gradients of a batch before where several make an update, and of
+    several processes the copy of the gradients that they exchange.
+    """
     seconds, tokens = data["seconds"][:], [len(labels) for labels in data["labels"][:]]
     batches = list(batches)
     # Padding counts: a batch is as heavy as its longest member times its size.
@@ -72,20 +85,27 @@ def fits(trainer: Trainer, data: Dataset, batches: Iterable[list[int]]) -> bool:
         max(batches, key=lambda rows, sizes=sizes: len(rows) * max(sizes[row] for row in rows))
         for sizes in (seconds, tokens)
     ]
-    trained = [weight for weight in trainer.model.parameters() if weight.requires_grad]
-    model = trainer.model.train()
+    model, args = trainer.model.train(), trainer.args
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    held = ADAM_8BIT_BYTES if "8bit" in args.optim else ADAM_BYTES
+    held += GRADIENT_BYTES * (args.world_size > 1)
+    if args.activation_checkpointing:  # else `train` alone would switch it on
+        how = dict(args.activation_checkpointing_kwargs or {})
+        own = {key: how.pop(key) for key in ("every_n_layers", "offload") if key in how}
+        model.activation_checkpointing_enable(how or None, **own)
     try:
-        held = sum(weight.numel() for weight in trained) * ADAM_BYTES
-        room = torch.empty(held, dtype=torch.uint8, device=trainer.args.device)
-        for rows in heaviest:
+        room = torch.empty(trained * held, dtype=torch.uint8, device=args.device)
+        for rows in heaviest * 2:  # the second time with gradients in place
             batch = trainer.data_collator([data[row] for row in rows])
-            batch = {name: values.to(trainer.args.device) for name, values in batch.items()}
+            batch = {name: values.to(args.device) for name, values in batch.items()}
             with trainer.accelerator.autocast():
                 loss = trainer.compute_loss(model, batch)
             loss.backward()
         del room
         return True
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
         return False
     finally:
         model.zero_grad(set_to_none=True)

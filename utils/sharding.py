@@ -6,7 +6,8 @@ n cards each keeps one n-th, and gathers one layer at a time from all of them wh
 know of it, and training may go on with more cards, or with one that can hold everything.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,20 +72,22 @@ class Sharded(Seq2SeqTrainer):
         # start may not save its optimizer (transformers 5.23).
         self.is_distributed_loading_by_transformers = True
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Evaluate the whole model: a decoder that gathers its layers for each token is slow."""
+    @contextmanager
+    def _gathered(self) -> Iterator[None]:
         sharded, self.model = self.model, gather(self.model)
         try:
-            return super().evaluate(*args, **kwargs)
+            yield
         finally:
             self.model = sharded
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Evaluate the whole model: a decoder that gathers its layers for each token is slow."""
+        with self._gathered():
+            return super().evaluate(*args, **kwargs)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        sharded, self.model = self.model, gather(self.model)
-        try:
+        with self._gathered():
             super()._save(output_dir, state_dict)
-        finally:
-            self.model = sharded
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         adam = get_optimizer_state_dict(self.model, self.optimizer.optimizer, options=WHOLE_ON_CPU)

@@ -24,8 +24,19 @@ class Patience(TrainerCallback):
     def on_evaluate(self, args, state, control, **_) -> None:  # noqa: ANN001
         """Stop if the best evaluation lies too far back."""
         rates = [row["eval_wer"] for row in state.log_history if "eval_wer" in row]
-        if len(rates) - 1 - rates.index(min(rates)) >= self.evaluations:
+        if rates and len(rates) - 1 - rates.index(min(rates)) >= self.evaluations:
             control.should_training_stop = True
+
+    on_train_begin = on_evaluate  # of a run that has been stopped and is called again
+
+
+def outlive_sigterm(_: int) -> None:
+    """Let a loader's process live until its trainer has written the checkpoint and ends it.
+
+    torchrun and systemd signal a whole group of processes, and a loader without its workers is an
+    error in the middle of the step.
+    """
+    signal.signal(SIGNAL, signal.SIG_IGN)
 
 
 class _SaveAndStop(TrainerCallback):

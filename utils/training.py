@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 import logging
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from accelerate import PartialState
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset, load_from_disk
 from peft import PeftModel
@@ -30,7 +32,7 @@ from transformers import (
 from transformers.integrations import TensorBoardCallback
 
 from utils.adapters import choose_weights, merge, quantization, require_8bit
-from utils.artifacts import Run, open_run, require, write_atomically
+from utils.artifacts import Run, RunMismatch, open_run, require, save_report, write_atomically
 from utils.audio_context import audio_context
 from utils.batches import EqualSpeechBatches
 from utils.checkpoints import (
@@ -42,22 +44,32 @@ from utils.checkpoints import (
     stored_bytes,
     whole_checkpoints,
 )
+from utils.colab import quick_disk
 from utils.config import AudioContext, Recipe, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
-from utils.environment import device, loader_workers, quick_disk, training_precision
+from utils.environment import device, loader_workers, precision, training_precision
 from utils.error_rates import error_rate
-from utils.memory import halving, largest_batch, release, smaller_batches, with_batch
+from utils.memory import (
+    halving,
+    largest_batch,
+    ran_out,
+    release,
+    smaller_batches,
+    with_batch,
+)
 from utils.model import load_model
 from utils.pace import Pace
 from utils.predictions import count_row_errors
-from utils.preprocessing import SpeechCollator, waveform
+from utils.preprocessing import SpeechCollator, digest_of_clips, waveform
 from utils.presets import preset
 from utils.selection import Selection
 from utils.sharding import Sharded, gather
 from utils.speech_stream import SpeechStream
-from utils.stopping import SIGNAL, Patience, ends_on_sigterm
+from utils.stopping import SIGNAL, Patience, ends_on_sigterm, outlive_sigterm
 from utils.weights import average, blend
+
+CLIPS = "clips.txt"  # in a checkpoint: the digest of what it was trained on
 
 # Of the logs; `reindex` leaves a column empty that was not logged yet.
 SHOWN = {
@@ -90,6 +102,12 @@ class WhisperTrainer(Seq2SeqTrainer):
         self.selection, self.dev_errors = Selection(), None
         self.pace = Pace(self.args.world_size)
 
+    @functools.cached_property
+    def clips(self) -> str:
+        """A digest of the clips to train on and to judge by; of a stream, of the latter alone."""
+        stored = (self.train_dataset, self.eval_dataset)
+        return "".join(digest_of_clips(rows) for rows in stored if isinstance(rows, Dataset))
+
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of equal speech; under torchrun each process takes every n-th."""
         if isinstance(self.train_dataset, SpeechStream):
@@ -111,6 +129,7 @@ class WhisperTrainer(Seq2SeqTrainer):
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
+            worker_init_fn=outlive_sigterm,
         )
         return self._on_device(loader)
 
@@ -130,6 +149,13 @@ class WhisperTrainer(Seq2SeqTrainer):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log how fast training goes beside each loss."""
         super().log({**logs, **self.pace.tell()} if "loss" in logs else logs, *args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # A run that has ended and is called again would take one step more (transformers 5.23).
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
 
     def training_step(
         self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any
@@ -191,6 +217,7 @@ class WhisperTrainer(Seq2SeqTrainer):
             super()._save_checkpoint(*args, **kwargs)
             if self.args.should_save:
                 self.selection.save(checkpoint)
+                (checkpoint / CLIPS).write_text(self.clips, encoding="utf-8")
             if isinstance(self.train_dataset, SpeechStream):
                 self.train_dataset.save(checkpoint)
             # Each process writes its own random state.
@@ -336,13 +363,17 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         arguments["save_total_limit"] = max(arguments["save_total_limit"], least)
     if "8bit" in arguments.get("optim", ""):
         require_8bit(f'optim = "{arguments["optim"]}"')
-    return Seq2SeqTrainingArguments(
+    made = Seq2SeqTrainingArguments(
         output_dir=str(quick_disk(run.checkpoints)),
         remove_unused_columns=False,  # the collator needs the audio column
         label_names=["labels"],
         **training_precision(),
         **arguments,
     )
+    # Several GPUs are for torchrun: in one process Transformers would spread each batch over them
+    # by DataParallel, in float32 and with a batch that many times the recipe's (5.23).
+    made._n_gpu = min(made.n_gpu, 1)
+    return made
 
 
 def build_trainer(
@@ -416,10 +447,10 @@ def train(
         try:
             resume(trainer)
             break
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
             smaller = smaller_batches(recipe.training)
             # Of several processes the others wait for this one's gradients: they start together.
-            if not smaller or trainer.args.world_size > 1:
+            if not ran_out(error) or not smaller or trainer.args.world_size > 1:
                 raise
         del trainer
         release()
@@ -433,8 +464,9 @@ def fit_batch(recipe: Recipe, run: Run) -> Recipe:
     """Return the recipe with the largest batch at once that the GPU holds, and the same updates."""
     if not torch.cuda.is_available():
         return recipe  # without a limit of its own, memory is not what bounds the batch
-    if recipe.method.shard:
+    if recipe.method.shard and PartialState().num_processes > 1:
         return recipe  # processes that share layers would have to run out of memory together
+    release()  # what a notebook has let go lies on the card until it is collected
     trainer = build_trainer(recipe, run)
     rows = load_from_disk(str(run.prepared))["train"]  # of a stream these are a sample
     rows = rows.with_format("numpy", columns=["audio"], output_all_columns=True)
@@ -447,6 +479,7 @@ def fit_batch(recipe: Recipe, run: Run) -> Recipe:
     clips = int(every.min())
     del trainer
     release()
+    torch.cuda.reset_peak_memory_stats()  # what is told from here on is training's
     return replace(recipe, training=with_batch(recipe.training, clips))
 
 
@@ -454,6 +487,7 @@ def resume(trainer: WhisperTrainer) -> None:
     """Train to the last step, going on from the newest whole checkpoint if there is one.
 
     Raises:
+        RunMismatch: the checkpoint was trained on other clips than are there now.
         Stopped: SIGTERM came.
     """
     folder = Path(trainer.args.output_dir)
@@ -462,6 +496,14 @@ def resume(trainer: WhisperTrainer) -> None:
         copy_checkpoints(trainer.checkpoints, folder)
         checkpoint = find_valid_checkpoint(folder)
     if checkpoint:
+        told = checkpoint / CLIPS  # not in a checkpoint from before there was one
+        if told.exists() and told.read_text(encoding="utf-8") != trainer.clips:
+            run = trainer.checkpoints.parent
+            raise RunMismatch(
+                f"{checkpoint} was trained on other clips than those that {run} holds now: were "
+                "recordings added, changed or removed? Give the recipe a new name, or delete "
+                f"{run} to start over."
+            )
         trainer.selection.load(checkpoint)
         if isinstance(trainer.train_dataset, SpeechStream):
             trainer.train_dataset.go_on_from(checkpoint)
@@ -497,6 +539,10 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
     In this order: the mean of the last checkpoints, the adapter merged, the blend with the start.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
+    # The saved model will be read without autocast, which accelerate has put around this one's
+    # forward; its own way to take it off takes Whisper's decorators along (accelerate 1.15).
+    for name in ("forward", "_original_forward"):
+        vars(model).pop(name, None)
     if isinstance(trainer, Sharded):
         trainer.model = model = gather(model)
     if recipe.method.average_last:
@@ -516,6 +562,30 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
         save_model(model, trainer.processing_class, run.model)
 
 
+def kept_step(trainer: WhisperTrainer) -> int:
+    """Return at which step the checkpoint was written that dev chose; the last without any."""
+    best = trainer.state.best_model_checkpoint  # not every evaluation has a checkpoint
+    return int(best.rpartition("-")[2]) if best else trainer.state.global_step
+
+
+def training_report(trainer: WhisperTrainer, run: Run, seconds: float) -> dict[str, Any]:
+    """Return what `training.json` tells of a training: steps, losses, dev WER, seconds, batches."""
+    logs, state, used = read_metrics(run.metrics), trainer.state, trainer.args
+    losses = [row["loss"] for row in logs if "loss" in row]
+    return {
+        "steps": state.global_step,
+        "best_step": kept_step(trainer),
+        "loss_first": losses[0] if losses else None,  # none within fewer steps than logging_steps
+        "loss_last": losses[-1] if losses else None,
+        "dev_wer_by_step": {row["step"]: row["eval_wer"] for row in logs if "eval_wer" in row},
+        "seconds": seconds,
+        "precision": precision().name,
+        "weights": trainer.recipe.method.weights,
+        "clips_at_once": used.per_device_train_batch_size,
+        "accumulation": used.gradient_accumulation_steps,
+    }
+
+
 def main() -> None:
     """Train a recipe from the shell; several processes under torchrun share the work."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -523,12 +593,14 @@ def main() -> None:
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
+    run, started = open_run(recipe, options.runs), time.perf_counter()
     try:
-        train(
-            recipe,
-            open_run(recipe, options.runs),
-            lambda rows, steps: print(progress_line(rows, steps), flush=True),
+        trainer = train(
+            recipe, run, lambda rows, steps: print(progress_line(rows, steps), flush=True)
         )
+        if trainer.args.should_save:
+            report = training_report(trainer, run, time.perf_counter() - started)
+            print("wrote", save_report(run, "training", report))
     except Stopped as reason:
         print(reason, file=sys.stderr)
         sys.exit(128 + SIGNAL)  # what a shell reports for a process that the signal has ended
