@@ -18,7 +18,7 @@ from gradio_client.exceptions import AppError
 
 from utils import demo
 from utils.captions import Segment
-from utils.page import build_page
+from utils.page import build_page, in_turn, private_folder
 
 SECOND = np.sin(np.arange(16_000) / 16_000 * 440 * 2 * np.pi).astype(np.float32) / 4
 HEARD = []  # what reached the transcribers of the page below
@@ -230,16 +230,45 @@ def test_a_crowd_is_told_that_the_page_is_busy_and_those_in_line_are_answered(tm
     assert len(answers) >= demo.MAX_WAITING and set(answers) == {"heard"}
 
 
-def test_a_closed_page_answers_nobody_and_leaves_no_recordings():
+def test_an_open_microphone_holds_up_nobody_who_sends_a_recording():
     page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
-    url = demo.launch(page)
-    assert httpx.get(url).status_code == 200
-    recordings = Path(page.folder.name)
-    assert recordings.is_dir() and recordings.stat().st_mode & 0o077 == 0
-    demo.close(page)
-    assert not recordings.exists()
-    with pytest.raises(httpx.ConnectError):
-        httpx.get(url)
+    (live,) = (one for one in page.fns.values() if one.connection == "stream")
+    (sent,) = (one for one in page.fns.values() if one.api_name == "transcribe")
+    assert live.concurrency_id != sent.concurrency_id  # Gradio keeps a place while it is open
+    turn = threading.Lock()
+
+    def hear(*_):
+        assert turn.locked()  # one window at a time, of whomever
+        yield 1.0, []
+
+    windows = in_turn(hear, turn)(None, "it", "transcribe")
+    assert next(windows) == (1.0, [])
+    assert not turn.locked()
+    assert list(windows) == []
+
+
+def test_a_closed_page_answers_nobody_and_leaves_no_recordings(tmp_path):
+    for _ in range(2):  # the second as in a lesson whose cells are run again
+        page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+        url = demo.launch(page)
+        assert httpx.get(url).status_code == 200
+        client = Client(url, verbose=False, analytics_enabled=False)
+        file = handle_file(wav(tmp_path, "a.wav", SECOND))
+        client.predict(file, "it", "transcribe", api_name="/transcribe")
+        recordings = private_folder()
+        assert list(recordings.rglob("*.wav"))
+        assert recordings.stat().st_mode & 0o077 == 0
+        demo.close(page)
+        assert not list(recordings.iterdir())
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url)
+
+
+def test_no_page_s_folder_outlives_its_process():
+    script = "from utils.page import private_folder; print(private_folder())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    folder = Path(done.stdout.strip())
+    assert folder.name.startswith("whisper-demo-") and not folder.exists()
 
 
 def test_the_command_says_in_one_sentence_that_training_has_not_been_run(tmp_path):

@@ -18,11 +18,12 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils.artifacts import Run, RunMismatch, open_run, require
 from utils.cache import FetchError
 from utils.captions import Segment
+from utils.colab import in_colab
 from utils.config import Recipe, RecipeError, load_recipe
 from utils.decoding import transcribe_long
 from utils.embedded import resolve, speech
-from utils.environment import device, in_colab
-from utils.page import CSS, Transcriber, build_page
+from utils.environment import device
+from utils.page import CSS, Transcriber, build_page, delete_recordings
 
 if TYPE_CHECKING:
     import gradio
@@ -151,7 +152,7 @@ def close(page: "gradio.Blocks") -> None:
     from IPython.display import Markdown, update_display
 
     page.close(verbose=False)
-    page.folder.cleanup()
+    delete_recordings()
     update_display(Markdown("The page was here; it is closed."), display_id=FRAME)
 
 

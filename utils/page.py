@@ -1,7 +1,11 @@
 """What the page shows and does: Gradio components around two models, and nothing that listens."""
 
+import atexit
+import functools
 import os
+import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -16,7 +20,7 @@ from utils.captions import FORMATS, Segment, clock
 from utils.live import Live, listen, to_mono
 from utils.mistakes import word_diff_html
 from utils.preprocessing import waveform
-from utils.recordings import MAX_SECONDS, UnusableRecording, keep_recording, read_recording
+from utils.recordings import UnusableRecording, keep_recording, read_recording
 from utils.text import has_word_spaces
 
 if TYPE_CHECKING:
@@ -25,7 +29,9 @@ if TYPE_CHECKING:
 # 16 kHz samples, language code, task → after each window: seconds heard, and what was said in it.
 Transcriber = Callable[[np.ndarray, str, str], Iterator[tuple[float, list[Segment]]]]
 
-MODELS = "models"  # the line in which all wait that need a model: one is served at a time
+MODELS = "models"  # the line in which all wait that send a recording: one is served at a time
+LIVE_SECONDS = 600  # that a microphone may stay open
+LIVE_SPEAKERS = 4  # at once; each keeps a place as long as the microphone is open
 CSS = """
 /* The label of a box lies over its first line. */
 #changes, #timestamps {padding-top: 2.2em; min-height: 4.5em}
@@ -51,6 +57,21 @@ SAVE = """(captions) => {
 def join(segments: Iterable[Segment]) -> str:
     """Return the text of segments, without their times."""
     return " ".join(segment.text for segment in segments)
+
+
+def in_turn(transcriber: Transcriber, turn: threading.Lock) -> Transcriber:
+    """Return a transcriber that hears each window alone: who speaks live takes turns with it."""
+
+    def hear(*asked: Any) -> Iterator[tuple[float, list[Segment]]]:
+        windows = transcriber(*asked)
+        while True:
+            with turn:
+                window = next(windows, None)
+            if window is None:
+                return
+            yield window
+
+    return hear
 
 
 def hear_together(
@@ -97,22 +118,32 @@ def changes_html(before: str, after: str, language: str, task: str) -> str:
     return word_diff_html(before, after, "word" if spaced else "char")
 
 
-def _write_example(folder: str, number: int, row: Mapping[str, Any]) -> str:
-    path = f"{folder}/test_{number}.wav"
+def _write_example(folder: Path, number: int, row: Mapping[str, Any]) -> str:
+    path = str(folder / f"test_{number}.wav")
     soundfile.write(path, waveform(row), SAMPLING_RATE)
     return path
 
 
-def private_folder() -> tempfile.TemporaryDirectory:
-    """Return a folder for a page's files, open to this user alone; call it before Gradio's import.
+@functools.cache
+def private_folder() -> Path:
+    """Return the folder for the files of all pages of this process, open to this user alone.
 
-    What visitors record lies there. Gradio's default, /tmp/gradio, belongs to whoever on a shared
-    machine started Gradio first.
+    Call it before Gradio is imported. What visitors record lies there until `utils.demo.close`, or
+    until Python ends. Gradio's default, /tmp/gradio, belongs to whoever on a shared machine started
+    Gradio first. It is one for all pages because parts of Gradio keep the first that they were told
+    (6.31): a page opened after it was deleted would make it again, open to all.
     """
-    folder = tempfile.TemporaryDirectory(prefix="whisper-demo-")
-    os.environ["GRADIO_TEMP_DIR"] = folder.name
+    folder = Path(tempfile.mkdtemp(prefix="whisper-demo-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     return folder
+
+
+def delete_recordings() -> None:
+    """Delete what lies in the private folder."""
+    for path in private_folder().iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def refusal(problem: object) -> "gradio.Error":
@@ -142,7 +173,8 @@ def build_page(
     folder = private_folder()
     import gradio  # 2 s, and only pages need it
 
-    (first, second), hearers = transcribers, list(transcribers.values())
+    turn = threading.Lock()
+    (first, second), hearers = transcribers, [in_turn(one, turn) for one in transcribers.values()]
 
     def finish(state: dict[str, Any], stopped: bool = False) -> tuple:
         """Return what is shown when there is no more to come: all outputs but the state."""
@@ -228,7 +260,7 @@ def build_page(
             gradio.Markdown("Or a clip of the test split, on which neither model was trained:")
             with gradio.Row(elem_id="clips"):
                 for number, row in enumerate(rows, 1):
-                    clip = (_write_example(folder.name, number, row), row["language"])
+                    clip = (_write_example(folder, number, row), row["language"])
                     gradio.Button(row["text"], size="sm", min_width=240).click(
                         lambda clip=clip: clip, None, [audio, language], api_visibility="private"
                     )
@@ -263,8 +295,9 @@ def build_page(
             [microphone, live, language],
             [spoken, live],
             stream_every=1.0,
-            time_limit=MAX_SECONDS,
-            concurrency_id=MODELS,
+            time_limit=LIVE_SECONDS,
+            # Not in the line of the models: an open microphone would hold it until it is closed.
+            concurrency_limit=LIVE_SPEAKERS,
             show_progress="hidden",
             api_visibility="private",
         )
@@ -287,5 +320,4 @@ def build_page(
         )
         halt.click(stop, state, shown, cancels=started, queue=False, api_visibility="private")
         correct.click(keep, [said, agreed, state], thanks, api_visibility="private")
-    page.folder = folder  # deleted by `utils.demo.close`, or when Python ends
     return page

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.artifacts import write_atomically
+from utils.colab import mount_drive
 from utils.config import load_recipe
 from utils.estimates import CARDS, CHECKPOINTS, PASSES, Estimate, estimate
 from utils.presets import preset
@@ -67,6 +68,7 @@ def write_recipe(path: str | Path, text: str) -> Path:
         RecipeError: what was chosen is not a recipe; nothing is left behind.
     """
     path = Path(path)
+    mount_drive(path)
     if path.exists():
         raise FileExistsError(f"{path} exists: choose another name, or edit that file.")
     write_atomically(path, text)

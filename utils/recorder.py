@@ -33,7 +33,7 @@ def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
             and go on another day.
         folder: gets the WAV files and `metadata.jsonl`; it is made by the first recording.
     """
-    home = private_folder()
+    private_folder()
     import gradio  # 2 s, and only pages need it
 
     left = sentences_left(sentences, folder)
@@ -70,7 +70,6 @@ def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
         shown = [place, text, audio, number]
         keeps.click(keep, [audio, text, number], shown, api_name="keep")
         skips.click(lambda at: show(at + 1), number, shown, api_visibility="private")
-    page.folder = home
     return page
 
 
