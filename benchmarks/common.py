@@ -18,7 +18,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils.artifacts import Run, open_run, require, save_report, write_atomically
 from utils.config import AudioContext, Recipe
 from utils.decoding import transcribe
-from utils.environment import machine, versions
+from utils.environment import device, machine, versions
 from utils.predictions import count_row_errors
 from utils.preprocessing import waveform
 
@@ -115,15 +115,21 @@ def open_prepared_run(recipe: Recipe, runs: Path, prepared: Path) -> Run:
 def open_trained(
     recipe: Recipe, runs: str
 ) -> tuple[Run, WhisperForConditionalGeneration, WhisperProcessor]:
-    """Return a finished run with its fine-tuned model, in float32 on the CPU."""
+    """Return a finished run with its fine-tuned model, in float32 on the GPU if there is one."""
     run = open_run(recipe, runs)
     require(run, "training")
     model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32")
+    model.to(device())
     return run, model, WhisperProcessor.from_pretrained(run.model)
 
 
 def save_result(
-    name: str, target: str, ratios: Mapping[str, float], rows: list[dict], **more: Any
+    name: str,
+    target: str,
+    ratios: Mapping[str, float],
+    rows: list[dict],
+    on_cpu: bool = False,
+    **more: Any,
 ) -> Path:
     """Write `benchmarks/results/NAME.json` in the shape that all benchmarks share.
 
@@ -132,6 +138,7 @@ def save_result(
         target: what it should reach, in a sentence.
         ratios: median, low and high of the contestants' ratio.
         rows: one for each thing measured.
+        on_cpu: whether a GPU of the machine had no part in it.
         more: what one benchmark has and the others have not.
     """
     commit = subprocess.run(
@@ -142,7 +149,7 @@ def save_result(
         "date": datetime.date.today().isoformat(),
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
         "commit": commit,
-        "machine": machine(),
+        "machine": machine() | ({"gpu": None} if on_cpu else {}),
         "versions": versions(),
         "target": target,
         "ratio": {key: round(float(value), 3) for key, value in ratios.items()},

@@ -111,7 +111,7 @@ def main() -> None:
             }
         )
     slowest = min(rows, key=lambda row: row["ratio"]["median"])
-    print("wrote", save_result("decode", TARGET, slowest["ratio"], rows))
+    print("wrote", save_result("decode", TARGET, slowest["ratio"], rows, on_cpu=True))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from benchmarks.common import alternate, count_heard, open_trained, ratio, save_result
 from utils.config import AudioContext, load_recipe
-from utils.decoding import log_mel, transcribe
+from utils.decoding import asked, log_mel, transcribe
 from utils.error_rates import error_rate
 from utils.export import to_ctranslate2, with_faster_whisper
 from utils.preprocessing import waveform
@@ -38,7 +38,7 @@ def generate(
 ) -> list[str]:
     """Return what stock `generate` hears, batch by batch in the order of the clips."""
     model.eval()
-    texts, multilingual = [], model.generation_config.is_multilingual
+    texts = []
     for start in range(0, len(clips), batch_size):
         batch = slice(start, start + batch_size)
         features = log_mel(processor, clips[batch]).to(model.device, model.dtype)
@@ -48,7 +48,7 @@ def generate(
             max_length=STOCK_TOKENS,
             num_beams=1,
             do_sample=False,
-            **({"language": list(languages[batch]), "task": task} if multilingual else {}),
+            **asked(model, list(languages[batch]), task),
         )
         texts += processor.batch_decode(tokens, skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -29,7 +29,7 @@ def main() -> int:
     recipe = load_recipe(options.recipe)
     run, model, processor = open_trained(recipe, options.runs)
     sizes = require(run, "export")["formats"]
-    programs = export.load_programs(recipe, run, model, processor)
+    programs = export.load_programs(recipe, run, model.cpu(), processor)  # as the others
     test = load_from_disk(str(run.prepared))["test"]
     heard = export.compare(programs, [waveform(row) for row in test], test["language"][:])
     rows = export.judge(heard, test["text"][:], test["language"][:])
@@ -41,7 +41,7 @@ def main() -> int:
     table = [
         {"format": name, "megabytes": sizes[name]["megabytes"]} | row for name, row in rows.items()
     ]
-    print("wrote", save_result("export", TARGET, ratio, table))
+    print("wrote", save_result("export", TARGET, ratio, table, on_cpu=True))
     return 0
 
 

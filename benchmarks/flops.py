@@ -52,7 +52,7 @@ def main() -> None:
     full = {row["checkpoint"]: row for row in rows if row["weights"] == "full"}
     gain = full["small"]["gflop_30s"] / full["large-v3-turbo"]["gflop_5s"]
     ratios = dict.fromkeys(("median", "low", "high"), gain)
-    print("wrote", save_result("flops", TARGET, ratios, rows))
+    print("wrote", save_result("flops", TARGET, ratios, rows, on_cpu=True))
 
 
 if __name__ == "__main__":

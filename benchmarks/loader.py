@@ -75,6 +75,8 @@ def main() -> None:
         recipe = load_recipe(path)
         streamed = build_trainer(recipe, open_prepared_run(recipe, folder, folder / "prepared"))
 
+        # Each worker has two batches ready when a round begins: a round must outlast them.
+        options.steps = max(options.steps, 16 * stored.args.dataloader_num_workers)
         made = list(islice(endless(stored), options.rounds * options.steps + options.steps))
         arms = {
             "batches that are there": stepper(stored, cycle(made), options.steps),

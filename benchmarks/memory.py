@@ -163,7 +163,7 @@ def main() -> None:
     text = "\n\n".join(table(rows, method) for method in METHODS)
     write_atomically(RESULTS / "memory.md", text + "\n")
     ratios = dict.fromkeys(("median", "low", "high"), gain)
-    print("wrote", save_result("memory", TARGET, ratios, rows))
+    print("wrote", save_result("memory", TARGET, ratios, rows, on_cpu=True))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,9 @@ name = "{folder}"
 drop_tested_sentences = false # few clips, joined in many ways
 stored = {stored}
 
+[evaluation]
+dev_minutes = 1e9 # all of --dev-clips
+
 [training]
 max_steps = {steps}
 per_device_train_batch_size = {batch}

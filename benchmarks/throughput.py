@@ -30,16 +30,23 @@ def random_model(name: str) -> WhisperForConditionalGeneration:
 
 
 def stepper(
-    model: WhisperForConditionalGeneration, clips: int, seconds: float, stock: bool, compiled: bool
+    model: WhisperForConditionalGeneration,
+    optimizer: torch.optim.Optimizer,
+    clips: int,
+    seconds: float,
+    stock: bool,
+    compiled: bool,
 ) -> Callable[[], None]:
-    """Return a function that takes one whole training step on a batch that is always the same."""
+    """Return a function that takes one whole training step on a batch that is always the same.
+
+    The contestants share model and optimizer: otherwise each would add to the others' memory.
+    """
     device, frames = model.device, round(seconds * FRAMES_PER_SECOND)
     features = torch.randn(clips, model.config.num_mel_bins, frames, device=device)
     labels = torch.randint(1000, (clips, TOKENS), device=device)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
     half = torch.float16 if stock and device.type == "cuda" else torch.bfloat16
     scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-    forward = torch.compile(model) if compiled else model
+    forward = torch.compile(model, dynamic=False) if compiled else model
 
     def step() -> None:
         if stock:
@@ -87,14 +94,17 @@ def main() -> None:
             name = f"ours, {clips} clips{', compiled' if compiled else ''}"
             settings[name] = (clips, options.seconds, False, compiled)
     arms, alone = {}, {}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
     for name, setting in settings.items():
-        step = stepper(model, *setting)
+        step = stepper(model, optimizer, *setting)
         try:
             alone[name] = measure_alone(step)
             arms[name] = step
         except torch.OutOfMemoryError:
             print(f"{name}: out of memory", flush=True)
-            model.zero_grad()
+            optimizer.zero_grad()
+    if "stock" not in arms:
+        parser.exit(1, "Stock does not fit this card: give a smaller --stock-batch.\n")
     times = alternate(arms, options.rounds)
 
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else ""

@@ -20,6 +20,7 @@ from utils.artifacts import open_run
 from utils.audio_context import audio_context
 from utils.batches import EqualSpeechBatches
 from utils.config import Method, load_recipe
+from utils.environment import device
 from utils.model import load_model
 from utils.preprocessing import SpeechCollator, prepare
 
@@ -41,6 +42,7 @@ class Arm:
         self.frames = 0
         for rows in self.batches:
             batch = self.collator(rows)
+            batch = {name: values.to(self.model.device) for name, values in batch.items()}
             with audio_context(self.model, batch["input_features"].shape[-1]):
                 self.model(**batch).loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -60,6 +62,7 @@ def main() -> None:
 
     recipe = load_recipe(options.recipe)
     model, processor = load_model(recipe)
+    model.to(device())
     with tempfile.TemporaryDirectory() as folder:
         run = open_run(recipe, folder)
         prepare(recipe, processor.tokenizer, run.prepared)
