@@ -49,10 +49,12 @@ browser:
 		! command -v apt-get >/dev/null || \
 		{ apt-get -qq update && apt-get -qq install -y --no-install-recommends chromium; } || true
 
+FIRST_PAGE := /lab/tree/notebooks/01_environment.ipynb
+
 # On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST
 # Rented GPU machines log you in as root, which Jupyter refuses unless it is told otherwise.
 lab: $(SET_UP)
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=$(FIRST_PAGE)
 
 notebooks: $(SET_UP)
 	$(BIN)/python notebooks/source/build.py

@@ -15,7 +15,7 @@ from transformers import WhisperForConditionalGeneration
 
 from tests.conftest import ROOT, write_recipe
 from tests.independent import edits, interval
-from utils.__main__ import executed, fingerprint, run_lessons
+from utils.__main__ import executed, fingerprint, run_lessons, state_of_recordings
 from utils.artifacts import STAGES, MissingArtifact, notebook_of, open_run
 from utils.checkpoints import damage
 from utils.config import load_recipe
@@ -198,6 +198,15 @@ def test_new_prose_leaves_a_lesson_complete_and_new_code_does_not(tmp_path, monk
         monkeypatch.setattr("utils.__main__.notebook_of", lambda _, path=path: str(path))
         fingerprints.append(fingerprint(run, "training"))
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_a_new_recording_is_noticed(tmp_path, wav):
+    recipe = tmp_path / "mine.toml"
+    text = Path("recipes/own_recordings.toml").read_text(encoding="utf-8")
+    recipe.write_text(text.replace("my_recordings", str(tmp_path)), encoding="utf-8")
+    states = [state_of_recordings(load_recipe(recipe)) for _ in range(2)]
+    (tmp_path / "one.wav").write_bytes(wav())
+    assert states[0] == states[1] != state_of_recordings(load_recipe(recipe))
 
 
 def test_a_lost_report_makes_its_lesson_and_all_later_ones_run_again(tmp_path, monkeypatch):

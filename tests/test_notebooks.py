@@ -29,6 +29,7 @@ SECTIONS = [
 # Imports run downwards only: DESIGN's floors, upper number above lower.
 FLOORS = {
     "carried": 1,
+    "colab": 1,
     "config": 1,
     "cache": 1,
     "text": 1,

@@ -155,8 +155,9 @@ def test_a_lesson_runs_in_jupyterlab_through_an_ssh_tunnel(server, lab, tmp_path
         wait_for(lambda: listens(near), "the tunnel")
         with pytest.raises(urllib.error.HTTPError, match="403"):
             ask(near, "/api/contents")  # who has no token gets nothing
-        files = ask(near, "/api/contents", token)["content"]
-        assert LESSON.name in {file["name"] for file in files}
+        for folder, name in (("", "recipes"), ("notebooks", LESSON.name)):
+            files = ask(near, f"/api/contents/{folder}", token)["content"]
+            assert name in {file["name"] for file in files}
         kernel = ask(near, "/api/kernels", token, data=b'{"name": "python3"}')["id"]
         printed = ""
         for cell in nbformat.read(LESSON, as_version=4).cells:
@@ -181,7 +182,7 @@ def screenshot(port, token, folder):
         browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page()
         page.goto(
-            f"http://127.0.0.1:{port}/lab/tree/{LESSON.name}?token={token}",
+            f"http://127.0.0.1:{port}/lab/tree/notebooks/{LESSON.name}?token={token}",
             timeout=WAIT_SECONDS * 1000,
         )
         title = page.get_by_role("heading", name="1 · Check the machine")

@@ -40,6 +40,21 @@ run = open_run(recipe, RUNS)
 print(f"{recipe.name}: {recipe.model.checkpoint}, results in {run.folder}")
 
 # %% [markdown]
+# ## What is Whisper?
+#
+# A network that OpenAI trained on 680,000 hours of speech from the web, in 97 languages, each
+# stretch with the text that stood beside it (Radford et al. 2022). It has two halves: the *encoder*
+# turns a picture of the sound into a description of what is heard, and the *decoder* writes text
+# from that description, piece by piece, each from those before it.
+#
+# `sound → log-mel picture → encoder → description → decoder → text`
+#
+# It comes in sizes from tiny (39 million weights) to large (1,550 million); tiny, base, small and
+# medium also as English-only `.en`. *Fine-tuning* goes on with the training, on your speech: hours
+# where the first training took hundreds of thousands, and small steps, so that what it learned
+# there is kept.
+
+# %% [markdown]
 # ## Is it our `utils` that you imported?
 #
 # Many projects have a folder called `utils`, and Python takes the first one it finds. If it found
@@ -71,7 +86,8 @@ environment.require_versions(packages)
 # A *GPU* multiplies large matrices many times faster than a CPU does. The default recipe, with its
 # small model and short clips, trains on two CPU cores in minutes; a large model needs a GPU. The
 # disk has to hold the model, the prepared speech and two checkpoints, each three times the size of
-# the model: its weights, and two averages that the optimizer keeps for each weight.
+# the model: its weights, and two averages that the *optimizer*, which changes the weights in
+# training, keeps for each of them.
 
 # %%
 device = environment.device()
@@ -86,7 +102,8 @@ pd.Series(facts, name="this machine").to_frame()
 #
 # *Precision* is how many bits a number has. Sixteen are faster than thirty-two on a GPU that was
 # built for them, and there are two kinds: *bf16* has the range of 32-bit numbers with fewer
-# digits; *fp16* has more digits, but small gradients vanish in it unless the loss is scaled up.
+# digits; *fp16* has more digits, but the smallest changes that training asks for vanish in it
+# unless they are scaled up.
 # The weights stay in 32 bits in any case. A recipe cannot set this: it follows the hardware.
 
 # %%
@@ -189,7 +206,7 @@ print("samples       ", clip.shape, "->", "input_features", tuple(inputs.input_f
 # An English-only checkpoint has no language to choose, and refuses the question.
 multilingual = model.generation_config.is_multilingual
 asked = {"language": source.language, "task": recipe.model.task} if multilingual else {}
-# A guard: nobody speaks 12 tokens a second, and a model that repeats itself stops here.
+# A guard: nobody speaks 45 tokens a second, and a model that repeats itself stops here.
 limit = most_tokens(clip)
 tokens = model.generate(inputs.input_features.to(device), max_new_tokens=limit, **asked)
 print("tokens        ", tuple(tokens.shape), tokens[0, :6].tolist(), "…")
@@ -214,7 +231,8 @@ by_helper
 # ## When this is good, and when to expect trouble
 #
 # - Two cores and 8 GiB of memory are enough for the default recipe. A checkpoint of 244 million
-#   parameters (small) wants a GPU with 8 GiB or more, one of 1,550 million (large) 24 to 40 GiB.
+#   parameters (small) wants a GPU with 8 GiB or more, one of 1,550 million (large) 24 GB for LoRA
+#   and 40 GB for all weights.
 # - On a shared server other people's jobs take memory and disk too: look again before a long run.
 # - In Colab every notebook gets a machine of its own, and it is emptied when it stops. Set `RUNS`
 #   to a folder under `/content/drive/MyDrive`, and results survive; you are asked for access.
@@ -256,7 +274,8 @@ print(f"{device}, {precision.name}: this machine can train, and heard {by_helper
 #
 # ## Try it
 #
-# - Replace `source.language` in "By hand" by another language's code, and read what comes out.
+# - Replace `source.language` in "By hand" and "By helper" by another language's code, and read what
+#   comes out.
 # - Decode one of your own recordings: `decode_audio(Path("my.mp3").read_bytes())`.
 # - Set the task to `"translate"`: Whisper then writes English.
 #

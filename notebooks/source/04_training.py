@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 4 · Fine-tune
 #
-# You measure the model as it is, train it on your speech, and keep the checkpoint that writes
-# best.
+# You measure the model as it is, train it on your speech, and keep the newest checkpoint, unless
+# the dev split shows an earlier one to be better.
 #
 # - You will measure a baseline first, so that you know what training changed.
 # - You will write out the arguments and the trainer, and compute one step's loss by hand.
@@ -38,11 +38,13 @@ from utils.training import (
     build_trainer,
     count_dev_errors,
     dev_slice,
+    kept_step,
     progress_line,
     progress_table,
     read_metrics,
     train,
     training_arguments,
+    training_report,
 )
 
 recipe = load_recipe(RECIPE)
@@ -87,6 +89,17 @@ pd.DataFrame({"layers": layers, "weights, million": million, "type": str(model.d
 
 # %% [markdown]
 # ## With which arguments?
+#
+# | Word | Meaning | Key |
+# | --- | --- | --- |
+# | *batch* | the clips that the model is shown at once | `per_device_train_batch_size` |
+# | *gradient* | of each weight, how the loss would change with it | |
+# | *step* | one change of all weights, against their gradients | `max_steps` |
+# | *accumulation* | gradients of several batches added up to one step | `gradient_accumulation_steps` |
+# | *learning rate* | how far a step goes | `learning_rate` |
+# | *warm-up* | the first steps, in which the rate rises from 0 | `warmup_steps` |
+# | *optimizer* | makes steps of gradients; AdamW evens them out by two running averages | `optim` |
+# | *pass*, or epoch | every clip was shown once | `num_train_epochs` |
 #
 # The recipe's `[training]` table, unchanged. What depends on the machine or the folder is added
 # here: precision, where checkpoints go, and that one of them is chosen on dev: the newest, unless
@@ -151,7 +164,7 @@ with torch.no_grad():
 rounded = arguments.bf16 or arguments.fp16 or recipe.method.base_8bit
 assert abs(helped - by_hand) < (2e-2 if rounded else 1e-4), helped
 print(f"loss by hand {by_hand:.5f}, by helper {helped:.5f}")
-del trainer, written_out, model
+del trainer, written_out, model, parts, batch, features, labels, logits, kept, scores, chosen
 
 # %% [markdown]
 # ## What happens while it trains?
@@ -159,7 +172,7 @@ del trainer, written_out, model
 # The loss falls at once and then slowly; the dev WER, which begins with the baseline, follows with
 # jumps, since a single word may tip. Figure and table grow at every log; *audio, h/h* is hours heard
 # in an hour. If the run is interrupted or killed, run the lesson again: it goes on from the last
-# whole checkpoint and ends with the same weights. On a GPU the largest batch that fits is tried out
+# whole checkpoint and, on a CPU, ends with the same weights to the last bit. On a GPU the largest batch that fits is tried out
 # first; what it lacks of the recipe's is accumulated.
 
 # %%
@@ -178,8 +191,8 @@ def watch(rows, max_steps):
 
 trainer = train(recipe, run, watch)
 seconds = time.perf_counter() - started
-used, state = trainer.args, trainer.state
-print(f"{trainer.selection.verdict()}; step {state.best_global_step} of {state.global_step}")
+used, last = trainer.args, trainer.state.global_step
+print(f"{trainer.selection.verdict()}; step {kept_step(trainer)} of {last}")
 print(f"{used.per_device_train_batch_size} clips x {used.gradient_accumulation_steps} an update")
 
 # %% [markdown]
@@ -222,7 +235,8 @@ pd.DataFrame(texts)
 # The frozen encoder and LoRA differ from `full` beyond chance (both p = 0.03); for DoRA this run
 # does not show it (0.06). A checkpoint too large for one card can be divided among several:
 # `docs/headless.md`. Expect trouble with a learning rate made for pretraining: fine-tuning wants
-# about a fortieth of it (4e-5 for base, 1e-5 for small). If the loss falls and the dev WER rises,
+# about a fortieth of it (2.5e-5 for base, 1.25e-5 for small; the default, with 80 steps only, takes
+# 4e-5, which was chosen on dev). If the loss falls and the dev WER rises,
 # the model learns your few sentences by heart: train for fewer steps, or add speech. A loss that is
 # no number stops the run and names the step.
 
@@ -232,22 +246,8 @@ pd.DataFrame(texts)
 # %%
 logs = read_metrics(run.metrics)
 draw_curves(before + logs, trainer.state.max_steps).savefig(run.figures / "training.png", dpi=120)
-losses = [row["loss"] for row in logs if "loss" in row]
-by_step = {row["step"]: row["eval_wer"] for row in logs if "eval_wer" in row}
-report = {
-    "steps": trainer.state.global_step,
-    "best_step": trainer.state.best_global_step,
-    "loss_first": losses[0],
-    "loss_last": losses[-1],
-    "dev_wer_before": baseline,
-    "dev_wer_by_step": by_step,
-    "dev_wer_saved": saved_wer,
-    "seconds": seconds,
-    "precision": precision().name,
-    "weights": recipe.method.weights,
-    "clips_at_once": used.per_device_train_batch_size,
-    "accumulation": used.gradient_accumulation_steps,
-}
+report = training_report(trainer, run, seconds)
+report |= {"dev_wer_before": baseline, "dev_wer_saved": saved_wer}
 save_report(run, "training", report)
 pd.Series(report).to_frame("value")
 
@@ -255,7 +255,9 @@ pd.Series(report).to_frame("value")
 # ## Check
 
 # %%
-assert losses[-1] < losses[0], "the loss did not fall: raise max_steps or learning_rate"
+assert report["loss_last"] < report["loss_first"], (
+    "the loss did not fall: raise max_steps or learning_rate"
+)
 assert texts["reloaded"] == texts["trained"], "the saved model writes something else: save it again"
 assert saved_wer < baseline, "training did not beat the baseline: add speech, or change the steps"
 assert not list(run.model.glob("*.bin")), "a pickle lies in model/: it must not be shared"
@@ -270,7 +272,9 @@ print(f"dev WER {baseline:.1%} -> {saved_wer:.1%}")
 # %% [markdown]
 # ## Try it
 #
-# - Double `learning_rate` in a copy of the recipe: does the dev WER fall faster, or jump?
+# Each in a copy of the recipe under a new name, which `make run RECIPE=…` runs from the first lesson:
+#
+# - Double `learning_rate`: does the dev WER fall faster, or jump?
 # - Add `[method]` with `weights = "lora"`, and ten times the `learning_rate`: how large is
 #   `adapter/`, and how much worse or better the dev WER?
 # - Set `[audio_context] enabled = false` and compare the time of a step.

@@ -65,7 +65,8 @@ import tempfile
 
 import soundfile
 
-folder = Path(tempfile.mkdtemp(prefix="demo-"))
+scratch = tempfile.TemporaryDirectory(prefix="demo-")  # deleted when the kernel ends
+folder = Path(scratch.name)
 soundfile.write(folder / "silent.wav", [0.0] * SAMPLING_RATE, SAMPLING_RATE)
 soundfile.write(folder / "long.wav", [0.5] * 40 * SAMPLING_RATE, SAMPLING_RATE)
 (folder / "film.wav").write_bytes(b"not a sound at all")
@@ -187,7 +188,7 @@ inputs = processor(audio=clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")
 print("samples", clip.shape, "-> input_features", tuple(inputs.input_features.shape))
 multilingual = model.generation_config.is_multilingual
 asked = {"language": row["language"], "task": recipe.model.task} if multilingual else {}
-# A guard: nobody speaks 12 tokens a second, and a model that repeats itself stops here.
+# A guard: nobody speaks 45 tokens a second, and a model that repeats itself stops here.
 limit = most_tokens(clip)
 features = inputs.input_features.to(device())
 tokens = model.generate(features, max_new_tokens=limit, return_timestamps=True, **asked)
