@@ -184,6 +184,20 @@ def test_training_without_prepared_data_names_the_lesson(recipe, tmp_path):
         build_trainer(recipe, open_run(recipe, tmp_path / "runs"))
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("short.toml", "03_preprocessing.ipynb"), ("absent.toml", "no recipe .*absent.toml")],
+)
+def test_the_command_that_cannot_train_says_so_in_one_sentence(
+    recipe, tmp_path, monkeypatch, name, said
+):
+    command = ["utils.training", str(tmp_path / name), "--runs", str(tmp_path / "runs")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match=said) as ended:
+        training.main()
+    assert "Traceback" not in str(ended.value)
+
+
 def test_no_secret_and_no_pickle_setting_reaches_the_arguments(recipe, tmp_path):
     arguments = training_arguments(recipe, open_run(recipe, tmp_path))
     assert arguments.hub_token is None

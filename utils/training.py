@@ -31,10 +31,11 @@ from transformers import (
 )
 from transformers.integrations import TensorBoardCallback
 
-from utils.adapters import choose_weights, merge, quantization, require_8bit
+from utils.adapters import HardwareError, choose_weights, merge, quantization, require_8bit
 from utils.artifacts import Run, RunMismatch, open_run, require, save_report, write_atomically
 from utils.audio_context import audio_context
 from utils.batches import EqualSpeechBatches
+from utils.cache import FetchError
 from utils.checkpoints import (
     copy_checkpoints,
     drop_old,
@@ -45,7 +46,7 @@ from utils.checkpoints import (
     whole_checkpoints,
 )
 from utils.colab import quick_disk
-from utils.config import AudioContext, Recipe, load_recipe
+from utils.config import AudioContext, Recipe, RecipeError, load_recipe
 from utils.decoding import transcribe
 from utils.embedded import resolve
 from utils.environment import device, loader_workers, precision, training_precision
@@ -592,9 +593,10 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("--runs", default="runs")
     options = parser.parse_args()
-    recipe = load_recipe(options.recipe)
-    run, started = open_run(recipe, options.runs), time.perf_counter()
+    started = time.perf_counter()
     try:
+        recipe = load_recipe(options.recipe)
+        run = open_run(recipe, options.runs)
         trainer = train(
             recipe, run, lambda rows, steps: print(progress_line(rows, steps), flush=True)
         )
@@ -604,6 +606,8 @@ def main() -> None:
     except Stopped as reason:
         print(reason, file=sys.stderr)
         sys.exit(128 + SIGNAL)  # what a shell reports for a process that the signal has ended
+    except (FetchError, HardwareError, OSError, RecipeError, RunMismatch, TrainingError) as problem:
+        sys.exit(str(problem))
 
 
 if __name__ == "__main__":
