@@ -186,7 +186,7 @@ def test_training_without_prepared_data_names_the_lesson(recipe, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("short.toml", "03_preprocessing.ipynb"), ("absent.toml", "no recipe .*absent.toml")],
+    [("short.toml", r"03_preprocessing\.ipynb"), ("absent.toml", r"absent\.toml is not there")],
 )
 def test_the_command_that_cannot_train_says_so_in_one_sentence(
     recipe, tmp_path, monkeypatch, name, said
