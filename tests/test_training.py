@@ -18,6 +18,7 @@ from utils.training import (
     TrainingError,
     WhisperTrainer,
     build_trainer,
+    progress_line,
     read_metrics,
     train,
     training_arguments,
@@ -196,6 +197,12 @@ def test_the_command_that_cannot_train_says_so_in_one_sentence(
     with pytest.raises(SystemExit, match=said) as ended:
         training.main()
     assert "Traceback" not in str(ended.value)
+
+
+def test_the_time_left_is_that_of_the_steps_so_far_in_minutes_and_seconds():
+    rows = [{"step": 5, "time": 100.0}, {"step": 10, "time": 159.7}]
+    assert progress_line(rows, 15) == "step 10/15 · 1 min 0 s left"
+    assert progress_line(rows, 30) == "step 10/30 · 3 min 59 s left"
 
 
 def test_no_secret_and_no_pickle_setting_reaches_the_arguments(recipe, tmp_path):

@@ -281,7 +281,8 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
         parts.append(f"trained in {last['train_runtime']:.0f} s")
     elif done:
         left = (last["time"] - rows[0]["time"]) / done * (max_steps - last["step"])
-        parts.append(f"{left // 60:.0f} min {left % 60:.0f} s left")
+        minutes, seconds = divmod(round(left), 60)
+        parts.append(f"{minutes} min {seconds} s left")
     return " · ".join(parts)
 
 
