@@ -35,6 +35,7 @@ FLOORS = {
     "text": 1,
     "error_rates": 1,
     "intervals": 1,
+    "packing": 1,
     "plotting": 1,
     "environment": 1,
     "conversion": 1,

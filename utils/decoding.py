@@ -19,6 +19,7 @@ from utils.captions import Segment
 from utils.config import AudioContext
 from utils.greedy import decode_greedily
 from utils.labels import prefix_ids
+from utils.packing import packed
 from utils.text import has_word_spaces
 
 # A guard, not a limit on speech: a clip that repeats itself without end costs no more than this.
@@ -115,20 +116,21 @@ def transcribe(
     texts = [""] * len(clips)
     model.eval()
     bar = tqdm(total=len(clips), desc=progress, unit="clip", disable=not progress)
-    for seconds, batch in _batches([len(clip) for clip in clips], context, batch_size):
-        features = log_mel(processor, [clips[index] for index in batch], seconds, model.device)
-        with audio_context(model, features.shape[-1]):
-            tokens = decode_greedily(
-                model,
-                features.to(model.device, model.dtype),
-                [prefix_ids(processor.tokenizer, languages[index], task) for index in batch],
-                [most_tokens(clips[index]) for index in batch],
-            )
-        for index, text in zip(
-            batch, processor.batch_decode(tokens, skip_special_tokens=True), strict=True
-        ):
-            texts[index] = text.strip()
-        bar.update(len(batch))
+    with packed(model):
+        for seconds, batch in _batches([len(clip) for clip in clips], context, batch_size):
+            features = log_mel(processor, [clips[index] for index in batch], seconds, model.device)
+            with audio_context(model, features.shape[-1]):
+                tokens = decode_greedily(
+                    model,
+                    features.to(model.device, model.dtype),
+                    [prefix_ids(processor.tokenizer, languages[index], task) for index in batch],
+                    [most_tokens(clips[index]) for index in batch],
+                )
+            for index, text in zip(
+                batch, processor.batch_decode(tokens, skip_special_tokens=True), strict=True
+            ):
+                texts[index] = text.strip()
+            bar.update(len(batch))
     bar.close()
     return texts
 
@@ -325,7 +327,8 @@ def transcribe_long(
             # cut off from what follows it, and counts its times from there.
             features = log_mel(processor, [clip], device=model.device)
             features = features.to(model.device, model.dtype)
-            (tokens,) = decode_greedily(model, features, [prompt], [most_tokens(clip)], rules)
+            with packed(model):
+                (tokens,) = decode_greedily(model, features, [prompt], [most_tokens(clip)], rules)
             kept = [token for token in tokens if token < end_of_text or token >= timestamp]
             stretches = _read_timestamps(kept, timestamp, window)
         heard = window
