@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, concatenate_datasets, load_from_disk
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import Run, open_run, require, save_report, write_atomically
@@ -90,9 +90,11 @@ def count_test_errors(
     model: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
     context: AudioContext | None,
+    names: Sequence[str] = ("test",),
 ) -> np.ndarray:
-    """Let a model read the prepared test split; return `count_heard`."""
-    rows = load_from_disk(str(prepared))["test"]
+    """Let a model read prepared splits, that of test alone by default; return `count_heard`."""
+    splits = load_from_disk(str(prepared))
+    rows = concatenate_datasets([splits[name] for name in names])
     heard = transcribe(
         model,
         processor,

@@ -18,40 +18,29 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from benchmarks.common import count_test_errors, error_ratio, open_prepared_run, save_result
 from utils.config import AudioContext, Recipe, load_recipe
-from utils.decoding import transcribe
 from utils.environment import device
 from utils.error_rates import error_rate
 from utils.intervals import confidence_interval, paired_p_value
 from utils.model import load_model
-from utils.predictions import count_row_errors
 from utils.preprocessing import prepare
-from utils.readers import prepared_clips
 from utils.training import train
 
 TARGET = "every seed halves the trained speaker's WER; the unheard speaker's falls (p < 0.05)"
 
 
-def count_errors(
+def count_errors_by_source(
     recipe: Recipe,
     prepared: Path,
     model: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
     context: AudioContext | None,
 ) -> dict[str, np.ndarray]:
-    """Return `count_row_errors` of every source's test clips, words, normalised."""
-    clips = list(prepared_clips(load_from_disk(str(prepared)), recipe))
-    heard = transcribe(
-        model,
-        processor,
-        [clip["samples"] for clip in clips],
-        language=[clip["language"] for clip in clips],
-        context=context,
-        batch_size=recipe.evaluation.batch_size,
-    )
-    rows: dict[str, list[dict]] = {}
-    for clip, text in zip(clips, heard, strict=True):
-        rows.setdefault(clip["source"], []).append(clip | {"heard": text})
-    return {source: count_row_errors(each, "heard", "word") for source, each in rows.items()}
+    """Return `count_test_errors` of every source, trained on or not."""
+    splits = load_from_disk(str(prepared))
+    names = [name for name in ("test", "unseen") if name in splits]
+    errors = count_test_errors(recipe, prepared, model, processor, context, names)
+    sources = np.concatenate([splits[name]["source"][:] for name in names])
+    return {str(source): errors[sources == source] for source in dict.fromkeys(sources)}
 
 
 def main() -> None:
@@ -68,14 +57,14 @@ def main() -> None:
         folder = Path(name)
         prepared = folder / "prepared"
         prepare(recipe, processor.tokenizer, prepared)
-        before = count_errors(recipe, prepared, base, processor, None)
+        before = count_errors_by_source(recipe, prepared, base, processor, None)
         after: dict[str, list[np.ndarray]] = {source: [] for source in before}
         stock_window = []  # the sources trained on, read as other programs will
         for seed in range(options.seeds):
             seeded = dataclasses.replace(recipe, training={**recipe.training, "seed": seed})
             run = open_prepared_run(recipe, folder / str(seed), prepared)
             model = train(seeded, run).model
-            found = count_errors(recipe, prepared, model, processor, recipe.audio_context)
+            found = count_errors_by_source(recipe, prepared, model, processor, recipe.audio_context)
             for source, errors in found.items():
                 after[source].append(errors)
             stock_window.append(count_test_errors(recipe, prepared, model, processor, None))
