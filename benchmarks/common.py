@@ -17,10 +17,10 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import Run, open_run, require, save_report, write_atomically
 from utils.config import AudioContext, Recipe
-from utils.decoding import transcribe
-from utils.environment import device, machine, versions
-from utils.predictions import count_row_errors
-from utils.preprocessing import waveform
+from utils.environment.machine import device, machine, versions
+from utils.preprocessing.prepare import waveform
+from utils.scoring.predictions import count_row_errors
+from utils.whisper.decoding import transcribe
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -18,11 +18,11 @@ from datasets import Audio
 from transformers import WhisperFeatureExtractor, WhisperProcessor
 
 from benchmarks.common import ratio, save_result
-from utils.audio_context import SAMPLING_RATE
 from utils.config import Source
-from utils.decoding import log_mel
-from utils.embedded import resolve
-from utils.streaming import decode_audio, stream
+from utils.embedded.fetch import resolve
+from utils.streaming.sources import decode_audio, stream
+from utils.whisper.audio_context import SAMPLING_RATE
+from utils.whisper.features import log_mel
 
 TARGET = "at least as fast for every format, twice as fast for two of them; clips of 5 s, one core"
 RATE = 48_000  # Hz: what browsers and Common Voice record at

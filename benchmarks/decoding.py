@@ -16,10 +16,11 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from benchmarks.common import alternate, count_heard, open_trained, ratio, save_result
 from utils.config import AudioContext, load_recipe
-from utils.decoding import asked, log_mel, transcribe
-from utils.error_rates import error_rate
-from utils.export import to_ctranslate2, with_faster_whisper
-from utils.preprocessing import waveform
+from utils.export.formats import to_ctranslate2, with_faster_whisper
+from utils.preprocessing.prepare import waveform
+from utils.scoring.error_rates import error_rate
+from utils.whisper.decoding import asked, transcribe
+from utils.whisper.features import log_mel
 
 TARGET = "at least 6 times stock generate (8 is better) and no slower than faster-whisper, 2 cores"
 OURS, LONG, STOCK = "ours, short context", "ours, 30 s", "Transformers' generate, 30 s"

@@ -20,9 +20,9 @@ from gradio_client import Client, handle_file
 
 from benchmarks.common import ratio, save_result, seconds_of
 from utils.artifacts import Run
-from utils.audio_context import SAMPLING_RATE
 from utils.config import load_recipe
-from utils.preprocessing import waveform
+from utils.preprocessing.prepare import waveform
+from utils.whisper.audio_context import SAMPLING_RATE
 
 TARGET = (
     "usable within 15 s of the start, 5 s of speech answered by both models in under 3 s, 20 at "

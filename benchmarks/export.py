@@ -11,10 +11,10 @@ import numpy as np
 from datasets import load_from_disk
 
 from benchmarks.common import open_trained, save_result
-from utils import export
 from utils.artifacts import require
 from utils.config import load_recipe
-from utils.preprocessing import waveform
+from utils.export import formats as export
+from utils.preprocessing.prepare import waveform
 
 TARGET = "WER within 0.5 points of Transformers; int8 at most 30 % of its size, at least 2x as fast"
 SLOW, FAST = "Transformers float32, short", "CTranslate2 int8, short"

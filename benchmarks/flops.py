@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import save_result
 from benchmarks.memory import CHECKPOINTS, TOKENS, empty_model, to_fake
-from utils.audio_context import FRAMES_PER_SECOND, audio_context
+from utils.whisper.audio_context import FRAMES_PER_SECOND, audio_context
 
 TARGET = "large-v3-turbo at 5 s trains for no more than small at 30 s"
 SECONDS = (5.0, 15.0, 30.0)

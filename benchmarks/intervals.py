@@ -11,8 +11,8 @@ import jiwer
 import numpy as np
 
 from benchmarks.common import save_result
-from utils.error_rates import count_errors, error_rate
-from utils.intervals import confidence_interval
+from utils.scoring.error_rates import count_errors, error_rate
+from utils.scoring.intervals import confidence_interval
 
 TARGET = "93 to 97 % of 1,000 intervals hold the true rate; WER and CER equal jiwer's in 8 scripts"
 SIMULATIONS, RESAMPLES, PAIRS = 1000, 1000, 10_000

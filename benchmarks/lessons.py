@@ -16,8 +16,8 @@ from benchmarks.common import RESULTS, error_ratio, save_result
 from utils.__main__ import executed
 from utils.artifacts import STAGES, open_run, require
 from utils.config import load_recipe
-from utils.predictions import count_row_errors, load_predictions
-from utils.report_page import draw_rates
+from utils.evaluation.page import draw_rates
+from utils.scoring.predictions import count_row_errors, load_predictions
 
 TARGET = "WER on the test split at least halved with p < 0.01, within 15 minutes on 2 cores"
 ROW = ("clips", "wer_before", "wer_before_low", "wer_before_high", "wer_after")

@@ -15,9 +15,10 @@ from typing import Any
 
 from benchmarks.common import alternate, open_prepared_run, ratio, save_result
 from utils.config import load_recipe
-from utils.model import load_model
-from utils.preprocessing import prepare
-from utils.training import WhisperTrainer, build_trainer
+from utils.preprocessing.prepare import prepare
+from utils.training.run import build_trainer
+from utils.training.trainer import WhisperTrainer
+from utils.whisper.load import load_model
 
 TARGET = "a step with the loader takes at most 1.03 times one without: 16 cores, one H100, MP3"
 

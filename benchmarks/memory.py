@@ -12,11 +12,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from benchmarks.common import RESULTS, save_result
-from utils.adapters import choose_weights
 from utils.artifacts import write_atomically
-from utils.audio_context import FRAMES_PER_SECOND, audio_context
 from utils.config import Method
-from utils.memory import ADAM_BYTES
+from utils.training.adapters import choose_weights
+from utils.training.memory import ADAM_BYTES
+from utils.whisper.audio_context import FRAMES_PER_SECOND, audio_context
 
 TARGET = "the recommended configurations, computed; within 20 % of what a GPU shows (not measured)"
 # Width, layers of encoder and decoder, heads, mel bands, vocabulary: OpenAI's model cards.
@@ -117,7 +117,7 @@ def memory_of(name: str, weights: str, cards: int, seconds: float) -> dict[str, 
     fixed = (4 * parameters + (4 + ADAM_BYTES) * trained) / cards
     if cards == 1:
         # What one() holds whatever the batch is: the weights in bf16, which autocast keeps. Divided
-        # ones are gathered in bf16, layer by layer (utils/sharding.py).
+        # ones are gathered in bf16, layer by layer (utils/training/sharding.py).
         fixed += 2 * one - two
     return {"parameters": parameters, "trained": trained, "fixed": fixed, "clip": two - one}
 

@@ -19,12 +19,12 @@ from datasets import load_from_disk
 
 from benchmarks.common import count_test_errors, error_ratio, open_prepared_run, save_result
 from utils.config import AudioContext, Windows, load_recipe
-from utils.error_rates import error_rate
-from utils.intervals import confidence_interval, paired_p_value
-from utils.long_form import Recording, join_clips, measure_long_form
-from utils.model import load_model
-from utils.preprocessing import prepare, waveform
-from utils.training import train
+from utils.evaluation.long_form import Recording, join_clips, measure_long_form
+from utils.preprocessing.prepare import prepare, waveform
+from utils.scoring.error_rates import error_rate
+from utils.scoring.intervals import confidence_interval, paired_p_value
+from utils.training.run import train
+from utils.whisper.load import load_model
 
 TARGET = "WER at 30 s within 5 % of that after training at 30 s; better: no difference to be proven"
 SHORT, STOCK, JOINED = "short", "30 s", "joined"

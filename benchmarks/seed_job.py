@@ -16,12 +16,13 @@ import soundfile
 
 from benchmarks.common import save_result, seconds_of
 from utils.artifacts import open_run, save_report
-from utils.audio_context import SAMPLING_RATE
 from utils.config import Source, load_recipe
-from utils.model import load_model
-from utils.preprocessing import prepare
-from utils.streaming import decode_audio, stream
-from utils.training import progress_line, read_metrics, train
+from utils.preprocessing.prepare import prepare
+from utils.streaming.sources import decode_audio, stream
+from utils.training.progress import progress_line, read_metrics
+from utils.training.run import train
+from utils.whisper.audio_context import SAMPLING_RATE
+from utils.whisper.load import load_model
 
 TARGET = "one H100, whisper-small, all clips: 5 minutes; 5 % of the training spent evaluating"
 PUBLISHED_SECONDS = 8 * 3600  # the handbook's figure for one GPU

@@ -18,12 +18,12 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from benchmarks.common import count_test_errors, error_ratio, open_prepared_run, save_result
 from utils.config import AudioContext, Recipe, load_recipe
-from utils.environment import device
-from utils.error_rates import error_rate
-from utils.intervals import confidence_interval, paired_p_value
-from utils.model import load_model
-from utils.preprocessing import prepare
-from utils.training import train
+from utils.environment.machine import device
+from utils.preprocessing.prepare import prepare
+from utils.scoring.error_rates import error_rate
+from utils.scoring.intervals import confidence_interval, paired_p_value
+from utils.training.run import train
+from utils.whisper.load import load_model
 
 TARGET = "every seed halves the trained speaker's WER; the unheard speaker's falls (p < 0.05)"
 

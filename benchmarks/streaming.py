@@ -27,7 +27,7 @@ from datasets import Audio, load_dataset
 from benchmarks.common import alternate, ratio, save_result
 from tests.hub_server import Hub
 from utils.config import Source
-from utils.streaming import stream
+from utils.streaming.sources import stream
 
 TARGET = (
     "first row in under 2 s; 50,000 rows: resident memory grows by less than 200 MiB after the "

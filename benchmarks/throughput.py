@@ -16,7 +16,7 @@ from transformers import WhisperForConditionalGeneration
 from benchmarks.common import alternate, ratio, save_result, seconds_of
 from benchmarks.flops import step_flops
 from benchmarks.memory import CHECKPOINTS, TOKENS, shape
-from utils.audio_context import FRAMES_PER_SECOND, STOCK_SECONDS, audio_context
+from utils.whisper.audio_context import FRAMES_PER_SECOND, STOCK_SECONDS, audio_context
 
 TARGET = "one H100, small at 6 s: 8 times stock and 1,400 clips/s, MFU 35 %; batch 256 in 48 GiB"
 PEAKS = {"H100": 989e12, "A100": 312e12, "L4": 121e12, "T4": 65e12}  # dense bf16 or fp16, NVIDIA

@@ -15,14 +15,15 @@ import torch
 from datasets import load_from_disk
 
 from benchmarks.common import alternate, ratio, save_result
-from utils.adapters import choose_weights
 from utils.artifacts import open_run
-from utils.audio_context import audio_context
-from utils.batches import EqualSpeechBatches
 from utils.config import Method, load_recipe
-from utils.environment import device
-from utils.model import load_model
-from utils.preprocessing import SpeechCollator, prepare
+from utils.environment.machine import device
+from utils.preprocessing.batches import EqualSpeechBatches
+from utils.preprocessing.collator import SpeechCollator
+from utils.preprocessing.prepare import prepare
+from utils.training.adapters import choose_weights
+from utils.whisper.audio_context import audio_context
+from utils.whisper.load import load_model
 
 TARGET = "8 times the stock throughput on the embedded clips, 18 with the encoder frozen, 2 cores"
 

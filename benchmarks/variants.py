@@ -24,15 +24,15 @@ from benchmarks.common import (
     ratio,
     save_result,
 )
-from utils.adapters import trained_share
 from utils.artifacts import open_run
 from utils.config import load_recipe
-from utils.environment import peak_gib
-from utils.error_rates import error_rate
-from utils.intervals import confidence_interval, paired_p_value
-from utils.model import load_model
-from utils.preprocessing import prepare
-from utils.training import build_trainer, train
+from utils.environment.machine import peak_gib
+from utils.preprocessing.prepare import prepare
+from utils.scoring.error_rates import error_rate
+from utils.scoring.intervals import confidence_interval, paired_p_value
+from utils.training.adapters import trained_share
+from utils.training.run import build_trainer, train
+from utils.whisper.load import load_model
 
 TARGET = "full training has the lowest WER, LoRA and DoRA the smallest files; how far apart is open"
 # A thin matrix that starts at zero has further to go than a weight that is nearly right: about ten

@@ -27,7 +27,7 @@ def at_the_root(monkeypatch):
 def base():
     """The real Whisper base and its processor."""
     from utils.config import load_recipe
-    from utils.model import load_model
+    from utils.whisper.load import load_model
 
     return load_model(load_recipe(ROOT / "recipes/embedded.toml"))
 
@@ -53,7 +53,7 @@ def rows():
     """Eight short clips of noise with labels of one length."""
     from datasets import Dataset
 
-    from utils.preprocessing import PREPARED
+    from utils.preprocessing.prepare import PREPARED
 
     random = np.random.default_rng(0)
     return Dataset.from_list(

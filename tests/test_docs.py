@@ -60,6 +60,8 @@ def check_module(words, _):
     module, *arguments = words[words.index("-m") + 1 :]
     spec = importlib.util.find_spec(module)
     assert spec is not None, module
+    if spec.submodule_search_locations:  # of a package, Python runs __main__
+        spec = importlib.util.find_spec(f"{module}.__main__")
     source = Path(spec.origin).read_text(encoding="utf-8")
     for word in arguments:
         assert not word.startswith("--") or f'"{word}"' in source, word

@@ -17,9 +17,9 @@ from tests.conftest import ROOT, write_recipe
 from tests.independent import edits, interval
 from utils.__main__ import executed, fingerprint, run_lessons, state_of_recordings
 from utils.artifacts import STAGES, MissingArtifact, notebook_of, open_run
-from utils.checkpoints import damage
 from utils.config import load_recipe
 from utils.text import normalize
+from utils.training.checkpoints import damage
 
 CANARY = "hf_" + "Canary" * 6  # a token, planted: it must stand in nothing that a run leaves
 LESSONS = sorted(ROOT.glob("notebooks/[0-9]*.ipynb"))

@@ -9,10 +9,10 @@ import soundfile
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
-from utils import demo
 from utils.config import Source
+from utils.demo import serve as demo
 from utils.recorder import build_recorder, sentences_left
-from utils.streaming import stream
+from utils.streaming.sources import stream
 
 SENTENCES = ["Il primo.", "  Il   secondo. ", "", "Il primo.", "Il terzo."]
 

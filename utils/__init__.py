@@ -1,4 +1,4 @@
-"""What the lessons share: one module a lesson, plus what several lessons need."""
+"""What the lessons use: one folder for each lesson, and what several of them need."""
 
 import logging
 

@@ -57,7 +57,7 @@ def fingerprint(run: Run, stage: str, recordings: str = "") -> str:
     """
     cells = json.loads(Path(notebook_of(stage)).read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    files = digest(run.folder / "recipe.toml", *sorted(Path("utils").glob("*.py")))
+    files = digest(run.folder / "recipe.toml", *sorted(Path("utils").rglob("*.py")))
     parts = [files, recordings, *code]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -150,7 +150,7 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
 def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
     """Print the table that `make run` ends with, and where everything is."""
     # Here and not above: the first line of progress should not wait for SciPy.
-    from utils.predictions import percent
+    from utils.scoring.predictions import percent
 
     columns = ("wer_before", "wer_after", "cer_before", "cer_after")
     heads = "".join(

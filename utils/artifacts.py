@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.colab import mount_drive
 from utils.config import Recipe
-from utils.environment import peak_gib
+from utils.environment.colab import mount_drive
+from utils.environment.machine import peak_gib
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
 STAGES = (

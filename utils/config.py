@@ -8,15 +8,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
-from utils.carried import MODELS, PREFIX, SPEAKERS
-from utils.colab import mount_drive
+from utils.embedded.carried import MODELS, PREFIX, SPEAKERS
+from utils.environment.colab import mount_drive
 
 # Keys of `[training]` that follow from the hardware, the run folder or the account: a recipe that
 # set them would not run the same elsewhere, or would write a secret into a file.
 RESERVED_TRAINING_KEYS: Mapping[str, str] = {
     "output_dir": "checkpoints always go into the run folder",
-    "bf16": "precision follows the hardware (utils/environment.py says why)",
-    "fp16": "precision follows the hardware (utils/environment.py says why)",
+    "bf16": "precision follows the hardware (utils/environment/machine.py says why)",
+    "fp16": "precision follows the hardware (utils/environment/machine.py says why)",
     "push_to_hub": "lesson 07 pushes the finished model, after looking for secrets in it",
     "hub_token": "a token in a recipe is a token in public: use `hf auth login`",
     "remove_unused_columns": "the collator needs the audio column",

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.demo import announce, launch
-from utils.page import private_folder, refusal
-from utils.recordings import UnusableRecording, keep_recording, kept_rows
+from utils.demo.kept import UnusableRecording, keep_recording, kept_rows
+from utils.demo.page import private_folder, refusal
+from utils.demo.serve import announce, launch
 
 if TYPE_CHECKING:
     import gradio

@@ -27,13 +27,13 @@ from IPython.display import Audio, display
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 import utils
-from utils import environment
 from utils.artifacts import open_run, save_report
 from utils.config import load_recipe
-from utils.decoding import most_tokens, transcribe
-from utils.embedded import resolve, speech
-from utils.panel import panel
-from utils.streaming import SAMPLING_RATE, decode_audio, stream
+from utils.embedded.fetch import resolve, speech
+from utils.environment import machine as environment
+from utils.environment.panel import panel
+from utils.streaming.sources import SAMPLING_RATE, decode_audio, stream
+from utils.whisper.decoding import most_tokens, transcribe
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)

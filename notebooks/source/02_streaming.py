@@ -30,11 +30,18 @@ from IPython.display import Audio, display
 
 from utils.artifacts import open_run, require, save_report
 from utils.config import STOPS, Source, load_recipe
-from utils.decoding import transcribe
-from utils.embedded import speech
-from utils.hub_streaming import commits
-from utils.model import load_model
-from utils.streaming import SAMPLING_RATE, decode_audio, mix, mixing_shares, seconds_of, stream
+from utils.embedded.fetch import speech
+from utils.streaming.hub import commits
+from utils.streaming.sources import (
+    SAMPLING_RATE,
+    decode_audio,
+    mix,
+    mixing_shares,
+    seconds_of,
+    stream,
+)
+from utils.whisper.decoding import transcribe
+from utils.whisper.load import load_model
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
@@ -221,7 +228,8 @@ to_read = [row["text"] for row in islice(stream(source, source.train), 20)]  # o
 if RECORD:
     from pathlib import Path
 
-    from utils import demo, recorder
+    from utils import recorder
+    from utils.demo import serve as demo
 
     demo.show(demo.launch(recorder.build_recorder(to_read, Path("recordings") / source.language)))
 print(*to_read[:3], f"… {len(to_read)} sentences to read", sep="\n")

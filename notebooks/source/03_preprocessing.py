@@ -25,16 +25,17 @@ import torch
 from IPython.display import Audio, display
 
 from utils.artifacts import open_run, require, save_report
-from utils.audio_context import context_seconds
 from utils.config import load_recipe
-from utils.decoding import log_mel
-from utils.hub_streaming import commits
-from utils.labels import encode_text, prefix_ids
-from utils.model import load_model
-from utils.plotting import draw_speech
-from utils.preprocessing import IGNORED, SpeechCollator, prepare, prepare_example, waveform
-from utils.streaming import SAMPLING_RATE, decode_audio, seconds_of, stream
+from utils.evaluation.plotting import draw_speech
+from utils.preprocessing.collator import IGNORED, SpeechCollator
+from utils.preprocessing.prepare import prepare, prepare_example, waveform
+from utils.streaming.hub import commits
+from utils.streaming.sources import SAMPLING_RATE, decode_audio, seconds_of, stream
 from utils.text import apply_casing, has_word_spaces, leading_metric, normalize
+from utils.whisper.audio_context import context_seconds
+from utils.whisper.features import log_mel
+from utils.whisper.labels import encode_text, prefix_ids
+from utils.whisper.load import load_model
 
 # %%
 recipe = load_recipe(RECIPE)
@@ -265,7 +266,7 @@ print({name: tuple(values.shape) for name, values in batch.items()}, "equal:", s
 
 # %%
 from utils.config import Windows
-from utils.windows import join, timed_labels
+from utils.preprocessing.windows import join, timed_labels
 
 window = next(join(examples, Windows(seconds=30.0)))
 timed = timed_labels(window, tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1)
@@ -281,7 +282,7 @@ draw_speech(waveform(window), log_mel(processor, [waveform(window)])[0].numpy(),
 # characters a second, and what also stands in the test are dropped too.
 
 # %%
-from utils.quality import Unusable
+from utils.preprocessing.quality import Unusable
 
 broken = {
     "damaged file": {**row, "audio": row["audio"][:20]},
@@ -330,7 +331,7 @@ pd.DataFrame(
 # %%
 from itertools import islice
 
-from utils.speech_stream import SpeechStream
+from utils.preprocessing.stream import SpeechStream
 
 endless = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
 streamed = list(islice(endless, 3))

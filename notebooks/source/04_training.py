@@ -26,26 +26,14 @@ from IPython.display import display
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import open_run, require, save_report
-from utils.audio_context import audio_context
 from utils.config import load_recipe
-from utils.decoding import transcribe
-from utils.environment import device, precision
-from utils.model import load_model
-from utils.plotting import draw_curves
-from utils.preprocessing import SpeechCollator, waveform
-from utils.training import (
-    WhisperTrainer,
-    build_trainer,
-    count_dev_errors,
-    dev_slice,
-    kept_step,
-    progress_line,
-    progress_table,
-    read_metrics,
-    train,
-    training_arguments,
-    training_report,
-)
+from utils.environment.machine import device, precision
+from utils.evaluation.plotting import draw_curves
+from utils.training.arguments import training_arguments
+from utils.training.dev import count_dev_errors, dev_slice
+from utils.training.progress import progress_line, progress_table, read_metrics
+from utils.training.run import build_trainer, kept_step, train, training_report
+from utils.whisper.load import load_model
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
@@ -63,7 +51,7 @@ print("{} clips; training in {}, because {}".format(splits.num_rows, *precision(
 # each look; all of it once the model is saved.
 
 # %%
-from utils.error_rates import error_rate
+from utils.scoring.error_rates import error_rate
 
 model, processor = load_model(recipe)
 model.to(device())
@@ -120,6 +108,9 @@ pd.Series({name: str(getattr(arguments, name)) for name in shown}, name="value")
 # −100. The trainer, too, is written out: model, arguments, data, collator.
 
 # %%
+from utils.preprocessing.collator import SpeechCollator
+from utils.whisper.audio_context import audio_context
+
 rows = splits["train"].with_format("numpy", columns=["audio"], output_all_columns=True)
 collator = SpeechCollator(
     processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
@@ -136,6 +127,8 @@ by_hand = -((1 - spread) * chosen.mean() + spread * scores[kept].mean()).item()
 print(f"{kept.sum()} positions count, {(~kept).sum()} are padding; loss {by_hand:.5f}")
 
 # %%
+from utils.training.trainer import WhisperTrainer
+
 written_out = WhisperTrainer(
     recipe=recipe,
     model=model,
@@ -204,6 +197,9 @@ print(f"{used.per_device_train_batch_size} clips x {used.gradient_accumulation_s
 # further: little speech of one voice pulls them past what is good for other sentences.
 
 # %%
+from utils.preprocessing.prepare import waveform
+from utils.whisper.decoding import transcribe
+
 reloaded = WhisperForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32)
 contestants = {
     "trained": (trainer.model, processor),

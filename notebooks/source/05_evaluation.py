@@ -25,11 +25,14 @@ from scipy import stats
 
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
-from utils.error_rates import WER, count_errors
-from utils.evaluation import complete_report, describe, hear_long_form, hear_probes
-from utils.intervals import confidence_interval
-from utils.mistakes import clips_html, find_worst
-from utils.predictions import (
+from utils.evaluation.evaluate import complete_report, describe, hear_long_form, hear_probes
+from utils.evaluation.mistakes import clips_html, find_worst
+from utils.evaluation.page import draw_rates, errors_html, judge, verdict, window_line, write_page
+from utils.evaluation.readers import load_readers, prepared_clips, read_clips
+from utils.evaluation.report import build_report
+from utils.scoring.error_rates import WER, count_errors
+from utils.scoring.intervals import confidence_interval
+from utils.scoring.predictions import (
     count_row_errors,
     first_unit,
     load_predictions,
@@ -37,9 +40,6 @@ from utils.predictions import (
     percent,
     save_predictions,
 )
-from utils.readers import load_readers, prepared_clips, read_clips
-from utils.report import build_report
-from utils.report_page import draw_rates, errors_html, judge, verdict, window_line, write_page
 from utils.text import has_word_spaces, normalize, normalizer_name
 
 # %%

@@ -25,16 +25,15 @@ from gradio_client import Client, handle_file
 from IPython.display import HTML, Audio, display
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils import demo
 from utils.artifacts import open_run, require, save_report
-from utils.captions import to_srt
 from utils.config import load_recipe
-from utils.decoding import most_tokens, transcribe_long
-from utils.environment import device
-from utils.page import build_page
-from utils.preprocessing import waveform
-from utils.recordings import METADATA, UnusableRecording, keep_recording, read_recording
-from utils.streaming import SAMPLING_RATE, decode_audio
+from utils.demo import serve as demo
+from utils.demo.kept import METADATA, UnusableRecording, keep_recording, read_recording
+from utils.demo.page import build_page
+from utils.environment.machine import device
+from utils.preprocessing.prepare import waveform
+from utils.streaming.sources import SAMPLING_RATE, decode_audio
+from utils.whisper.decoding import most_tokens
 
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
@@ -149,6 +148,8 @@ HTML(changes)
 # %%
 import numpy as np
 
+from utils.whisper.captions import to_srt
+
 rows = [*examples] * 3
 pause = np.zeros(SAMPLING_RATE, np.float32)
 long = np.concatenate([part for row in rows for part in (waveform(row), pause)])
@@ -207,6 +208,8 @@ print(
 # with it: otherwise people would try another model than the one you saved.
 
 # %%
+from utils.whisper.long_recordings import transcribe_long
+
 heard = transcribe_long(model, processor, clip, language=row["language"], task=recipe.model.task)
 by_helper = " ".join(segment.text for _, new in heard for segment in new)
 assert by_helper == by_hand, f"the helper hears {by_helper!r}, by hand it was {by_hand!r}"

@@ -27,14 +27,15 @@ from huggingface_hub import ModelCard, get_token
 from IPython.display import HTML, Markdown
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils import export, ggml, hub
 from utils.artifacts import open_run, require, save_report
-from utils.audio_context import decoding_seconds
 from utils.config import load_recipe
-from utils.labels import prefix_ids
-from utils.mistakes import word_diff_html
-from utils.preprocessing import waveform
-from utils.streaming import SAMPLING_RATE
+from utils.evaluation.mistakes import word_diff_html
+from utils.export import formats as export
+from utils.export import ggml, hub
+from utils.preprocessing.prepare import waveform
+from utils.streaming.sources import SAMPLING_RATE
+from utils.whisper.audio_context import decoding_seconds
+from utils.whisper.labels import prefix_ids
 
 # %%
 recipe = load_recipe(RECIPE)

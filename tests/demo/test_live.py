@@ -1,0 +1,55 @@
+"""Live speech: heard while it is spoken, kept at pauses, and not heard where there is none."""
+
+import numpy as np
+import pytest
+
+from utils.demo.live import LONGEST_SECONDS, Live, listen, to_mono
+
+SECOND = np.sin(np.arange(16_000) / 16_000 * 440 * 2 * np.pi).astype(np.float32) / 4
+SILENT = np.zeros(16_000, np.float32)
+
+
+def speak(*chunks):
+    """Return what is live after some chunks, and the seconds that were heard each time."""
+    asked, live = [], Live()
+
+    def hear(samples):
+        asked.append(len(samples) / 16_000)
+        return f"{asked[-1]:.0f} s"
+
+    for chunk in chunks:
+        live = listen(live, chunk, hear)
+    return live, asked
+
+
+def test_speech_is_heard_every_three_seconds_and_what_is_shown_grows():
+    live, asked = speak(*[SECOND] * 7)
+    assert asked == [3.0, 6.0]
+    assert str(live) == "6 s"
+
+
+def test_a_pause_ends_a_sentence_which_then_stays():
+    live, asked = speak(SECOND, SECOND, SILENT, SECOND, SECOND, SECOND)
+    assert asked == [3.0, 3.0]
+    assert live.done == ("3 s",) and str(live) == "3 s 3 s"
+
+
+def test_no_window_grows_past_what_the_model_hears():
+    live, asked = speak(*[SECOND] * 60)
+    assert max(asked) <= LONGEST_SECONDS + 1
+    assert len(live.done) == 2
+
+
+def test_silence_is_not_heard():
+    live, asked = speak(*[SILENT] * 10)
+    assert asked == [] and str(live) == "" and not len(live.samples)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_microphones_chunk_becomes_mono_at_16_khz(channels):
+    tone = (np.sin(np.arange(48_000) / 48_000 * 440 * 2 * np.pi) * 8192).astype(np.int16)
+    chunk = np.repeat(tone[:, None], channels, axis=1) if channels > 1 else tone
+    samples = to_mono(48_000, chunk)
+    assert samples.dtype == np.float32
+    assert len(samples) == 16_000
+    assert np.abs(samples[1000:-1000] - SECOND[1000:-1000]).max() < 0.01

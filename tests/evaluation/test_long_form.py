@@ -1,0 +1,84 @@
+"""Long recordings: known borders, timestamps held against them, real decoding both ways."""
+
+import numpy as np
+import pytest
+
+from utils.config import Source
+from utils.evaluation.long_form import check_timestamps, join_clips, measure_long_form, word_drift
+from utils.streaming.sources import decode_audio, stream
+from utils.whisper.captions import Segment
+from utils.whisper.long_recordings import LongTranscript
+
+
+@pytest.fixture
+def recording():
+    clips = [np.ones(16_000, np.float32), np.ones(32_000, np.float32)]
+    return join_clips(clips, ["uno due", "tre"], "it", 60)
+
+
+def transcript(*words):
+    spans = [Segment(start, start + 0.3, text) for start, text in words]
+    return LongTranscript(" ".join(span.text for span in spans), spans, spans)
+
+
+def test_the_borders_are_where_the_clips_sound(recording):
+    assert recording.borders == [(0.0, 1.0), (1.6, 3.6)]
+    assert recording.seconds == pytest.approx(4.2)
+    for start, end in recording.borders:
+        assert recording.samples[round(start * 16_000) : round(end * 16_000)].all()
+    assert not recording.samples[16_000 : round(1.6 * 16_000)].any()
+
+
+def test_no_recording_grows_past_its_limit():
+    clips = [np.ones(16_000, np.float32)] * 9
+    assert len(join_clips(clips, ["a"] * 9, "it", 5).borders) == 3
+    assert join_clips(clips, ["a"] * 9, "it", 0).texts == []
+
+
+def test_words_inside_their_clips_have_no_drift(recording):
+    right = transcript((0.1, "Uno"), (0.5, "due,"), (1.8, "tre."))
+    assert word_drift(right, recording) == [0, 0, 0]
+    assert check_timestamps(right, recording)["kept"]
+
+
+def test_drift_is_the_way_to_the_clip_that_the_word_belongs_to(recording):
+    late = transcript((0.1, "uno"), (1.5, "due"), (1.0, "tre"))
+    assert word_drift(late, recording) == pytest.approx([0, 0.5, 0.6])
+
+
+def test_timestamps_out_of_order_or_long_after_the_end_are_lost(recording):
+    checked = check_timestamps(transcript((1.8, "tre"), (0.1, "uno")), recording)
+    assert (checked["monotonic"], checked["kept"]) == (False, False)
+    for start, kept in ((4.1, True), (5.1, False)):
+        heard = LongTranscript("uno", [Segment(0.1, start + 0.3, "uno")], [])
+        checked = check_timestamps(heard, recording)
+        assert checked["past_end_seconds"] == pytest.approx(start + 0.3 - 4.2)
+        assert checked["kept"] is kept
+
+
+def test_no_segments_and_one_for_each_window_are_lost():
+    assert not check_timestamps(LongTranscript("", [], []), join_clips([], [], "it", 9))["kept"]
+    minute = join_clips([np.ones(16_000 * 50, np.float32)], ["uno"], "it", 60)
+    assert not check_timestamps(transcript((0.0, "uno")), minute)["kept"]
+
+
+def test_real_speech_longer_than_a_window_is_read_with_timestamps(base):
+    rows = [
+        row
+        for row in stream(Source("embedded", "it", "carlo", max_clips=40), "test")
+        if row["seconds"] > 3
+    ]
+    clips = [decode_audio(row["audio"]) for row in rows]
+    recording = join_clips(clips, [row["text"] for row in rows], "it", 36)
+    assert recording.seconds > 30
+    attention = base[0].config._attn_implementation
+    measured = measure_long_form(*base, recording)
+    assert base[0].config._attn_implementation == attention, "generate left slow attention on"
+    assert not base[0].get_encoder()._forward_hooks
+    for way, one in measured.items():
+        assert one["wer"] < 0.6, (way, one["text"])
+        assert one["past_end_seconds"] <= 0.02
+        assert one["segments"] >= 2
+    assert measured["sequential"]["monotonic"]
+    assert measured["sequential"]["word_drift_seconds"] < 2
+    assert measured["chunked"]["word_drift_seconds"] is None

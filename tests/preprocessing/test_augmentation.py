@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import torch
+
+from utils.config import Augmentation
+from utils.preprocessing.augmentation import add_noise, change_speed, mask_features, vary
+
+
+@pytest.fixture
+def tone():
+    return np.sin(2 * np.pi * 440 * np.arange(32_000) / 16_000).astype(np.float32)
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.0, 1.1])
+def test_speed_moves_length_and_pitch_by_the_same_factor(tone, speed):
+    changed = change_speed(tone, speed)
+    assert len(changed) == pytest.approx(32_000 / speed, abs=2)
+    peak = np.fft.rfftfreq(len(changed), 1 / 16_000)[np.abs(np.fft.rfft(changed)).argmax()]
+    assert peak == pytest.approx(440 * speed, abs=2)
+
+
+def test_a_clip_that_would_grow_past_30_seconds_keeps_its_speed():
+    samples = np.zeros(29 * 16_000, np.float32)
+    assert change_speed(samples, 0.9) is samples
+    assert len(change_speed(samples, 1.1)) < len(samples)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 1.0, 2.0])
+def test_noise_lies_so_many_decibels_below_the_speech_and_falls_by_its_tilt(tone, tilt):
+    noise = add_noise(tone, 12.0, tilt, np.random.default_rng(0)) - tone
+    assert 10 * np.log10(np.mean(tone**2) / np.mean(noise**2)) == pytest.approx(12, abs=0.1)
+    power = np.abs(np.fft.rfft(noise)) ** 2
+    octaves = [power[2**n : 2 ** (n + 1)].mean() for n in range(6, 14)]
+    slope = np.polyfit(range(len(octaves)), np.log2(octaves), 1)[0]
+    assert slope == pytest.approx(-tilt, abs=0.25)
+
+
+def test_gain_stays_within_its_bounds_and_reaches_far_both_ways(tone):
+    random = np.random.default_rng(0)
+    gains = [
+        20 * np.log10(np.abs(vary(tone, Augmentation(gain_db=6.0), random)).max())
+        for _ in range(200)
+    ]
+    assert -6.01 < min(gains) < -5
+    assert 5 < max(gains) < 6.01
+
+
+def test_the_share_of_noisy_clips_is_the_recipes(tone):
+    random = np.random.default_rng(0)
+    noisy = Augmentation(noise=0.3)
+    changed = [not np.array_equal(vary(tone, noisy, random), tone) for _ in range(300)]
+    assert np.mean(changed) == pytest.approx(0.3, abs=0.08)
+
+
+def test_without_settings_a_clip_stays_as_it_is(tone):
+    assert vary(tone, Augmentation(), np.random.default_rng(0)) is tone
+
+
+def test_masks_lie_on_speech_and_never_in_the_padding():
+    features = torch.rand(64, 80, 300, generator=torch.manual_seed(0))
+    plain = features.clone()
+    mask_features(features, [1.0] * 64, np.random.default_rng(0))
+    assert torch.equal(features[:, :, 100:], plain[:, :, 100:])
+    blanked = (features != plain)[:, :, :100]
+    spans, bands = blanked.all(1).float().mean(1), blanked.all(2).float().mean(1)
+    # Two spans of U(0, 20) frames and two bands of U(0, 27) bands, overlaps not counted twice.
+    assert 0.12 < spans.mean() < 0.24
+    assert 0.2 < bands.mean() < 0.4
+    assert spans.max() <= 0.4
+    assert bands.max() <= 54 / 80

@@ -1,0 +1,160 @@
+"""Several processes train as one: torchrun and gloo on CPU stand for several cards."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from utils.artifacts import require
+from utils.training.progress import read_metrics
+from utils.training.run import train
+
+
+def start(recipe, run, *options):
+    command = [sys.executable, "-m", "torch.distributed.run", *options]
+    command += ["-m", "utils.training", str(recipe.path), "--runs", str(run.folder.parent)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(*started):
+    for process in started:
+        said, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, said[-3000:]
+
+
+def train_with_two(recipe, run):
+    finish(start(recipe, run, "--standalone", "--nproc-per-node=2"))
+
+
+def kill_a_worker_and_train_again(recipe, run):
+    job = start(recipe, run, "--standalone", "--nproc-per-node=2")
+    while not (run.checkpoints / "checkpoint-3/complete.json").exists():
+        time.sleep(0.01)
+    psutil.Process(job.pid).children()[-1].kill()
+    job.communicate(timeout=600)
+    assert job.returncode != 0
+    train_with_two(recipe, run)  # the same again, as Slurm's requeue does
+
+
+def weights_of(run):
+    return load_file(run.model / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run):
+    table = "max_steps = 4\nper_device_train_batch_size = 2\n"
+    recipe, one = tiny_run("one", training=table + "gradient_accumulation_steps = 2")
+    train(recipe, one)
+    recipe, two = tiny_run("two", training=table + "gradient_accumulation_steps = 1")
+    train_with_two(recipe, two)
+    steps = [row["step"] for row in read_metrics(two.metrics) if "loss" in row]
+    assert steps == [1, 2, 3, 4], "a log line is missing, or both processes wrote it"
+    assert require(two, "training")["steps"] == 4  # the later lessons ask for it
+    alone, together = weights_of(one), weights_of(two)
+    for name, weight in alone.items():
+        assert torch.allclose(weight, together[name], atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_two_processes_resumed_in_a_later_pass_end_as_if_nothing_had_happened(tiny_run):
+    table = "max_steps = 6\nper_device_train_batch_size = 2\nsave_steps = 1\n"
+    recipe, run = tiny_run("two", training=table + "save_total_limit = 9\neval_steps = 1")
+    train_with_two(recipe, run)
+    last = run.checkpoints / "checkpoint-6/model.safetensors"  # the model is the best one on dev
+    whole = load_file(last)
+    # Two steps are a pass: what is left is the middle of the second one.
+    for checkpoint in run.checkpoints.glob("checkpoint-[456]"):
+        shutil.rmtree(checkpoint)
+    shutil.rmtree(run.model)
+    run.report("training").unlink(missing_ok=True)
+    train_with_two(recipe, run)
+    resumed = load_file(last)
+    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
+
+
+@pytest.mark.slow
+def test_two_nodes_on_loopback_train_as_one(tiny_run):
+    table = "max_steps = 4\nper_device_train_batch_size = 2"
+    recipe, one = tiny_run("one", training=table)
+    train_with_two(recipe, one)
+    recipe, two = tiny_run("two", training=table)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = f"--rdzv-endpoint=127.0.0.1:{free.getsockname()[1]}"
+    options = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-id=test", meeting)
+    finish(*(start(recipe, two, *options) for _ in range(2)))
+    alone, together = weights_of(one), weights_of(two)
+    assert all(torch.allclose(weight, together[name], atol=1e-5) for name, weight in alone.items())
+
+
+@pytest.mark.slow
+def test_a_job_of_which_a_worker_is_killed_goes_on_and_ends_bit_for_bit_the_same(tiny_run):
+    table = "max_steps = 8\nper_device_train_batch_size = 2\nsave_steps = 1\n"
+    table += "save_total_limit = 9\neval_steps = 1"
+    recipe, whole = tiny_run("whole", training=table)
+    train_with_two(recipe, whole)
+    recipe, run = tiny_run("killed", training=table)
+    kill_a_worker_and_train_again(recipe, run)
+    assert len([row for row in read_metrics(run.metrics) if "loss" in row]) == 8
+    expected = weights_of(whole)
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(run).items())
+
+
+SHARDED = "[method]\nshard = true\n"
+
+
+@pytest.mark.slow
+def test_two_processes_that_divide_the_weights_train_as_two_that_do_not(tiny_run):
+    table = "max_steps = 4\nper_device_train_batch_size = 2"
+    recipe, plain = tiny_run("plain", training=table)
+    train_with_two(recipe, plain)
+    recipe, run = tiny_run("sharded", training=table, tables=SHARDED)
+    train_with_two(recipe, run)
+    for row, expected in zip(*(read_metrics(one.metrics) for one in (run, plain)), strict=True):
+        for key in ("step", "loss", "grad_norm", "eval_wer"):
+            assert row.get(key, 0) == pytest.approx(expected.get(key, 0), rel=1e-4), key
+    expected = weights_of(plain)
+    for name, weight in weights_of(run).items():
+        assert torch.allclose(weight, expected[name], atol=1e-5), name
+
+
+@pytest.mark.slow
+def test_a_sharded_job_of_which_a_worker_is_killed_ends_bit_for_bit_the_same(tiny_run):
+    table = "max_steps = 6\nper_device_train_batch_size = 2\nsave_steps = 1\n"
+    table += "save_total_limit = 9\neval_steps = 1\nactivation_checkpointing = true"
+    method = SHARDED + 'weights = "frozen_encoder"\naverage_last = 2\n'
+    recipe, whole = tiny_run("whole", training=table, tables=method)
+    train_with_two(recipe, whole)
+    recipe, run = tiny_run("killed", training=table, tables=method)
+    kill_a_worker_and_train_again(recipe, run)
+    expected = weights_of(whole)
+    assert all(torch.equal(weight, expected[name]) for name, weight in weights_of(run).items())
+
+
+@pytest.mark.slow
+def test_a_sharded_job_goes_on_with_more_processes_and_with_fewer(tiny_run):
+    table = "max_steps = 4\nper_device_train_batch_size = 2\ngradient_accumulation_steps = "
+    runs = {}
+    for name, processes in (("one", 1), ("two", 2), ("to_one", 1), ("to_two", 2)):
+        # The same updates: what is missing in processes is made up for by accumulation.
+        recipe, run = tiny_run(name, training=f"{table}{2 // processes}", tables=SHARDED)
+        if name.startswith("to_"):
+            before = runs["one" if processes == 2 else "two"].checkpoints
+            shutil.copytree(before / "checkpoint-2", run.checkpoints / "checkpoint-2")
+        if processes == 2:
+            train_with_two(recipe, run)
+        else:
+            train(recipe, run)
+        runs[name] = run
+    expected, *others = (
+        load_file(run.checkpoints / "checkpoint-4/model.safetensors") for run in runs.values()
+    )
+    for other in others:
+        for name, weight in expected.items():
+            assert torch.allclose(weight, other[name], atol=1e-5), name

@@ -1,0 +1,308 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_from_disk
+from transformers import TrainerCallback, WhisperForConditionalGeneration
+
+from tests.conftest import write_recipe
+from utils.artifacts import MissingArtifact, open_run, save_report
+from utils.config import load_recipe
+from utils.preprocessing.batches import EqualSpeechBatches
+from utils.preprocessing.collator import SpeechCollator
+from utils.preprocessing.prepare import prepare
+from utils.training.arguments import training_arguments
+from utils.training.progress import progress_line, read_metrics
+from utils.training.run import build_trainer, train
+from utils.training.trainer import TrainingError, WhisperTrainer
+from utils.whisper.load import load_model
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return load_recipe(write_recipe(tmp_path / "short.toml"))
+
+
+def tiny_trainer(tiny_model, base, recipe, rows, tmp_path, **changes):
+    """The real trainer around a tiny model, one step of SGD, so that gradients are comparable."""
+    run = open_run(recipe, tmp_path / "runs")
+    table = {**recipe.training, "max_steps": 1, "optim": "sgd", "max_grad_norm": 0.0}
+    table |= {"logging_steps": 1, "eval_strategy": "no", "save_strategy": "no"}
+    table |= {"load_best_model_at_end": False, "warmup_steps": 0, **changes}
+    arguments = training_arguments(dataclasses.replace(recipe, training=table), run)
+    tiny_model.accepts_loss_kwargs = False
+    return WhisperTrainer(
+        recipe=recipe,
+        model=tiny_model,
+        args=arguments,
+        train_dataset=rows,
+        eval_dataset=rows,
+        data_collator=SpeechCollator(base[1], recipe.audio_context),
+        processing_class=base[1],
+    )
+
+
+def loss_and_norm(*things, **changes):
+    trainer = tiny_trainer(*things, **changes)
+    trainer.train()
+    log = next(row for row in trainer.state.log_history if "grad_norm" in row)
+    return log["loss"], log["grad_norm"]
+
+
+def test_accumulation_changes_neither_loss_nor_gradient(base, recipe, rows, tmp_path, tiny_model):
+    # One context for all, or the tails of the small batches would make other inputs.
+    recipe = dataclasses.replace(
+        recipe, audio_context=dataclasses.replace(recipe.audio_context, enabled=False)
+    )
+    state = {name: value.clone() for name, value in tiny_model.state_dict().items()}
+    results = {}
+    for batch_size, accumulation in ((8, 1), (1, 8)):
+        tiny_model.load_state_dict(state)
+        results[accumulation] = loss_and_norm(
+            *(tiny_model, base, recipe, rows, tmp_path),
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulation,
+        )
+    assert results[8] == pytest.approx(results[1], rel=1e-3)
+
+
+def test_without_the_flag_accumulation_would_multiply_the_loss(
+    base, recipe, rows, tmp_path, tiny_model
+):
+    """When this fails, transformers has mended it, and load_model's flag can go."""
+    trainer = tiny_trainer(
+        *(tiny_model, base, recipe, rows, tmp_path),
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=8,
+    )
+    trainer.model_accepts_loss_kwargs = True
+    trainer.train()
+    log = next(row for row in trainer.state.log_history if "grad_norm" in row)
+    assert log["loss"] > 4 * np.log(51865)
+
+
+def test_load_model_sets_the_flag_and_float32_though_the_file_holds_float16(base):
+    model = base[0]
+    assert model.accepts_loss_kwargs is False
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_names_the_step_and_spares_the_weights(
+    base, recipe, rows, tmp_path, tiny_model
+):
+    trainer = tiny_trainer(tiny_model, base, recipe, rows, tmp_path, max_steps=5)
+    seen = []
+
+    class Poison(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            seen.append({k: v.clone() for k, v in tiny_model.state_dict().items()})
+            if state.global_step == 2:
+                trainer.data_collator.processor = BrokenProcessor(base[1])
+
+    trainer.add_callback(Poison())
+    with pytest.raises(TrainingError, match="nan at step 3"):
+        trainer.train()
+    for name, value in tiny_model.state_dict().items():
+        assert torch.equal(value, seen[-1][name]), name
+
+
+class BrokenProcessor:
+    """Gives features that are no numbers, as a broken clip would."""
+
+    def __init__(self, processor):
+        self.processor, self.tokenizer = processor, processor.tokenizer
+
+    def feature_extractor(self, *args, **kwargs):
+        batch = self.processor.feature_extractor(*args, **kwargs)
+        batch.input_features[0] = float("nan")
+        return batch
+
+
+def test_batches_hold_like_lengths_and_equal_speech_in_mixed_order_and_every_row_once():
+    random = np.random.default_rng(0)
+    seconds = random.uniform(0.5, 10, 203)
+    batches = EqualSpeechBatches(seconds, clips=4, seed=1)
+    drawn = list(batches)
+    assert sorted(row for batch in drawn for row in batch) == list(range(203))
+    assert len(drawn) == len(batches) == 51
+    assert np.mean([np.ptp(seconds[batch]) for batch in drawn]) < 0.5
+    batches.set_epoch(1)
+    again = {tuple(sorted(batch)) for batch in batches}
+    assert len(again & {tuple(sorted(batch)) for batch in drawn}) < 15, "batches come back"
+    speech = [seconds[batch].sum() for batch in drawn[:-1]]
+    assert np.std(speech) / np.mean(speech) < 0.25
+    assert max(map(len, drawn)) >= 10, "short clips come in larger batches"
+    means = [seconds[batch].mean() for batch in drawn]
+    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5, "batches are sorted by length"
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 17, 801])
+@pytest.mark.parametrize("clips", [1, 2, 8])
+def test_one_endless_clip_among_short_ones_leaves_no_batch_empty(rows, clips):
+    batches = EqualSpeechBatches([0.3] * (rows - 1) + [30.0], clips, seed=1)
+    drawn = list(batches)
+    assert len(drawn) == len(batches)
+    assert all(drawn)
+    assert sorted(row for batch in drawn for row in batch) == list(range(rows))
+
+
+def test_the_order_follows_from_seed_and_epoch_alone():
+    seconds = [1.0, 2.0, 3.0, 4.0] * 5
+    batches = EqualSpeechBatches(seconds, 2, seed=1)
+    first = list(batches)
+    assert list(batches) == first
+    batches.set_epoch(1)
+    second = list(batches)
+    assert second != first
+    other = EqualSpeechBatches(seconds, 2, seed=1)
+    other.set_epoch(1)
+    assert list(other) == second
+
+
+def test_the_trainer_draws_other_batches_in_every_epoch(base, recipe, rows, tmp_path, tiny_model):
+    trainer = tiny_trainer(
+        *(tiny_model, base, recipe, rows, tmp_path), per_device_train_batch_size=2, max_steps=8
+    )
+    drawn = []
+    collate = trainer.data_collator
+    trainer.data_collator = lambda batch: drawn.append([r["id"] for r in batch]) or collate(batch)
+    trainer.train()
+    assert len(drawn) >= 8
+    assert drawn[:4] != drawn[4:8]
+    for epoch in (drawn[:4], drawn[4:8]):
+        assert sorted(row for batch in epoch for row in batch) == [str(n) for n in range(8)]
+
+
+def test_training_without_prepared_data_names_the_lesson(recipe, tmp_path):
+    with pytest.raises(MissingArtifact, match=r"03_preprocessing\.ipynb first"):
+        build_trainer(recipe, open_run(recipe, tmp_path / "runs"))
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("short.toml", r"03_preprocessing\.ipynb"), ("absent.toml", r"absent\.toml is not there")],
+)
+def test_the_command_that_cannot_train_says_so_in_one_sentence(
+    recipe, tmp_path, monkeypatch, name, said
+):
+    command = ["utils.training", str(tmp_path / name), "--runs", str(tmp_path / "runs")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match=said) as ended:
+        command.main()
+    assert "Traceback" not in str(ended.value)
+
+
+def test_the_time_left_is_that_of_the_steps_so_far_in_minutes_and_seconds():
+    rows = [{"step": 5, "time": 100.0}, {"step": 10, "time": 159.7}]
+    assert progress_line(rows, 15) == "step 10/15 · 1 min 0 s left"
+    assert progress_line(rows, 30) == "step 10/30 · 3 min 59 s left"
+
+
+def test_no_secret_and_no_pickle_setting_reaches_the_arguments(recipe, tmp_path):
+    arguments = training_arguments(recipe, open_run(recipe, tmp_path))
+    assert arguments.hub_token is None
+    assert arguments.push_to_hub is False
+    assert arguments.logging_nan_inf_filter is False
+
+
+def test_a_metrics_file_cut_off_by_a_crash_is_read_up_to_the_cut(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
+
+
+STEPS = """max_steps = 2
+per_device_train_batch_size = 2
+learning_rate = 4e-5
+logging_steps = 1
+eval_steps = 2
+save_steps = 2"""
+
+
+def few_steps(tmp_path, name, checkpoint=None):
+    """A recipe of the repository, cut down to six clips a source and two steps."""
+    from tests.conftest import ROOT
+
+    text = (ROOT / f"recipes/{name}.toml").read_text(encoding="utf-8")
+    head = text[: text.index("[training]")].replace("[[sources]]", "[[sources]]\nmax_clips = 6")
+    path = tmp_path / f"{name}.toml"
+    path.write_text(head + "[training]\n" + STEPS + "\n", encoding="utf-8")
+    return load_recipe(path)
+
+
+def prepared_run(recipe, tmp_path):
+    run = open_run(recipe, tmp_path / "runs")
+    _, processor = load_model(recipe)
+    prepare(recipe, processor.tokenizer, run.prepared)
+    save_report(run, "preprocessing", {})
+    return run
+
+
+@pytest.mark.parametrize("name", ["embedded_multilingual", "embedded_new_language"])
+def test_the_other_recipes_train_save_and_load(tmp_path, name):
+    recipe = few_steps(tmp_path, name)
+    run = prepared_run(recipe, tmp_path)
+    prefixes = {
+        tuple(labels[:4]) for labels in load_from_disk(str(run.prepared))["train"]["labels"]
+    }
+    trainer = train(recipe, run)
+    assert trainer.state.global_step == 2
+    losses = [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
+    assert np.isfinite(losses).all()
+    assert any("eval_wer" in row for row in read_metrics(run.metrics))
+    model = WhisperForConditionalGeneration.from_pretrained(run.model)
+    if name == "embedded_multilingual":
+        # Each language under its own token, in one stream.
+        assert {prefix[1] for prefix in prefixes} == {50259, 50262, 50265, 50274, 50263}
+        assert getattr(model.generation_config, "language", None) is None
+    else:
+        assert model.config.vocab_size == 51864
+        assert all(prefix[:2] == (50257, 50362) for prefix in prefixes)
+
+
+@pytest.mark.slow  # test_durability kills a small model's process at every moment instead
+def test_an_interrupted_run_goes_on_where_it_was_and_ends_the_same(tmp_path):
+    """Stopped after step 2 of 4, then started again: the weights equal the uninterrupted run's."""
+    recipe = few_steps(tmp_path, "embedded_new_language")
+    table = {**recipe.training, "max_steps": 4, "load_best_model_at_end": False}
+    recipe = dataclasses.replace(recipe, training=table)
+    weights, steps_seen = {}, {}
+    for name, interrupted in (("whole", False), ("resumed", True)):
+        run = prepared_run(recipe, tmp_path / name)
+        if interrupted:
+            with pytest.raises(KeyboardInterrupt):
+                train(recipe, run, interrupt_at(3))
+        steps = []
+        trainer = train(recipe, run, lambda rows, _, seen=steps: seen.append(rows[-1]["step"]))
+        weights[name], steps_seen[name] = trainer.model.state_dict(), steps
+    assert min(steps_seen["whole"]) == 1
+    assert min(steps_seen["resumed"]) == 3, "the resumed run started over"
+    for key, value in weights["whole"].items():
+        assert torch.equal(value, weights["resumed"][key]), key
+
+
+def interrupt_at(step):
+    def watch(rows, _):
+        if rows[-1]["step"] == step:
+            raise KeyboardInterrupt
+
+    return watch
+
+
+def test_each_run_adds_up_alike_and_tensorboard_has_its_curves(tiny_run):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe, run = tiny_run()
+    sums = set()
+    train(recipe, run, lambda *_: sums.add(torch.are_deterministic_algorithms_enabled()))
+    assert sums == {True}, "on a CPU threads add up in the order in which they come"
+    assert not torch.are_deterministic_algorithms_enabled(), "left on for what comes after"
+    board = EventAccumulator(str(run.tensorboard)).Reload()
+    assert {"train/loss", "train/learning_rate", "eval/wer"} <= set(board.Tags()["scalars"])
+    told = [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
+    assert [one.value for one in board.Scalars("train/loss")] == pytest.approx(told, rel=1e-4)
+    recipe, run = tiny_run("silent", 'report_to = "none"')
+    handler = build_trainer(recipe, run).callback_handler
+    assert "TensorBoardCallback" not in handler.callback_list

@@ -1,0 +1,121 @@
+"""Recordings that people make: checked when they come in, kept with their text if they agree."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+
+from utils.artifacts import digest, write_atomically
+from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
+from utils.whisper.features import SILENCE
+
+MAX_SECONDS = 3600  # an hour of samples at 16 kHz takes 230 MB of memory
+METADATA = "metadata.jsonl"  # what `datasets` looks for in a folder of audio
+
+
+class UnusableRecording(ValueError):
+    """A recording that cannot be used; the message is what a person is told."""
+
+
+def _blocks(path: str) -> Iterator[np.ndarray]:
+    """Yield a file at 16 kHz, mono, a second or so at a time."""
+    with soundfile.SoundFile(path) as file:
+        # soundfile seeks after every read, and where an MP3 decoder is made to seek, it leaves out
+        # almost half a second.
+        file.seekable = lambda: False
+        # Piece by piece: an hour of stereo at 48 kHz would take 1.4 GB at once.
+        resampler = soxr.ResampleStream(file.samplerate, SAMPLING_RATE, 1, quality="HQ")
+        while len(block := file.read(file.samplerate, dtype="float32", always_2d=True)):
+            mono = block.mean(axis=1)
+            if file.samplerate != SAMPLING_RATE:
+                mono = resampler.resample_chunk(mono)
+            yield mono
+        if file.samplerate != SAMPLING_RATE:
+            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def read_recording(path: str | None, max_seconds: float = MAX_SECONDS) -> np.ndarray:
+    """Return the samples of a recording that somebody made or uploaded.
+
+    Args:
+        path: WAV, FLAC, MP3 or Ogg; None where there is none.
+        max_seconds: what is longer is refused.
+
+    Returns:
+        float32, mono, at 16 kHz.
+
+    Raises:
+        UnusableRecording: with one sentence for the person who made it.
+    """
+    if path is None:
+        raise UnusableRecording("There is no recording yet: speak, or add a file.")
+    try:
+        # The header first, so that a long file costs nothing; it may lie, so the samples as well.
+        if soundfile.info(path).duration > max_seconds:
+            raise _too_long(max_seconds)
+        blocks, count = [], 0
+        for block in _blocks(path):
+            blocks.append(block)
+            count += len(block)
+            if count > (max_seconds + 1) * SAMPLING_RATE:
+                raise _too_long(max_seconds)
+    except (soundfile.SoundFileError, OSError, ValueError) as problem:
+        if isinstance(problem, UnusableRecording):
+            raise
+        blocks, count = [], 0
+    samples = np.concatenate(blocks) if count else np.zeros(0, np.float32)
+    if not len(samples) or not np.isfinite(samples).all():
+        raise UnusableRecording(
+            "This file holds no readable audio: WAV, FLAC, MP3 and Ogg can be read."
+        )
+    if np.abs(samples).max() < SILENCE:
+        raise UnusableRecording("This recording is silent: check the microphone, and try again.")
+    return samples
+
+
+def _too_long(max_seconds: float) -> UnusableRecording:
+    limit = f"{max_seconds / 60:.0f} minutes" if max_seconds > 60 else f"{max_seconds:.0f} s"
+    return UnusableRecording(f"This recording is longer than {limit}: cut it, and try again.")
+
+
+def kept_rows(folder: Path) -> list[dict[str, str]]:
+    """Return `file_name` and `text` of what `keep_recording` has put into a folder so far."""
+    metadata = folder / METADATA
+    lines = metadata.read_text(encoding="utf-8").split("\n") if metadata.exists() else []
+    return [json.loads(line) for line in lines if line]
+
+
+def keep_recording(path: str, text: str, folder: Path) -> Path:
+    """Store a recording and what was said in it as a row of a data set of one's own.
+
+    The folder has the audiofolder layout: the WAV files and `metadata.jsonl`, whose lines hold
+    `file_name` and `text`; lesson 2 streams such a folder as own recordings.
+    The same recording stored again replaces its text.
+
+    Args:
+        path: of the recording, at most 30 s: what Whisper can be trained on.
+        text: what was said.
+        folder: made if need be, readable by this user alone.
+
+    Returns:
+        The WAV file.
+
+    Raises:
+        UnusableRecording: with one sentence for the person who made it.
+    """
+    text = " ".join(text.split())
+    if not text:
+        raise UnusableRecording("Write what was said first.")
+    samples = read_recording(path, STOCK_SECONDS)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    wav = folder / f"{digest(Path(path))[:16]}.wav"
+    rows = [row for row in kept_rows(folder) if row["file_name"] != wav.name]
+    rows.append({"file_name": wav.name, "text": text})
+    soundfile.write(wav, samples, SAMPLING_RATE)  # first, so that no line names a missing file
+    write_atomically(
+        folder / METADATA, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
+    )
+    return wav

@@ -1,0 +1,57 @@
+"""Speech while it is spoken: chunks from a microphone, heard again and again until a pause."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import soxr
+
+from utils.whisper.audio_context import SAMPLING_RATE
+from utils.whisper.features import SILENCE
+
+HEAR_EVERY = 3.0  # seconds of new sound; two CPU cores hear base's 30 s window in about 2
+PAUSE_SECONDS = 0.7  # so much silence ends a sentence, and what was heard stays as it is
+LONGEST_SECONDS = 25.0  # without a pause; the model hears no more than 30
+
+
+class Live(NamedTuple):
+    """What a visitor has said so far."""
+
+    done: tuple[str, ...] = ()  # sentences that a pause has ended
+    text: str = ""  # of `samples`, as last heard
+    samples: np.ndarray = np.zeros(0, np.float32)  # at 16 kHz, since the last pause
+    heard_seconds: float = 0.0  # of `samples`, when it was last heard
+
+    def __str__(self) -> str:
+        """Return all that was heard."""
+        return " ".join([*self.done, self.text]).strip()
+
+
+def to_mono(rate: int, chunk: np.ndarray) -> np.ndarray:
+    """Return a chunk of a microphone, int16 `(samples,)` or `(samples, channels)`, at 16 kHz."""
+    samples = chunk.astype(np.float32) / 32768 if chunk.dtype == np.int16 else chunk
+    mono = samples.mean(axis=1) if samples.ndim == 2 else samples
+    return soxr.resample(mono.astype(np.float32), rate, SAMPLING_RATE)
+
+
+def listen(live: Live, new: np.ndarray, hear: Callable[[np.ndarray], str]) -> Live:
+    """Return what was said with a chunk more.
+
+    Args:
+        live: what was said before.
+        new: float32 at 16 kHz.
+        hear: samples of at most 30 s → text; it is asked once in `HEAR_EVERY` seconds, and at
+            pauses.
+    """
+    samples = np.concatenate([live.samples, new])
+    if not len(samples) or np.abs(samples).max() < SILENCE:
+        return live._replace(samples=samples[:0], heard_seconds=0.0)
+    seconds = len(samples) / SAMPLING_RATE
+    end = samples[-round(PAUSE_SECONDS * SAMPLING_RATE) :]
+    # A microphone is never as silent as a file: a pause is silence beside what was said.
+    is_pause = seconds > PAUSE_SECONDS and np.abs(end).max() < 0.05 * np.abs(samples).max()
+    if is_pause or seconds > LONGEST_SECONDS:
+        return Live((*live.done, hear(samples)))
+    if seconds - live.heard_seconds < HEAR_EVERY:
+        return live._replace(samples=samples)
+    return Live(live.done, hear(samples), samples, seconds)

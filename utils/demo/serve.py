@@ -1,0 +1,155 @@
+"""The Gradio page: speak or upload, and read what the base and the fine-tuned model hear.
+
+`python -m utils.demo recipes/embedded.toml` serves it in the foreground."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import datasets
+import numpy as np
+import torch
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from utils.artifacts import Run
+from utils.config import Recipe
+from utils.demo.page import CSS, Transcriber, delete_recordings
+from utils.embedded.fetch import resolve, speech
+from utils.environment.colab import in_colab
+from utils.environment.machine import device
+from utils.whisper.captions import Segment
+from utils.whisper.long_recordings import transcribe_long
+
+if TYPE_CHECKING:
+    import gradio
+
+HOST = "127.0.0.1"  # this machine alone: over SSH, forward the port
+
+FRAME = "demo-page"  # where `show` puts the page and `close` replaces it
+
+MAX_FILE_SIZE = "200mb"  # an hour of 16-bit WAV at 16 kHz is 115 MB, of MP3 at 256 kbit/s as much
+
+MAX_WAITING = 16  # requests in the queue; one more is told that the page is busy
+
+GUEST = "guest"  # who logs in where the page is shared
+
+
+def load_transcribers(recipe: Recipe, run: Run) -> dict[str, Transcriber]:
+    """Load the base and the fine-tuned model, in this order, each under the name it is shown by.
+
+    Both hear the stock 30 s window, as they will wherever else they are used.
+    """
+    return {
+        f"Before: {recipe.model.checkpoint}": load_transcriber(
+            resolve(recipe.model.checkpoint), recipe.model.revision
+        ),
+        f"After: {recipe.name}, fine-tuned": load_transcriber(run.model),
+    }
+
+
+def load_transcriber(path: str | Path, revision: str | None = None) -> Transcriber:
+    """Load one model, to be asked as `transcriber(samples, language, task)`."""
+    processor = WhisperProcessor.from_pretrained(path, revision=revision)
+    model = WhisperForConditionalGeneration.from_pretrained(
+        path, revision=revision, dtype=torch.float32, use_safetensors=True
+    ).to(device())
+
+    def hear(
+        samples: np.ndarray, language: str, task: str
+    ) -> Iterator[tuple[float, list[Segment]]]:
+        return transcribe_long(model, processor, samples, language=language, task=task)
+
+    return hear
+
+
+def example_rows(run: Run, count: int = 3) -> datasets.Dataset:
+    """Return prepared rows of the test split, longer than three quarters of it.
+
+    Half of the embedded clips are a word or two, in which there is little to mishear.
+    """
+    rows = datasets.load_from_disk(str(run.prepared))["test"]
+    start = max(0, min(len(rows) * 3 // 4, len(rows) - count))
+    return rows.select(np.argsort(rows["seconds"][:], kind="stable")[start : start + count])
+
+
+def credits(recipe: Recipe) -> str:
+    """Return who speaks in the embedded clips of the test split; "" where there are none.
+
+    Their licences ask that this is shown wherever they are played.
+    """
+    sources = [source for source in recipe.sources if source.dataset == "embedded" and source.train]
+    return "\n".join(speech(source.language, source.name).attribution for source in sources)
+
+
+def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -> str:
+    """Serve a page on this machine alone, in the background; `close` ends it.
+
+    Args:
+        page: from `utils.page.build_page`.
+        port: None takes a free one.
+        password: share the page under a public address too, with whoever logs in as `GUEST` with
+            it. Gradio downloads and runs its tunnel program for that.
+
+    Returns:
+        The address on this machine, `http://127.0.0.1:PORT/`; the public one is
+        `page.share_url`.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    import gradio
+
+    page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    try:
+        # Whatever opens something is closed by name: `share` unset would be True on Colab, and
+        # `run_history` keeps what visitors record in their browser.
+        _, url, _ = page.launch(
+            server_name=HOST,
+            server_port=port,
+            share=bool(password),
+            auth=(GUEST, password) if password else None,
+            inline=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            max_file_size=MAX_FILE_SIZE,
+            show_error=False,
+            strict_cors=True,
+            enable_monitoring=False,
+            run_history=False,
+            ssr_mode=False,
+            footer_links=[],
+            # Named system fonts: the default theme fetches its fonts from Google.
+            theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
+            css=CSS,
+        )
+    except OSError:
+        raise OSError(f"Port {port} of {HOST} is taken: choose another one.") from None
+    return url
+
+
+def announce(url: str, port: int) -> None:
+    """Print where a page is, for whoever sits here and for whoever comes over SSH."""
+    print(f"{url} is open; Ctrl+C closes it.")
+    print(f"From another machine: ssh -N -L {port}:{HOST}:{port} THIS_MACHINE")
+
+
+def show(url: str, height: int = 760) -> None:
+    """Show a page that is open below the cell."""
+    from IPython.display import IFrame, display
+
+    if in_colab():  # the browser cannot reach the runtime's 127.0.0.1; Colab forwards the port
+        from google.colab import output
+
+        port = int(url.rstrip("/").rpartition(":")[2])
+        output.serve_kernel_port_as_iframe(port, height=height)
+    else:
+        display(IFrame(url, width="100%", height=height), display_id=FRAME)
+
+
+def close(page: "gradio.Blocks") -> None:
+    """Stop serving a page, delete what was recorded, and say so where the page was shown."""
+    from IPython.display import Markdown, update_display
+
+    page.close(verbose=False)
+    delete_recordings()
+    update_display(Markdown("The page was here; it is closed."), display_id=FRAME)

@@ -1,0 +1,200 @@
+"""What this machine offers: versions against their floors, device, precision with its reason."""
+
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import huggingface_hub
+import psutil
+import torch
+from huggingface_hub.errors import HfHubHTTPError
+from packaging.requirements import Requirement
+
+from utils.environment.colab import in_colab
+
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
+GIB = 2**30
+
+
+class OutdatedPackages(RuntimeError):
+    """A package is missing or outside its range; the message is the pip line that mends it."""
+
+
+class Package(NamedTuple):
+    """One line of the version table."""
+
+    package: str
+    installed: str  # "" if it is missing
+    floor: str  # as in requirements.txt: ">=5.3,<6"
+    ok: bool
+
+
+class Precision(NamedTuple):
+    """The number format to train in, and why."""
+
+    name: str  # "bf16", "fp16" or "fp32"
+    reason: str
+
+
+def read_floors(path: Path = REQUIREMENTS) -> dict[str, str]:
+    """Return the range that each package must be in; requirements.txt is the one list of them."""
+    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    wanted = [Requirement(line) for line in lines if line]
+    # str() of a specifier set sorts by text: "<6,>=5.3". People read the floor first.
+    return {item.name: ",".join(sorted(map(str, item.specifier), reverse=True)) for item in wanted}
+
+
+def installed_version(package: str) -> str:
+    """Return the installed version of a package; "" if it is missing."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def check_versions(floors: dict[str, str] | None = None) -> list[Package]:
+    """Return, for every package of requirements.txt, what is installed and whether that will do."""
+    rows = []
+    for name, floor in (read_floors() if floors is None else floors).items():
+        version = installed_version(name)
+        # "2.13.0+cpu" is 2.13.0 for this purpose; a pre-release counts as its version.
+        ok = bool(version) and Requirement(f"{name}{floor}").specifier.contains(
+            version, prereleases=True
+        )
+        rows.append(Package(name, version, floor, ok))
+    return rows
+
+
+def require_versions(rows: list[Package]) -> None:
+    """Stop if a row of `check_versions` is not ok.
+
+    Raises:
+        OutdatedPackages: with each package at fault and the pip line that mends all of them.
+    """
+    faults = [row for row in rows if not row.ok]
+    if not faults:
+        return
+    found = ", ".join(f"{row.package} {row.installed or '(missing)'}" for row in faults)
+    needed = " ".join(f'"{row.package}{row.floor}"' for row in faults)
+    # On Colab the preinstalled torch must stay; constraints.txt would replace it.
+    exact = "" if in_colab() else " -c constraints.txt"
+    raise OutdatedPackages(
+        f"{found} will not do: run `{sys.executable} -m pip install {needed}{exact}`, "
+        "then start this lesson again."
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of every package of requirements.txt."""
+    packages = {row.package: row.installed for row in check_versions()}
+    return {"python": platform.python_version(), **packages}
+
+
+def device() -> torch.device:
+    """Return where models run: the GPU, else Apple's, else the CPU."""
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def precision() -> Precision:
+    """Return the number format that this machine trains in, and the reason as a sentence."""
+    if not torch.cuda.is_available():
+        return Precision("fp32", "there is no CUDA GPU, and 32 bits train alike everywhere.")
+    major, minor = torch.cuda.get_device_capability()
+    name = f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}"
+    # In both cases the weights themselves stay float32. fp16 lacks the range of float32: small
+    # gradients vanish unless the loss is scaled up first, which the trainer does.
+    if major >= 8:
+        return Precision("bf16", f"{name}: from 8.0 on, bf16 is fast and has the range of float32.")
+    return Precision("fp16", f"{name}: below 8.0 only fp16 is fast; the loss is scaled for it.")
+
+
+def training_precision() -> dict[str, bool]:
+    """Return the precision as arguments of `Seq2SeqTrainingArguments`."""
+    name = precision().name
+    return {} if name == "fp32" else {name: True}
+
+
+def loader_workers() -> int:
+    """Return how many processes make batches while a GPU trains: its cores, at most eight.
+
+    None without a GPU: the cores are busy with training itself.
+    """
+    return min(os.cpu_count() or 1, 8) if torch.cuda.is_available() else 0
+
+
+def peak_gib() -> float:
+    """Return the most memory that this process has held so far, in GiB (GPU memory not counted)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux reports KiB, macOS bytes (getrusage(2) of either).
+    return peak * (1 if sys.platform == "darwin" else 1024) / GIB
+
+
+def memory_gib() -> tuple[float, float]:
+    """Return the machine's memory and what is free of it, in GiB."""
+    memory = psutil.virtual_memory()
+    return memory.total / GIB, memory.available / GIB
+
+
+def free_disk_gib(folder: str | Path) -> float:
+    """Return the free space, in GiB, on the disk that holds (or will hold) `folder`."""
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free / GIB
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:  # macOS has no /proc
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    # ARM kernels write no "model name".
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def machine() -> dict[str, Any]:
+    """Return what a reader of a measurement must know about this machine."""
+    # A container or taskset may allow fewer cores than there are; macOS cannot tell.
+    allowed = getattr(os, "sched_getaffinity", None)
+    facts: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": len(allowed(0)) if allowed else os.cpu_count(),
+        "memory_gib": round(memory_gib()[0], 1),
+        "gpu": None,
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        facts["gpu"] = properties.name
+        facts["gpu_memory_gib"] = round(properties.total_memory / GIB, 1)
+    return facts
+
+
+def hub_account() -> str:
+    """Return one sentence about the Hub account that is logged in; the token is never in it."""
+    # Environment variable, token file or Colab secret, in the order that the Hub's client takes.
+    token = huggingface_hub.get_token()
+    if token is None:
+        return "No token is set: you use the Hub without a name, which is enough here."
+    try:
+        return f"You are {huggingface_hub.whoami(token)['name']} on the Hub."
+    except HfHubHTTPError as error:
+        status = error.response.status_code
+        refused = status in (401, 403)
+        return (
+            "A token is set, but the Hub refuses it: log in again with `hf auth login --force`."
+            if refused
+            else f"A token is set, but the Hub answers with status {status}: try again later."
+        )
+    except Exception as error:  # without a network: httpx's or httpx2's, by the client's version
+        return f"A token is set, but the Hub cannot be reached ({type(error).__name__})."

@@ -1,0 +1,117 @@
+"""A panel for lesson 01: choose language, checkpoint, speech and card, and it writes a recipe."""
+
+import json
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.artifacts import write_atomically
+from utils.config import load_recipe
+from utils.environment.colab import mount_drive
+from utils.environment.estimates import CARDS, CHECKPOINTS, PASSES, Estimate, estimate
+from utils.environment.presets import preset
+
+if TYPE_CHECKING:
+    import ipywidgets
+
+# What a source needs said besides its language and name.
+SOURCES = {
+    "embedded": "",
+    "recordings": "",
+    "google/fleurs": """\
+revision = "refs/convert/parquet" # `main` is a program, which nothing here runs
+dev = "validation"
+text_column = "raw_transcription"
+""",
+}
+
+
+def recipe_text(checkpoint: str, source: str, name: str, language: str, plan: Estimate) -> str:
+    """Return a recipe as TOML; `source` is a key of SOURCES, a folder or a Hub id.
+
+    `name` is the speaker, the folder of recordings or the data set's config.
+    """
+    every = max(1, plan.steps // 5)
+    rate = preset(CHECKPOINTS[checkpoint].width, "full")["learning_rate"]
+    # A JSON string is a TOML string: what is typed into the panel cannot end it and go on as keys.
+    return f"""\
+# Written by the panel of lesson 01: a start, not a finding. {plan.steps} steps are {PASSES} passes.
+
+[model]
+checkpoint = {json.dumps(checkpoint)}
+
+[[sources]]
+dataset = {json.dumps(source)}
+language = {json.dumps(language)}
+name = {json.dumps(name)}
+{SOURCES.get(source, "")}
+[training]
+max_steps = {plan.steps}
+per_device_train_batch_size = {plan.batch_size}
+gradient_accumulation_steps = {plan.accumulation}
+learning_rate = {rate:.3g}
+warmup_steps = {max(1, min(500, plan.steps // 10))}
+lr_scheduler_type = "linear"
+logging_steps = {max(1, plan.steps // 100)}
+eval_steps = {every}
+save_steps = {every}
+save_total_limit = 2
+seed = 42
+"""
+
+
+def write_recipe(path: str | Path, text: str) -> Path:
+    """Write a recipe that does not exist yet, and read it back as the lessons will.
+
+    Raises:
+        FileExistsError: a recipe is never overwritten: its runs would no longer fit it.
+        RecipeError: what was chosen is not a recipe; nothing is left behind.
+    """
+    path = Path(path)
+    mount_drive(path)
+    if path.exists():
+        raise FileExistsError(f"{path} exists: choose another name, or edit that file.")
+    write_atomically(path, text)
+    try:
+        load_recipe(path)
+    except ValueError:
+        path.unlink()
+        raise
+    return path
+
+
+def panel() -> "ipywidgets.VBox":
+    """Return the panel; it does nothing until *Write recipe* is pressed."""
+    import ipywidgets as w  # here, since the recipe can be written without it
+
+    wide = {"style": {"description_width": "6em"}, "layout": {"width": "32em"}}
+    language = w.Text("it", description="language", **wide)
+    checkpoint = w.Dropdown(options=list(CHECKPOINTS), value="embedded/whisper-base", **wide)
+    checkpoint.description = "checkpoint"
+    source = w.Combobox(value="embedded", options=list(SOURCES), description="source", **wide)
+    name = w.Text("carlo", description="name", **wide)
+    hours = w.BoundedFloatText(0.25, min=0.05, max=10_000, step=0.25, description="hours", **wide)
+    card = w.Dropdown(options=list(CARDS), description="card", **wide)
+    path = w.Text("recipes/mine.toml", description="write to", **wide)
+    button = w.Button(description="Write recipe", button_style="primary")
+    told, result = w.HTML(), w.HTML()  # a Label does not wrap its text
+
+    def plan() -> Estimate:
+        return estimate(checkpoint.value, card.value, hours.value)
+
+    def write(_: object) -> None:
+        try:
+            text = recipe_text(checkpoint.value, source.value, name.value, language.value, plan())
+            said = f"Written. Set RECIPE = '{write_recipe(path.value, text)}' and go on."
+        except (OSError, ValueError) as error:
+            said = str(error)
+        result.value = escape(said)  # what was typed is shown, not run
+
+    def tell(_: object) -> None:
+        told.value = escape(str(plan()))
+
+    for field in (checkpoint, hours, card):
+        field.observe(tell, names="value")
+    tell(None)
+    button.on_click(write)
+    return w.VBox([language, checkpoint, source, name, hours, card, told, path, button, result])

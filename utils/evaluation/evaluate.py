@@ -1,0 +1,182 @@
+"""Evaluating a checkpoint: every test clip read before and after, resumable, and its report.
+
+`python -m utils.evaluation RECIPE` reads what lesson 05 reads, from the sources as a stream;
+`--checkpoint` takes any Whisper instead of the run's model; `--compare` sets runs side by side."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from utils.artifacts import Run, digest, save_report, write_atomically
+from utils.config import Recipe
+from utils.embedded.fetch import resolve
+from utils.environment.machine import peak_gib
+from utils.evaluation.long_form import join_clips, measure_long_form
+from utils.evaluation.page import write_page
+from utils.evaluation.probes import make_probes
+from utils.evaluation.readers import Reader, load_readers, read_clips, read_journal, streamed_clips
+from utils.evaluation.report import build_report, comparison_table, find_overlaps
+from utils.scoring.predictions import load_predictions, save_predictions
+from utils.whisper.decoding import transcribe
+
+
+def hear_probes(readers: Mapping[str, Reader], recipe: Recipe) -> dict[str, dict[str, str]]:
+    """Return what "before" and "after" write for sounds without a word, by the sound's name."""
+    probes = make_probes()
+    heard: dict[str, dict[str, str]] = {name: {} for name in probes}
+    for side in ("before", "after"):
+        reader = readers[side]
+        texts = transcribe(
+            reader.model,
+            reader.processor,
+            list(probes.values()),
+            language=recipe.languages[0],
+            context=reader.context,
+        )
+        for name, text in zip(probes, texts, strict=True):
+            heard[name][side] = text
+    return heard
+
+
+def hear_long_form(
+    clips: Iterable[dict], readers: Mapping[str, Reader], recipe: Recipe
+) -> dict[str, Any] | None:
+    """Measure both models on one long recording made of test clips of the first trained language.
+
+    Returns:
+        `seconds`, `clips`, `language` and, for "before" and "after", `measure_long_form`; None if
+        the recipe has `long_seconds = 0` or no clip fits.
+    """
+    language, limit = recipe.languages[0], recipe.evaluation.long_seconds
+    chosen, length = [], 0.0
+    for clip in clips:
+        if length > 2 * limit:  # enough to choose from: what does not fit is passed over
+            break
+        if clip["split"] == "test" and clip["language"] == language:
+            chosen.append(clip)
+            length += clip["seconds"]
+    recording = join_clips(
+        [clip["samples"] for clip in chosen],
+        [clip["reference"] for clip in chosen],
+        language,
+        limit,
+    )
+    if not recording.texts:
+        return None
+    facts = {"seconds": recording.seconds, "clips": len(recording.texts), "language": language}
+    return facts | {
+        side: measure_long_form(readers[side].model, readers[side].processor, recording)
+        for side in ("before", "after")
+    }
+
+
+def describe(recipe: Recipe, checkpoint: str | Path) -> dict[str, str]:
+    """Return what an evaluation depends on, to tell whether an interrupted one can be continued."""
+    weights = sorted(Path(resolve(str(checkpoint))).glob("*.safetensors"))
+    return {
+        "recipe": digest(recipe.path),
+        "checkpoint": str(checkpoint),
+        "weights": digest(*weights) if weights else "from the Hub",
+    }
+
+
+def complete_report(
+    report: Mapping[str, Any],
+    speed: Mapping[str, Mapping[str, float]],
+    recipe: Recipe,
+    run: Run,
+    checkpoint: str | Path,
+) -> dict[str, Any]:
+    """Return `build_report` with what does not follow from the predictions alone.
+
+    Args:
+        report: of `build_report`.
+        speed: of `read_clips`.
+        recipe: the experiment.
+        run: where the prepared splits are looked through for overlaps, if they are there.
+        checkpoint: what "after" is.
+    """
+    overlaps = None  # not looked for: nothing was prepared
+    if run.prepared.exists():
+        overlaps = find_overlaps(datasets.load_from_disk(str(run.prepared)))
+    return {
+        **report,
+        "checkpoints": {"before": recipe.model.checkpoint, "after": str(checkpoint)},
+        "test_read_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "overlaps": overlaps,
+        "train_stored": recipe.preprocessing.stored,
+        "decode_seconds": {name: one["decode_seconds"] for name, one in speed.items()},
+        "speed": {
+            name: {
+                **one,
+                "batch_size": recipe.evaluation.batch_size,
+                "real_time_factor": one["decode_seconds"] / max(one["speech_seconds"], 0.1),
+                "times_real_time": one["speech_seconds"] / max(one["decode_seconds"], 1e-3),
+            }
+            for name, one in speed.items()
+        },
+    }
+
+
+def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> dict[str, Any]:
+    """Evaluate a checkpoint on a recipe's test streams and write its report into a folder.
+
+    Args:
+        recipe: names the sources and the checkpoint to compare with.
+        run: of the recipe.
+        checkpoint: the run's own model, or any other Whisper.
+        folder: where `predictions.jsonl`, `evaluation.json` and `evaluation.html` go.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; `evaluation.partial.json` holds what was read.
+    """
+    journal, made_from = folder / "predictions.partial.jsonl", describe(recipe, checkpoint)
+    readers = load_readers(recipe, checkpoint, stock_window=Path(checkpoint) != run.model)
+
+    def clips() -> Iterator[dict]:
+        return streamed_clips(recipe, readers["after"].processor)
+
+    try:
+        rows, speed = read_clips(clips(), readers, recipe, journal, made_from)
+    except KeyboardInterrupt:
+        rows = [row for group in read_journal(journal, made_from) for row in group["rows"]]
+        if any(row["split"] == "test" for row in rows):
+            partial = build_report(rows, recipe) | {"partial": True}
+            text = json.dumps(partial, indent=2, ensure_ascii=False) + "\n"
+            write_atomically(folder / "evaluation.partial.json", text)
+        raise
+    report = complete_report(build_report(rows, recipe), speed, recipe, run, checkpoint)
+    report["probes"] = hear_probes(readers, recipe)
+    report["long_form"] = hear_long_form(clips(), readers, recipe)
+    save_predictions(folder / "predictions.jsonl", rows)
+    write_page(folder / "evaluation.html", report, rows, recipe)
+    if folder == run.folder:
+        save_report(run, "evaluation", report)
+    else:
+        report["peak_gib"] = round(peak_gib(), 2)
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(folder / "evaluation.json", text)
+    for name in ("predictions.partial.jsonl", "evaluation.partial.json"):
+        (folder / name).unlink(missing_ok=True)
+    return report
+
+
+def compare(folders: Sequence[Path], resamples: int = 2000) -> str:
+    """Return a table of runs: each one's rates and its difference from the first, tested.
+
+    Only clips that all of them have read are compared.
+
+    Raises:
+        FileNotFoundError: a folder has no predictions.
+    """
+    runs = {}
+    for folder in folders:
+        path = folder / "predictions.jsonl"
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing: evaluate {folder} first.")
+        runs[str(folder)] = load_predictions(path)
+    return comparison_table(runs, resamples)

@@ -1,0 +1,202 @@
+"""Mistakes that a person can read: edits in their context, their kinds, diffs in colour."""
+
+import unicodedata
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from itertools import zip_longest
+from typing import NamedTuple
+
+import numpy as np
+
+from utils.scoring.error_rates import Unit, align, count_errors
+from utils.scoring.predictions import Row, count_row_errors, first_unit
+from utils.text import has_word_spaces, normalize
+from utils.whisper.audio_context import SAMPLING_RATE
+
+# Whisper's own bound: a text that zlib shrinks further than this repeats itself.
+MAX_COMPRESSION = 2.4
+MAX_WORDS_PER_SECOND = 8  # nobody speaks faster for the length of a clip
+CONTEXT_WORDS = 2  # shown on each side of an error
+
+
+class Edit(NamedTuple):
+    """One word (or character) that differs: "" heard is a deletion, "" said an insertion."""
+
+    said: str
+    heard: str
+    context: str  # what was said around it, the place marked: "premere il [uno] per"
+
+
+def find_edits(row: Row, model: str, normalized: bool = True) -> Iterator[Edit]:
+    """Yield each edit of a row.
+
+    The pieces are words, or characters in languages without word spaces.
+    """
+    said, heard = row["reference"], row[model]
+    if normalized:
+        said, heard = normalize(said, row["language"]), normalize(heard, row["language"])
+    unit = first_unit([row])
+    output = align([said], [heard], unit)
+    words, gap = output.references[0], " " if unit == "word" else ""
+    for chunk in output.alignments[0]:
+        if chunk.type == "equal":
+            continue
+        start, end = chunk.ref_start_idx, chunk.ref_end_idx
+        place = [f"[{gap.join(words[start:end])}]"]
+        around = words[max(start - CONTEXT_WORDS, 0) : start] + place
+        context = gap.join(around + words[end : end + CONTEXT_WORDS])
+        pairs = zip_longest(
+            words[start:end],
+            output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx],
+            fillvalue="",
+        )
+        for pair in pairs:
+            yield Edit(*pair, context)
+
+
+def frequent_errors(rows: Sequence[Row], model: str, top: int = 10) -> dict[str, list[dict]]:
+    """Return the most frequent substitutions, deletions and insertions, normalised.
+
+    Returns:
+        For each kind, rows of `said`, `heard`, `times` and up to three `contexts`.
+    """
+    contexts = defaultdict(list)
+    for row in rows:
+        for edit in find_edits(row, model):
+            contexts[edit.said, edit.heard].append(edit.context)
+    kinds: dict[str, list[dict]] = {"substitutions": [], "deletions": [], "insertions": []}
+    for (said, heard), found in sorted(contexts.items(), key=lambda item: -len(item[1])):
+        kind = "substitutions" if said and heard else "deletions" if said else "insertions"
+        shown = list(dict.fromkeys(found))[:3]
+        kinds[kind].append({"said": said, "heard": heard, "times": len(found), "contexts": shown})
+    return {kind: found[:top] for kind, found in kinds.items()}
+
+
+def _scripts(text: str) -> set[str]:
+    # The first word of a letter's Unicode name is its script: LATIN SMALL LETTER A.
+    return {unicodedata.name(char, "?").split()[0] for char in text if char.isalpha()}
+
+
+def error_kinds(rows: Sequence[Row], model: str) -> dict[str, float]:
+    """Tell errors in words from errors of form: orthographic ones that normalising removes.
+
+    Returns:
+        `words`, `form` (case, punctuation, apostrophes), `script` (of the words: those written in
+        another alphabet) and `form_share` of all.
+    """
+    form = words = script = 0
+    for row in rows:
+        for said, heard, _ in find_edits(row, model, normalized=False):
+            same = normalize(said, row["language"]) == normalize(heard, row["language"])
+            form, words = form + same, words + (not same)
+            letters = _scripts(said), _scripts(heard)
+            script += all(letters) and not letters[0] & letters[1]
+    all_errors = max(form + words, 1)
+    return {"words": words, "form": form, "script": script, "form_share": form / all_errors}
+
+
+def _length(text: str, language: str) -> int:
+    return len(text.split() if has_word_spaces(language) else text)
+
+
+def is_runaway(row: Row, model: str) -> bool:
+    """Tell whether a hypothesis repeats or invents without end: > 3 × the reference's words + 5."""
+    heard, said = (_length(row[key], row["language"]) for key in (model, "reference"))
+    return heard > 3 * said + 5
+
+
+def compression_ratio(text: str) -> float:
+    """Return how far zlib shrinks a text, as Whisper measures repetition: bytes in ÷ bytes out."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))
+
+
+def find_flags(rows: Sequence[Row], model: str) -> dict[str, float]:
+    """Count the hypotheses that look invented rather than misheard.
+
+    Returns:
+        `runaway`, `repetitive` (`compression_ratio` above 2.4), `too_fast` (more than 8 words a
+        second; only where words have spaces), `flagged_share` of the clips that are any of these,
+        and `words_per_second` over all of them.
+    """
+    flags = [
+        (
+            is_runaway(row, model),
+            compression_ratio(row[model]) > MAX_COMPRESSION,
+            has_word_spaces(row["language"])
+            # A second more: rounding would flag a single word in a very short clip.
+            and _length(row[model], row["language"]) > MAX_WORDS_PER_SECOND * (row["seconds"] + 1),
+        )
+        for row in rows
+    ]
+    runaway, repetitive, too_fast = map(sum, zip(*flags, strict=True))
+    words = sum(_length(row[model], row["language"]) for row in rows)
+    return {
+        "runaway": runaway,
+        "repetitive": repetitive,
+        "too_fast": too_fast,
+        "flagged_share": sum(map(any, flags)) / len(rows),
+        "words_per_second": words / max(sum(row["seconds"] for row in rows), 0.1),
+    }
+
+
+# Half-transparent, so that they are readable on white and on black; struck out and underlined, so
+# that nobody has to tell red from green.
+DEL_STYLE = "background:rgba(220,60,60,.3);text-decoration:line-through"
+INS_STYLE = "background:rgba(40,160,90,.3);text-decoration:underline"
+
+
+def word_diff_html(reference: str, hypothesis: str, unit: Unit = "word") -> str:
+    """Return a diff as HTML: `<del>` was said and not heard, `<ins>` was heard and not said.
+
+    Every text is escaped: a transcript is input from outside.
+    """
+    output = align([reference], [hypothesis], unit)
+    gap = " " if unit == "word" else ""
+    parts = []
+    for chunk in output.alignments[0]:
+        said = gap.join(output.references[0][chunk.ref_start_idx : chunk.ref_end_idx])
+        heard = gap.join(output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx])
+        if chunk.type == "equal":
+            parts.append(escape(said))
+            continue
+        if said:
+            parts.append(f'<del style="{DEL_STYLE}">{escape(said)}</del>')
+        if heard:
+            parts.append(f'<ins style="{INS_STYLE}">{escape(heard)}</ins>')
+    return f'<span dir="auto">{gap.join(parts)}</span>'
+
+
+def find_worst(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return the rows with the most edits after fine-tuning, normalised, the worst first."""
+    edits = count_row_errors(rows, "after", first_unit(rows))[:, 0]
+    return [rows[index] for index in np.argsort(-edits, kind="stable")[:count]]
+
+
+def clips_html(rows: Sequence[Row], waveforms: Mapping[str, np.ndarray] | None = None) -> str:
+    """Return a table of clips: a player, and the normalised diff before and after.
+
+    Args:
+        rows: prediction rows.
+        waveforms: by id, float32 samples at 16 kHz; they are embedded (about 43 kB a second).
+            None leaves out the players.
+    """
+    heads = ["clip", *(["listen"] if waveforms else []), "before", "after"]
+    lines = []
+    for row in rows:
+        cells = [f"{escape(row['source'])}<br>{row['seconds']:.1f} s"]
+        if waveforms:
+            from IPython.display import Audio  # only notebooks have it
+
+            samples = np.clip(waveforms[row["id"]], -1, 1)
+            cells.append(Audio(samples, rate=SAMPLING_RATE, normalize=False)._repr_html_())
+        for model in ("before", "after"):
+            said, heard = (normalize(row[key], row["language"]) for key in ("reference", model))
+            unit = first_unit([row])
+            edits, length = count_errors([said], [heard], unit)[0]
+            cells.append(f"{word_diff_html(said, heard, unit)}<br>{edits} of {length} {unit}s")
+        lines.append("".join(f'<td style="text-align:left">{cell}</td>' for cell in cells))
+    head = "".join(f"<th>{head}</th>" for head in heads)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"

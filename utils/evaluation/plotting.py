@@ -1,0 +1,53 @@
+"""Figures that more than one lesson draws."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import librosa.display
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from utils.whisper.audio_context import FRAMES_PER_SECOND, SAMPLING_RATE
+
+
+def draw_speech(samples: np.ndarray, log_mel: np.ndarray, title: str = "") -> Figure:
+    """Draw a clip as samples and as the log-mel spectrogram that the model is given.
+
+    Args:
+        samples: float32 at 16 kHz, shape `(samples,)`.
+        log_mel: shape `(mels, frames)`.
+        title: above the figure.
+    """
+    figure, (wave, mel) = plt.subplots(2, 1, figsize=(9, 4.5), sharex=True, layout="constrained")
+    librosa.display.waveshow(samples, sr=SAMPLING_RATE, ax=wave, color="C0")
+    wave.set(ylabel="amplitude", xlabel="", title=title, ylim=(-1, 1))
+    seconds = log_mel.shape[1] / FRAMES_PER_SECOND
+    image = mel.imshow(
+        log_mel, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, len(log_mel))
+    )
+    mel.set(ylabel="mel band", xlabel="seconds", xlim=(0, seconds))
+    figure.colorbar(image, ax=mel, label="log-mel, as given to the encoder")
+    plt.close(figure)  # shown by whoever asked for it, and not a second time at the cell's end
+    return figure
+
+
+def draw_curves(metrics: Sequence[Mapping[str, Any]], max_steps: int) -> Figure:
+    """Draw training loss and dev WER over steps.
+
+    Args:
+        metrics: the trainer's logs, each with "step" and either "loss" or "eval_wer".
+        max_steps: where the run will end: the axis does not jump while it grows.
+    """
+    figure, (loss, wer) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    for axes, key, scale, label in (
+        (loss, "loss", 1, "training loss"),
+        (wer, "eval_wer", 100, "dev WER, %"),
+    ):
+        points = [(row["step"], scale * row[key]) for row in metrics if key in row]
+        axes.plot(*zip(*points, strict=True) if points else ((), ()), marker="o", markersize=3)
+        axes.set(xlabel="step", ylabel=label, xlim=(0, max_steps))
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    plt.close(figure)
+    return figure

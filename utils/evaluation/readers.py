@@ -1,0 +1,199 @@
+"""Models reading clips: a few batches at a time, into a journal that survives interruptions."""
+
+import json
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+from tqdm.auto import tqdm
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from utils.artifacts import write_atomically
+from utils.config import AudioContext, Recipe
+from utils.embedded.fetch import resolve
+from utils.environment.machine import device
+from utils.evaluation.probes import estimate_snr
+from utils.preprocessing.prepare import usable, waveform
+from utils.preprocessing.quality import QualityReport
+from utils.streaming.sources import stream
+from utils.whisper.decoding import transcribe
+from utils.whisper.load import load_model
+
+ONE_IN_AT_30S = 4
+BATCHES_AT_ONCE = 4  # decoded before the next line of the journal: what an interruption can cost
+
+
+class Reader(NamedTuple):
+    """A model as it reads the clips."""
+
+    model: WhisperForConditionalGeneration
+    processor: WhisperProcessor
+    context: AudioContext | None  # None is the stock 30 s window
+    splits: tuple[str, ...]  # which splits it reads
+    one_in: int = 1  # and how many of their clips: all, or one in so many
+
+    def wants(self, row: Mapping[str, Any]) -> bool:
+        """Tell whether it reads a clip; by the id, so that an interruption changes nothing."""
+        return row["split"] in self.splits and zlib.crc32(row["id"].encode()) % self.one_in == 0
+
+
+def split_of(language: str, split: str, recipe: Recipe) -> str:
+    """Return "test", "unseen" or "untrained": the name under which the report counts a clip."""
+    return split if language in recipe.languages or split == "test" else "untrained"
+
+
+def prepared_clips(prepared: Mapping[str, datasets.Dataset], recipe: Recipe) -> Iterator[dict]:
+    """Yield the clips that lesson 03 prepared to be judged: samples and what is known of them."""
+    for split in ("test", "unseen"):
+        if split not in prepared:
+            continue
+        rows = prepared[split].remove_columns("labels")
+        for row in rows.with_format("numpy", columns=["audio"], output_all_columns=True):
+            facts = {key: value for key, value in row.items() if key not in ("audio", "text")}
+            name = split_of(row["language"], split, recipe)
+            yield {**facts, "split": name, "reference": row["text"], "samples": waveform(row)}
+
+
+def streamed_clips(recipe: Recipe, processor: WhisperProcessor) -> Iterator[dict]:
+    """Yield the same clips straight from the sources, by the same rules, one at a time."""
+    report = QualityReport(recipe.preprocessing)  # it drops what is there twice, as in lesson 03
+    for source in sorted(recipe.sources, key=lambda source: not source.train):
+        if not source.test:
+            continue
+        name = "test" if source.train else "unseen"
+        split, rows = split_of(source.language, name, recipe), stream(source, source.test)
+        for example in usable(rows, processor.tokenizer, report, name, recipe.model.task):
+            facts = {key: value for key, value in example.items() if key not in ("audio", "labels")}
+            text = facts.pop("text")
+            yield {**facts, "split": split, "reference": text, "samples": waveform(example)}
+
+
+def _groups(clips: Iterable[dict], size: int) -> Iterator[list[dict]]:
+    group = []
+    for clip in clips:
+        group.append(clip)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def read_journal(path: Path, made_from: Mapping[str, Any]) -> list[dict]:
+    """Return the groups of an interrupted evaluation, or none if it was made from something else.
+
+    A line that a crash cut off is left out.
+    """
+    if not path.exists():
+        return []
+    lines = []
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return lines[1:] if lines and lines[0] == made_from else []
+
+
+def read_clips(
+    clips: Iterable[dict],
+    readers: Mapping[str, Reader],
+    recipe: Recipe,
+    journal: Path,
+    made_from: Mapping[str, Any],
+) -> tuple[list[dict], dict[str, dict[str, float]]]:
+    """Let every reader hear every clip of its splits, a few batches at a time.
+
+    What is done goes into a journal at once: interrupted and called again, it goes on from there.
+    The clips are never held in memory together.
+
+    Args:
+        clips: of `prepared_clips` or `streamed_clips`.
+        readers: "before", "after" and, where wanted, "after_30s".
+        recipe: gives batch size and task.
+        journal: where to write; the caller deletes it once the report stands.
+        made_from: what the result depends on; a journal made from something else is not used.
+
+    Returns:
+        The prediction rows, and for each reader `decode_seconds` and `speech_seconds`.
+    """
+    groups = read_journal(journal, made_from)
+    write_atomically(journal, "".join(json.dumps(line) + "\n" for line in [made_from, *groups]))
+    done = {row["id"] for group in groups for row in group["rows"]}
+    size = recipe.evaluation.batch_size
+    bar = tqdm(desc="clips read", unit="clip", initial=len(done))
+    with journal.open("a", encoding="utf-8") as file:
+        left = (clip for clip in clips if clip["id"] not in done)
+        for group in _groups(left, BATCHES_AT_ONCE * size):
+            groups.append(_read_group(group, readers, size, recipe.model.task))
+            file.write(json.dumps(groups[-1]) + "\n")
+            file.flush()
+            bar.update(len(group))
+    bar.close()
+    rows = [row for group in groups for row in group["rows"]]
+    speed = {
+        name: {
+            "decode_seconds": round(sum(group["seconds"][name] for group in groups), 2),
+            "speech_seconds": round(sum(row["seconds"] for row in rows if reader.wants(row)), 2),
+        }
+        for name, reader in readers.items()
+    }
+    return rows, speed
+
+
+def _read_group(
+    group: Sequence[dict], readers: Mapping[str, Reader], batch_size: int, task: str
+) -> dict[str, Any]:
+    rows = [
+        {key: value for key, value in clip.items() if key != "samples"}
+        | {"snr_db": round(estimate_snr(clip["samples"]), 1), "after_30s": None}
+        for clip in group
+    ]
+    seconds = {}
+    for name, reader in readers.items():
+        chosen = [number for number, row in enumerate(rows) if reader.wants(row)]
+        started = time.perf_counter()
+        texts = transcribe(
+            reader.model,
+            reader.processor,
+            [group[number]["samples"] for number in chosen],
+            language=[rows[number]["language"] for number in chosen],
+            context=reader.context,
+            batch_size=batch_size,
+            task=task,
+        )
+        seconds[name] = time.perf_counter() - started
+        for number, text in zip(chosen, texts, strict=True):
+            rows[number][name] = text
+    return {"rows": rows, "seconds": seconds}
+
+
+def load_readers(recipe: Recipe, checkpoint: str | Path, stock_window: bool) -> dict[str, Reader]:
+    """Load the models that are compared.
+
+    Args:
+        recipe: its checkpoint is "before", at 30 s: it was trained on nothing else.
+        checkpoint: "after": a folder, a Hub id or an embedded name.
+        stock_window: read it at 30 s alone, as a checkpoint must be that may not have been trained
+            at a short context. Otherwise at the recipe's context, and a quarter of the test split
+            at 30 s too: enough to see whether the model works there, at a fifth of the time.
+    """
+    everything = ("test", "unseen", "untrained")
+    base, base_processor = load_model(recipe)
+    folder = resolve(str(checkpoint))
+    tuned = WhisperForConditionalGeneration.from_pretrained(
+        folder, dtype="float32", use_safetensors=True
+    )
+    tuned.generation_config.forced_decoder_ids = None  # old checkpoints; languages are given
+    processor = WhisperProcessor.from_pretrained(folder)
+    context = None if stock_window or not recipe.audio_context.enabled else recipe.audio_context
+    readers = {
+        "before": Reader(base.to(device()), base_processor, None, everything),
+        "after": Reader(tuned.to(device()), processor, context, everything),
+    }
+    if context:
+        readers["after_30s"] = Reader(tuned, processor, None, ("test",), ONE_IN_AT_30S)
+    return readers

@@ -1,0 +1,81 @@
+"""How training clips are varied, so that the model learns the language and not one recording."""
+
+import librosa
+import numpy as np
+import torch
+
+from utils.config import Augmentation
+from utils.whisper.audio_context import FRAMES_PER_SECOND, SAMPLING_RATE, STOCK_SECONDS
+
+NOISE_DB = (5.0, 30.0)  # how far the noise stays below the speech
+# SpecAugment's policy for LibriSpeech (Park et al., Interspeech 2019, table 1): two spans of at
+# most 1 s and a fifth of the clip, two bands of at most 27 of 80 mel bands.
+SPANS, SPAN_FRAMES, SPAN_SHARE, BAND_SHARE = 2, 100, 0.2, 27 / 80
+
+
+def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
+    """Return a clip played `speed` times as fast, tempo and pitch alike; at most 30 s of it.
+
+    A clip that would grow past the window is left as it is: its text would be cut off.
+    """
+    if len(samples) > speed * STOCK_SECONDS * SAMPLING_RATE:
+        return samples
+    # Taken for sound of a higher rate, the same samples last shorter and sound higher.
+    rate = round(SAMPLING_RATE * speed)
+    return librosa.resample(samples, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
+
+
+def add_noise(samples: np.ndarray, db_below: float, tilt: float, random: np.random.Generator):  # noqa: ANN201
+    """Return a clip with noise of a given loudness below its own.
+
+    Args:
+        samples: float32, not silent throughout.
+        db_below: signal-to-noise ratio in dB.
+        tilt: 0 is white noise (a hiss), 1 pink, 2 brown (a rumble).
+        random: where the noise comes from.
+    """
+    spectrum = np.fft.rfft(random.standard_normal(len(samples)))
+    frequency = np.arange(len(spectrum))
+    spectrum[1:] *= frequency[1:] ** (-tilt / 2)  # the power falls by the tilt
+    spectrum[0] = 0
+    noise = np.fft.irfft(spectrum, len(samples))
+    power, target = np.mean(noise**2), np.mean(samples**2) / 10 ** (db_below / 10)
+    return (samples + noise * np.sqrt(target / max(power, 1e-12))).astype(np.float32)
+
+
+def vary(samples: np.ndarray, how: Augmentation, random: np.random.Generator) -> np.ndarray:
+    """Return a clip with the recipe's changes of speed, noise and gain, drawn anew."""
+    # All are drawn whether used or not: switching one on leaves the others' draws as they were.
+    speed, gain = random.uniform(-1, 1, 2)
+    noisy, db_below, tilt = random.random(), random.uniform(*NOISE_DB), random.uniform(0, 2)
+    if how.speed:
+        samples = change_speed(samples, 1 + speed * how.speed)
+    if noisy < how.noise:
+        samples = add_noise(samples, db_below, tilt, random)
+    if how.gain_db:
+        samples = samples * np.float32(10 ** (gain * how.gain_db / 20))
+    return samples
+
+
+def mask_features(
+    features: torch.Tensor, seconds: list[float], random: np.random.Generator
+) -> None:
+    """Blank spans of time and bands of frequency, in place; what is blank takes the clip's mean.
+
+    Args:
+        features: log-mel, `(batch, mels, frames)`.
+        seconds: how long each clip is; in the padding behind it a span would teach nothing.
+        random: where places and sizes come from.
+    """
+    mels = features.shape[1]
+    for clip, length in zip(features, seconds, strict=True):
+        frames = min(round(length * FRAMES_PER_SECOND), clip.shape[1])
+        speech = clip[:, :frames]
+        mean = speech.mean()
+        for _ in range(SPANS):
+            width = random.integers(0, min(SPAN_FRAMES, int(SPAN_SHARE * frames)) + 1)
+            start = random.integers(0, frames - width + 1)
+            speech[:, start : start + width] = mean
+            height = random.integers(0, int(BAND_SHARE * mels) + 1)
+            low = random.integers(0, mels - height + 1)
+            speech[low : low + height] = mean

@@ -1,0 +1,94 @@
+"""Batches: log-mels at the length that the clips need, labels padded with what the loss ignores."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import WhisperProcessor
+
+from utils.config import AudioContext, Augmentation, Windows
+from utils.preprocessing.augmentation import mask_features, vary
+from utils.preprocessing.prepare import waveform
+from utils.preprocessing.windows import POSITIONS, timed_labels
+from utils.whisper.audio_context import SAMPLING_RATE, context_seconds
+from utils.whisper.features import log_mel
+
+IGNORED = -100  # PyTorch's cross-entropy leaves these positions out of the loss
+
+
+class SpeechCollator:
+    """Prepared rows → one batch of `input_features`, `decoder_input_ids` and `labels`.
+
+    In training every clip gets a silent tail of random length, so that the model learns that speech
+    ends where it ends and not where the window does.
+
+    Args:
+        processor: the checkpoint's.
+        context: the recipe's; disabled means stock 30 s windows.
+        seed: of the tail, of the augmentation and of what the labels tell.
+        augmentation: the recipe's; None leaves the clips as they are.
+        windows: the recipe's; None tells neither times nor the text before.
+
+    What is random follows from the seed and the clips of the batch, not from a generator that moves
+    on: a resumed run, and any number of loader workers, draw the same.
+    """
+
+    def __init__(
+        self,
+        processor: WhisperProcessor,
+        context: AudioContext,
+        seed: int = 42,
+        augmentation: Augmentation | None = None,
+        windows: Windows | None = None,
+    ):
+        self.processor = processor
+        self.context = context
+        self.seed = seed
+        self.augmentation = augmentation or Augmentation()
+        self.windows = windows or Windows()
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return float32 `(batch, mels, frames)` and int64 `(batch, longest labels)`, twice."""
+        batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
+        random = np.random.default_rng([self.seed, batch_key])
+        tail = random.uniform(0, self.context.tail_seconds)
+        clips = [vary(waveform(row), self.augmentation, random) for row in rows]
+        seconds = [len(clip) / SAMPLING_RATE for clip in clips]
+        context = context_seconds(max(seconds), tail, self.context)
+        features = log_mel(self.processor, clips, context)
+        if self.augmentation.spec_augment:
+            mask_features(features, seconds, random)
+        pairs = [self._read_and_write(*pair, random) for pair in zip(rows, clips, strict=True)]
+        reads, writes = zip(*pairs, strict=True)
+        return {
+            "input_features": features,
+            # What fills up is never read: its label is left out of the loss.
+            "decoder_input_ids": _filled(reads, self.processor.tokenizer.pad_token_id),
+            "labels": _filled(writes, IGNORED),
+        }
+
+    def _read_and_write(
+        self, row: Mapping[str, Any], clip: np.ndarray, random: np.random.Generator
+    ) -> tuple[list[int], list[int]]:
+        """Return the tokens that the decoder reads, and those that it shall write after each."""
+        tokenizer = self.processor.tokenizer
+        with_times, with_previous = random.random(2)
+        ids = list(row["labels"])
+        if with_times < self.windows.timestamps:
+            first = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
+            ids = timed_labels(row, first, len(clip) / len(row["audio"]))
+        prompt = []
+        if with_previous < self.windows.previous_text and row["previous"]:
+            too_many = max(len(row["previous"]) + len(ids) - POSITIONS, 0)
+            prompt = [tokenizer.convert_tokens_to_ids("<|startofprev|>")]
+            prompt += row["previous"][too_many:]
+        # Read one token, write the next. <|startoftranscript|> is read and never written; nor is
+        # the text before, which is not in this window's sound.
+        return [*prompt, *ids[:-1]], [*[IGNORED] * len(prompt), *ids[1:]]
+
+
+def _filled(ids: Sequence[list[int]], value: int) -> torch.Tensor:
+    tensors = [torch.tensor(one) for one in ids]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)

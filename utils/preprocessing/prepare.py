@@ -1,0 +1,242 @@
+"""From a streamed row to what Whisper trains on: samples, label ids, filters, batches."""
+
+import hashlib
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    List,
+    Value,
+    concatenate_datasets,
+)
+from datasets.arrow_writer import ArrowWriter
+from transformers import WhisperTokenizer
+
+from utils.config import Preprocessing, Recipe, Windows
+from utils.preprocessing.quality import (
+    QualityReport,
+    Unusable,
+    check_seconds,
+    check_sound,
+    check_text,
+)
+from utils.preprocessing.windows import join
+from utils.streaming.sources import AudioError, decode_audio, stream, training_stream
+from utils.text import apply_casing
+from utils.whisper.audio_context import SAMPLING_RATE
+from utils.whisper.labels import encode_text, prefix_ids
+
+# int16 is what WAV files hold: half the size of float32 and, after the division, the same samples.
+INT16_SCALE = 32767.0
+
+SAMPLE_CLIPS = 200  # stored of a training split that is not: to look at, and to try batches on
+
+PREPARED = Features(
+    {
+        "audio": List(Value("int16")),
+        "labels": List(Value("int32")),
+        # Of each clip that was joined to this window: one, where each clip is alone.
+        "cut_samples": List(Value("int32")),
+        "cut_tokens": List(Value("int32")),
+        "previous": List(Value("int32")),  # text ids of the source's window before
+        "text": Value("string"),
+        "language": Value("string"),
+        "seconds": Value("float32"),
+        "source": Value("string"),
+        "id": Value("string"),
+    }
+)
+
+
+class PreprocessingError(ValueError):
+    """Too little is left of a split to go on; the message says what was dropped."""
+
+
+def prepare_example(
+    row: Mapping[str, Any],
+    tokenizer: WhisperTokenizer,
+    rules: Preprocessing,
+    task: str = "transcribe",
+) -> dict[str, Any]:
+    """Turn a streamed row into a prepared one: int16 samples at 16 kHz and label ids.
+
+    Raises:
+        Unusable: the clip breaks one of the rules; the message names which.
+    """
+    # NFC-composed, single spaces: the same sentence gives the same ids however it was typed.
+    text = apply_casing(row["text"], rules.lower_case, rules.remove_punctuation, row["language"])
+    check_text(text, row["language"], rules)
+    if not row["audio"]:
+        raise Unusable("missing audio")
+    if row["seconds"] is not None:  # known from a table: decoding is saved
+        check_seconds(row["seconds"], rules)
+    try:
+        samples = decode_audio(row["audio"])
+    except AudioError:
+        raise Unusable("undecodable audio") from None
+    seconds = len(samples) / SAMPLING_RATE
+    check_seconds(seconds, rules)
+    labels = encode_text(tokenizer, text, row["language"], task)
+    if len(labels) > rules.max_label_tokens:
+        raise Unusable(f"more than {rules.max_label_tokens} label tokens")
+    check_sound(samples, text, rules)
+    return {
+        "audio": np.round(samples.clip(-1, 1) * INT16_SCALE).astype(np.int16),
+        "labels": labels,
+        "cut_samples": [len(samples)],
+        "cut_tokens": [len(labels) - len(prefix_ids(tokenizer, row["language"], task)) - 1],
+        "previous": [],
+        "text": text,
+        "language": row["language"],
+        "seconds": seconds,
+        "source": row["source"],
+        "id": row["id"],
+    }
+
+
+def waveform(row: Mapping[str, Any]) -> np.ndarray:
+    """Return a prepared row's samples as float32 in [-1, 1], shape `(samples,)`, 16 kHz."""
+    return np.asarray(row["audio"], dtype=np.float32) / INT16_SCALE
+
+
+def split_streams(recipe: Recipe) -> dict[str, IterableDataset]:
+    """Return what each prepared split is read from: train, dev, test and, if any, unseen."""
+    trained = [source for source in recipe.sources if source.train]
+    unseen = [source for source in recipe.sources if not source.train and source.test]
+    parts = {
+        "dev": [stream(source, source.dev) for source in trained if source.dev],
+        "test": [stream(source, source.test) for source in trained if source.test],
+        "unseen": [stream(source, source.test) for source in unseen],
+    }
+    streams = {
+        "train": training_stream(recipe.sources, recipe.training.get("seed", 42), recipe.mixing)
+    }
+    if not recipe.preprocessing.stored:
+        streams["train"] = streams["train"].take(SAMPLE_CLIPS)
+    streams |= {name: concatenate_datasets(part) for name, part in parts.items() if part}
+    return streams
+
+
+def check_dropped(report: QualityReport, split: str) -> None:
+    """Refuse a split of which too much was dropped.
+
+    Raises:
+        PreprocessingError: of one source more than `max_dropped_share`, or nothing is left at all.
+    """
+    share = report.rules.max_dropped_share
+    for source, _ in report.parts(split):
+        dropped = report.dropped[source, split]
+        total = report.kept[source, split] + dropped.total()
+        if dropped.total() > share * total or dropped.total() == total:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
+            raise PreprocessingError(
+                f"{dropped.total()} of {total} clips of {source} were dropped ({reasons}); at most "
+                f"{share:.0%} may be. Look at the source, or at [preprocessing]."
+            )
+    if not report.parts(split):
+        raise PreprocessingError("there are no clips. Look at the source.")
+
+
+def usable(
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: WhisperTokenizer,
+    report: QualityReport,
+    split: str,
+    task: str,
+) -> Iterator[dict[str, Any]]:
+    """Yield streamed rows prepared, those that break no rule; the report counts all of them."""
+    for row in rows:
+        try:
+            example = prepare_example(row, tokenizer, report.rules, task)
+            report.keep(split, row, example)
+        except Unusable as reason:
+            report.drop(split, row, str(reason))
+        else:
+            yield example
+
+
+def prepare_split(
+    rows: Iterable[Mapping[str, Any]],
+    tokenizer: WhisperTokenizer,
+    folder: Path,
+    report: QualityReport,
+    split: str = "train",
+    task: str = "transcribe",
+    windows: Windows | None = None,
+) -> Dataset:
+    """Prepare one split into a file in `folder`, never holding it in memory.
+
+    Args:
+        rows: as streamed.
+        tokenizer: the checkpoint's.
+        folder: an empty one.
+        report: where each row is counted; its rules are the recipe's.
+        split: the name in the report.
+        task: "transcribe" or "translate".
+        windows: the recipe's, for a split that is trained on.
+
+    Raises:
+        PreprocessingError: nothing is left, or of one source more than `max_dropped_share` was
+            dropped.
+    """
+    path = folder / "split.arrow"
+    # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on a
+    # split with nothing left, and may reuse an older result whose generator looks the same.
+    with ArrowWriter(features=PREPARED, path=str(path)) as writer:
+        kept = usable(rows, tokenizer, report, split, task)
+        for window in join(kept, windows or Windows(), report.rules.max_label_tokens):
+            writer.write(window)
+        writer.finalize()
+    check_dropped(report, split)
+    return Dataset.from_file(str(path))
+
+
+def prepare(
+    recipe: Recipe, tokenizer: WhisperTokenizer, folder: Path
+) -> tuple[DatasetDict, QualityReport]:
+    """Prepare every split of a recipe and publish them as one Arrow folder.
+
+    The folder appears whole: it is written beside its place and then moved there.
+
+    Returns:
+        The data set as stored, and what was found in it.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    splits, report = {}, QualityReport(recipe.preprocessing)
+    streams = split_streams(recipe)
+    try:
+        # What is tested on first: a clip that also stands in training is dropped from there.
+        for name in [*(name for name in ("test", "unseen", "dev") if name in streams), "train"]:
+            (partial / name).mkdir(parents=True)
+            try:
+                splits[name] = prepare_split(
+                    streams[name],
+                    tokenizer,
+                    partial / name,
+                    report,
+                    name,
+                    recipe.model.task,
+                    recipe.windows if name == "train" else None,
+                )
+            except PreprocessingError as error:
+                raise PreprocessingError(f"{recipe.path}, split {name}: {error}") from None
+        DatasetDict({name: splits[name] for name in streams}).save_to_disk(partial / "prepared")
+        shutil.rmtree(folder, ignore_errors=True)
+        (partial / "prepared").rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return DatasetDict.load_from_disk(str(folder)), report
+
+
+def digest_of_clips(rows: Dataset) -> str:
+    """Return a digest of which prepared clips there are, and of what is said in them."""
+    told = zip(rows["id"][:], rows["text"][:], rows["seconds"][:], strict=True)
+    return hashlib.sha256("\n".join(map(repr, told)).encode()).hexdigest()

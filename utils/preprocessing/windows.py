@@ -1,0 +1,101 @@
+"""Training windows: clips joined to fill the encoder, and labels that tell times and what was said.
+
+Whisper learned from windows of 30 s, with the time of every phrase and the text before. A short
+clip alone teaches none of that, and a model trained on such clips alone forgets it first.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from utils.config import Windows
+from utils.whisper.audio_context import SAMPLING_RATE
+from utils.whisper.features import TIMESTAMP_STEP
+
+POSITIONS = 448  # of Whisper's decoder, for prompt and labels together
+# OpenAI's transcribe keeps as many tokens of the text before: half of the positions, less one.
+PROMPT_TOKENS = POSITIONS // 2 - 1
+CUT = "\n"  # between the texts of joined clips; in none of them
+
+
+def join(
+    clips: Iterable[dict[str, Any]], windows: Windows, max_label_tokens: int = POSITIONS
+) -> Iterator[dict[str, Any]]:
+    """Yield prepared clips joined to windows, those of one source in the order in which they come.
+
+    Args:
+        clips: of `prepare_example`.
+        windows: the recipe's; with 0 seconds every clip is a window.
+        max_label_tokens: the most that a window's labels may have, timestamps included.
+    """
+    waiting: dict[str, list[dict[str, Any]]] = {}
+    before: dict[str, list[int]] = {}
+
+    def close(source: str) -> dict[str, Any]:
+        window = _merge(waiting.pop(source), before.get(source, []))
+        if windows.previous_text:
+            before[source] = _text_ids(window)[-PROMPT_TOKENS:]
+        return window
+
+    for clip in clips:
+        source = clip["source"]
+        together = [*waiting.get(source, []), clip]
+        seconds = sum(one["seconds"] for one in together)
+        tokens = sum(len(_text_ids(one)) + 2 for one in together) + 4  # 2 times a clip; the prefix
+        if source in waiting and (seconds > windows.seconds or tokens > max_label_tokens):
+            yield close(source)
+            together = [clip]
+        waiting[source] = together
+        if not windows.seconds:  # nothing to wait for
+            yield close(source)
+    for source in list(waiting):
+        yield close(source)
+
+
+def _text_ids(row: Mapping[str, Any]) -> list[int]:
+    """Return a prepared row's label ids between prefix and end token."""
+    return list(row["labels"][-1 - sum(row["cut_tokens"]) : -1])
+
+
+def _merge(clips: Sequence[dict[str, Any]], previous: list[int]) -> dict[str, Any]:
+    first = clips[0]
+    prefix = first["labels"][: -1 - sum(first["cut_tokens"])]
+    return {
+        **first,
+        "audio": np.concatenate([one["audio"] for one in clips]),
+        "labels": [*prefix, *(i for one in clips for i in _text_ids(one)), first["labels"][-1]],
+        "text": CUT.join(one["text"] for one in clips),
+        "seconds": sum(one["seconds"] for one in clips),
+        "cut_samples": [len(one["audio"]) for one in clips],
+        "cut_tokens": [len(_text_ids(one)) for one in clips],
+        "previous": previous,
+        "id": first["id"] + (f" and {len(clips) - 1} more" if len(clips) > 1 else ""),
+    }
+
+
+def cut(row: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
+    """Return the text and the samples of each clip of a prepared row."""
+    borders = np.cumsum(row["cut_samples"])[:-1]
+    return list(zip(row["text"].split(CUT), np.split(row["audio"], borders), strict=True))
+
+
+def timed_labels(row: Mapping[str, Any], first_timestamp: int, stretch: float = 1.0) -> list[int]:
+    """Return a row's label ids with the times at which each of its clips begins and ends.
+
+    Args:
+        row: a prepared one.
+        first_timestamp: the id of `<|0.00|>`, which follows that of `<|notimestamps|>`.
+        stretch: how many times as long the clip is as it was stored.
+
+    Returns:
+        The ids; as stored, without times, where the decoder has too few positions for them.
+    """
+    text, ends = _text_ids(row), np.cumsum(row["cut_samples"]) / SAMPLING_RATE * stretch
+    steps = [0, *np.round(ends / TIMESTAMP_STEP).astype(int).tolist()]
+    ids = list(row["labels"][: -2 - len(text)])  # without <|notimestamps|>
+    for start, end, tokens in zip(steps, steps[1:], row["cut_tokens"], strict=False):
+        ids += [first_timestamp + start, *text[:tokens], first_timestamp + end]
+        text = text[tokens:]
+    ids.append(row["labels"][-1])
+    return ids if len(ids) <= POSITIONS else list(row["labels"])

@@ -1,0 +1,247 @@
+"""Sources of speech as streams of one schema: read lazily, mixed, and decoded with a guard.
+
+A row is `audio` (the bytes of an encoded file), `text`, `language`, `seconds` (or None),
+`source` (the label of its `Source`) and `id`. Nothing is downloaded whole, nothing is decoded
+before it is needed, and one corrupt clip costs that clip.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import librosa
+import numpy as np
+import soundfile
+from datasets import (
+    Features,
+    IterableDataset,
+    Value,
+    concatenate_datasets,
+    interleave_datasets,
+)
+
+from utils.config import STOPS, Mixing, RecipeError, Source
+from utils.embedded import fetch as embedded
+from utils.streaming import common_voice
+from utils.streaming import recordings as manifests
+from utils.streaming.hub import open_split, read_rows
+from utils.whisper.audio_context import SAMPLING_RATE
+
+EMBEDDED_SPLITS = ("train", "dev", "test")  # what embedded.split_of deals out
+
+SCHEMA = Features(
+    {
+        "audio": Value("binary"),
+        "text": Value("string"),
+        "language": Value("string"),
+        "seconds": Value("float32"),
+        "source": Value("string"),
+        "id": Value("string"),
+    }
+)
+
+
+class AudioError(ValueError):
+    """Bytes that are not audio, or audio that cannot be used; the message says why."""
+
+
+def decode_audio(data: bytes) -> np.ndarray:
+    """Decode an audio file to what Whisper hears.
+
+    Args:
+        data: a WAV, FLAC, MP3 or Ogg file (what libsndfile 1.2 reads; no FFmpeg is needed).
+
+    Returns:
+        float32 samples in [-1, 1], mono, at 16 kHz, shape `(samples,)`.
+
+    Raises:
+        AudioError: the bytes are no audio, hold no samples, or hold samples that are not finite.
+    """
+    try:
+        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, ValueError, MemoryError) as error:
+        # A damaged MP3 header may tell of more samples than there is memory.
+        raise AudioError(f"undecodable: {error}") from None
+    if len(samples) == 0:
+        raise AudioError("undecodable: the file has a header and no samples")
+    # A float WAV may hold NaN; one such clip turns every weight into NaN.
+    if not np.isfinite(samples).all():
+        raise AudioError("undecodable: samples that are not finite")
+    mono = samples.mean(axis=1)
+    if rate != SAMPLING_RATE:
+        mono = librosa.resample(mono, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
+    return mono.astype(np.float32, copy=False)
+
+
+def seconds_of(row: Mapping[str, Any]) -> float:
+    """Return how long a streamed row's clip is: as its source says, else decoded; 0 if it fails."""
+    if row["seconds"] is not None:
+        return row["seconds"]
+    try:
+        return len(decode_audio(row["audio"])) / SAMPLING_RATE
+    except AudioError:
+        return 0.0
+
+
+def _embedded_rows(language: str, speaker: str, split: str, label: str) -> Iterator[dict]:
+    # The packages list their prompts by topic: in the order of a hash, the first rows of a stream
+    # are a sample of all of them.
+    clips = embedded.speech(language, speaker).clips
+    for clip in sorted(clips, key=lambda clip: hashlib.sha256(clip.id.encode()).digest()):
+        if clip.split == split:
+            data = clip.path.read_bytes()
+            yield {
+                "audio": data,
+                "text": clip.text,
+                "language": language,
+                "seconds": soundfile.info(io.BytesIO(data)).duration,
+                "source": label,
+                "id": clip.id,
+            }
+
+
+def _embedded_stream(source: Source, split: str) -> IterableDataset:
+    if split not in EMBEDDED_SPLITS:
+        raise RecipeError(
+            f'The embedded speech has no split "{split}"; it has {", ".join(EMBEDDED_SPLITS)}.'
+        )
+    return IterableDataset.from_generator(
+        _embedded_rows,
+        features=SCHEMA,
+        gen_kwargs={
+            "language": source.language,
+            "speaker": source.name,
+            "split": split,
+            "label": source.label,
+        },
+    )
+
+
+def _recorded_rows(source: Source, split: str) -> Iterator[dict]:
+    for one in manifests.read_recordings(source.name, source.language, source.text_column):
+        if one.split == split:
+            audio, seconds = manifests.read_audio(one)
+            yield {
+                "audio": audio,
+                "text": one.text,
+                "language": source.language,
+                "seconds": seconds,
+                "source": source.label,
+                "id": f"{source.label}/{one.id}",
+            }
+
+
+def _recorded_stream(source: Source, split: str) -> IterableDataset:
+    found = manifests.read_recordings(source.name, source.language, source.text_column)
+    splits = sorted({one.split for one in found})
+    if split not in splits:
+        raise RecipeError(
+            f'{source.name} has no recordings in the split "{split}"; it has {", ".join(splits)}. '
+            "Without any splits of its own, a folder is dealt into train, dev and test."
+        )
+    return IterableDataset.from_generator(
+        _recorded_rows, features=SCHEMA, gen_kwargs={"source": source, "split": split}
+    )
+
+
+def _common_voice_rows(path: Path, source: Source, split: str) -> Iterator[dict]:
+    for name, entry, audio in common_voice.read_clips(path, split):
+        yield {
+            "audio": audio,
+            "language": source.language,
+            "source": source.label,
+            "id": f"{source.label}/{name}",
+            **entry,
+        }
+
+
+def _common_voice_stream(source: Source, split: str) -> IterableDataset:
+    path = common_voice.find(source.name)
+    common_voice.read_split(path, split)  # a split that is not there is told now, not at its turn
+    return IterableDataset.from_generator(
+        _common_voice_rows,
+        features=SCHEMA,
+        gen_kwargs={"path": path, "source": source, "split": split},
+    )
+
+
+def _hub_stream(source: Source, split: str) -> IterableDataset:
+    """Stream a Hub dataset, or a local folder in the Hub's layout, into the schema."""
+    rows = open_split(source, split)
+    parts = {"rows": rows, "files": list(range(rows.num_shards))}
+    return IterableDataset.from_generator(
+        read_rows, features=SCHEMA, gen_kwargs={**parts, "source": source, "split": split}
+    )
+
+
+def stream(source: Source, split: str) -> IterableDataset:
+    """Return a source's rows in the schema of this module, read as they are asked for.
+
+    Args:
+        source: where the speech is.
+        split: a split name, or several joined: `train+validation`.
+
+    Raises:
+        RecipeError: the split or the text column does not exist; the message lists what does.
+    """
+    kinds = {
+        "embedded": _embedded_stream,
+        "recordings": _recorded_stream,
+        "common_voice": _common_voice_stream,
+    }
+    open_one = kinds.get(source.dataset, _hub_stream)
+    parts = [open_one(source, name) for name in split.split("+")]
+    rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
+    return rows.take(source.max_clips) if source.max_clips else rows
+
+
+def mixing_shares(sources: Sequence[Source], temperature: float = 0.0) -> list[float]:
+    """Return the share of each source in the training stream; they add up to 1.
+
+    By weight; with a temperature t, by weight × hours^(1/t) (Arivazhagan et al. 2019): t = 1 leaves
+    the data's proportions, t → ∞ gives every source the same.
+    """
+    weights = np.array([source.weight for source in sources])
+    if temperature:
+        weights = weights * np.array([source.hours for source in sources]) ** (1 / temperature)
+    return (weights / weights.sum()).tolist()
+
+
+def mix(
+    streams: Sequence[IterableDataset], shares: Sequence[float], seed: int = 0, stop: str = ""
+) -> IterableDataset:
+    """Return several streams as one, drawn at random by share, the same for the same seed.
+
+    Args:
+        streams: of one schema.
+        shares: how often each is drawn, in any unit.
+        seed: of the order.
+        stop: when the stream ends, see `config.Mixing`. By default, with equal shares every row
+            comes once; with unequal ones the stream goes on until every source has been read to its
+            end, and what is drawn more often is repeated.
+    """
+    if len(streams) == 1:
+        return streams[0]
+    _, all_repeated, all_once = STOPS
+    return interleave_datasets(
+        list(streams),
+        probabilities=(np.asarray(shares) / np.sum(shares)).tolist(),
+        seed=seed,
+        stopping_strategy=stop or (all_once if np.ptp(shares) < 1e-9 else all_repeated),
+    )
+
+
+def training_stream(
+    sources: Sequence[Source], seed: int = 0, mixing: Mixing | None = None
+) -> IterableDataset:
+    """Return the training splits of a recipe's sources as one mixed stream."""
+    mixing = mixing or Mixing()
+    trained = [source for source in sources if source.train]
+    return mix(
+        [stream(source, source.train) for source in trained],
+        mixing_shares(trained, mixing.temperature),
+        seed,
+        mixing.stop,
+    )

@@ -1,0 +1,60 @@
+"""What Seq2SeqTrainingArguments gets: the recipe's `[training]`, and what the machine decides."""
+
+import torch
+from transformers import Seq2SeqTrainingArguments, WhisperConfig
+
+from utils.artifacts import Run
+from utils.config import Recipe
+from utils.embedded.fetch import resolve
+from utils.environment.colab import quick_disk
+from utils.environment.machine import device, loader_workers, training_precision
+from utils.environment.presets import preset
+from utils.training.adapters import require_8bit
+
+
+def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
+    """Return the recipe's `[training]` with what follows from the run folder and the hardware."""
+    width = WhisperConfig.from_pretrained(
+        resolve(recipe.model.checkpoint), revision=recipe.model.revision
+    ).d_model
+    arguments = {
+        **preset(width, recipe.method.weights),
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        # The one that `Selection` takes on dev: test is not looked at before lesson 05.
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "wer",
+        "greater_is_better": False,
+        "report_to": "none",  # build_trainer adds TensorBoard, with a folder of the run's
+        # A stream goes on from where a checkpoint says, without reading what came before.
+        "ignore_data_skip": not recipe.preprocessing.stored,
+        # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.
+        "logging_nan_inf_filter": False,
+        # Unless told so, processes on a machine without a GPU do not find each other: each would
+        # train alone, into the same folder (accelerate 1.15).
+        "use_cpu": device().type == "cpu",
+        "ddp_find_unused_parameters": False,  # every trained weight takes part in every step
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "dataloader_num_workers": loader_workers(),
+        "disable_tqdm": True,  # progress_line says more in one line
+        **recipe.training,
+    }
+    # Processes that are started anew for each pass would import torch each time.
+    arguments.setdefault("dataloader_persistent_workers", arguments["dataloader_num_workers"] > 0)
+    if recipe.method.average_last and arguments.get("save_total_limit"):
+        # The best one stays, too, and may be older.
+        least = recipe.method.average_last + 1
+        arguments["save_total_limit"] = max(arguments["save_total_limit"], least)
+    if "8bit" in arguments.get("optim", ""):
+        require_8bit(f'optim = "{arguments["optim"]}"')
+    made = Seq2SeqTrainingArguments(
+        output_dir=str(quick_disk(run.checkpoints)),
+        remove_unused_columns=False,  # the collator needs the audio column
+        label_names=["labels"],
+        **training_precision(),
+        **arguments,
+    )
+    # Several GPUs are for torchrun: in one process Transformers would spread each batch over them
+    # by DataParallel, in float32 and with a batch that many times the recipe's (5.23).
+    made._n_gpu = min(made.n_gpu, 1)
+    return made

@@ -1,0 +1,81 @@
+"""`metrics.jsonl`, the table and the one line that say how far training is."""
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformers import TrainerCallback
+
+from utils.artifacts import Run, write_atomically
+
+# Of the logs; `reindex` leaves a column empty that was not logged yet.
+SHOWN = {
+    "loss": "loss",
+    "learning_rate": "learning rate",
+    "eval_wer": "dev WER",
+    "clips_per_second": "clips/s",
+    "audio_hours_per_hour": "audio, h/h",
+    "memory_gib": "memory, GiB",
+}
+
+
+class MetricsFile(TrainerCallback):
+    """Appends every log to `metrics.jsonl`, from which the curves can be drawn after a crash."""
+
+    def __init__(self, run: Run, watch: Callable[[list[dict], int], None] | None = None):
+        self.path, self.watch, self.rows = run.metrics, watch, []
+
+    def on_train_begin(self, args, state, control, **_) -> None:  # noqa: ANN001
+        """Keep what led to the checkpoint that training goes on from, and nothing later."""
+        rows = read_metrics(self.path) if self.path.exists() else []
+        self.rows = [row for row in rows if row["step"] <= state.global_step]
+        if state.is_world_process_zero:
+            write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def on_log(self, args, state, control, logs: Mapping[str, Any], **_) -> None:  # noqa: ANN001
+        """Write one line, and show it to whoever watches; one process of several does."""
+        if not state.is_world_process_zero:
+            return
+        self.rows.append({"step": state.global_step, "time": time.time(), **logs})
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(self.rows[-1]) + "\n")
+        if self.watch:
+            self.watch(self.rows, state.max_steps)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the trainer's logs, oldest first; a line cut off by a crash is left out."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
+def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
+    """Return one line that says how far training is and how long it will still take."""
+    last = rows[-1]
+    done = last["step"] - rows[0]["step"]
+    parts = [f"step {last['step']}/{max_steps}"]
+    if "loss" in last:
+        parts.append(f"loss {last['loss']:.3f}")
+        parts.append(f"{last['clips_per_second']:.1f} clips/s, {last['memory_gib']:.1f} GiB")
+    if "eval_wer" in last:
+        parts.append(f"dev WER {last['eval_wer']:.1%}")
+    if "train_runtime" in last:
+        parts.append(f"trained in {last['train_runtime']:.0f} s")
+    elif done:
+        left = (last["time"] - rows[0]["time"]) / done * (max_steps - last["step"])
+        minutes, seconds = divmod(round(left), 60)
+        parts.append(f"{minutes} min {seconds} s left")
+    return " · ".join(parts)
+
+
+def progress_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    """Return the newest logs, a line for each step."""
+    logs = pd.DataFrame(rows).groupby("step").last()  # loss and dev WER are logged one by one
+    return logs.reindex(columns=list(SHOWN)).rename(columns=SHOWN).tail(12)

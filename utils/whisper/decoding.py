@@ -1,0 +1,103 @@
+"""Speech → text: clips in length-sorted batches; long recordings with their timestamps."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from utils.config import AudioContext
+from utils.whisper.audio_context import SAMPLING_RATE, audio_context, decoding_seconds
+from utils.whisper.features import log_mel
+from utils.whisper.greedy import decode_greedily
+from utils.whisper.labels import prefix_ids
+from utils.whisper.weight_layout import packed
+
+# A guard, not a limit on speech: a clip that repeats itself without end costs no more than this.
+# Fast speech has 15 letters a second. In Italian these are 5 tokens; Whisper's vocabulary takes two
+# or three tokens for a single letter of Telugu, Malayalam, Georgian, Amharic or Burmese.
+TOKENS_PER_SECOND, EXTRA_TOKENS = 45, 32
+
+MOST_TOKENS = 444  # the decoder's 448 positions less the four that ask
+
+
+def most_tokens(clip: np.ndarray) -> int:
+    """Return after how many tokens a clip is broken off."""
+    guard = round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
+    return min(guard, MOST_TOKENS)
+
+
+def _batches(
+    lengths: Sequence[int], context: AudioContext | None, batch_size: int
+) -> Iterator[tuple[float, list[int]]]:
+    """Yield the window in seconds and the clips of each batch; the longest clips come first.
+
+    A batch is heard in the window of its longest clip, and in it all clips cost as much. So one
+    that needs less than half of that window waits for the next batch.
+    """
+    windows = [decoding_seconds(length / SAMPLING_RATE, context) for length in lengths]
+    left = sorted(range(len(lengths)), key=lambda index: -lengths[index])
+    while left:
+        longest = windows[left[0]]
+        batch = [index for index in left[:batch_size] if windows[index] >= longest / 2]
+        yield longest, batch
+        left = left[len(batch) :]
+
+
+def transcribe(
+    model: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    clips: Sequence[np.ndarray],
+    *,
+    language: str | Sequence[str],
+    context: AudioContext | None = None,
+    batch_size: int = 16,
+    task: str = "transcribe",
+    progress: str = "",
+) -> list[str]:
+    """Return what the model hears in each clip, greedily and without timestamps.
+
+    Args:
+        model: on the device it shall run on.
+        processor: the checkpoint's.
+        clips: float32 samples at 16 kHz, each at most 30 s.
+        language: Whisper's code for all clips, or one for each; English-only checkpoints ignore it.
+        context: a short audio context; None is the stock 30 s window. A checkpoint that was not
+            trained at a short context must be read at 30 s (see `audio_context`).
+        batch_size: clips decoded together.
+        task: "transcribe", or "translate" into English.
+        progress: the text of a progress bar; "" shows none.
+
+    Returns:
+        The texts, in the order of the clips.
+    """
+    languages = [language] * len(clips) if isinstance(language, str) else list(language)
+    texts = [""] * len(clips)
+    model.eval()
+    bar = tqdm(total=len(clips), desc=progress, unit="clip", disable=not progress)
+    with packed(model):
+        for seconds, batch in _batches([len(clip) for clip in clips], context, batch_size):
+            features = log_mel(processor, [clips[index] for index in batch], seconds, model.device)
+            with audio_context(model, features.shape[-1]):
+                tokens = decode_greedily(
+                    model,
+                    features.to(model.device, model.dtype),
+                    [prefix_ids(processor.tokenizer, languages[index], task) for index in batch],
+                    [most_tokens(clips[index]) for index in batch],
+                )
+            for index, text in zip(
+                batch, processor.batch_decode(tokens, skip_special_tokens=True), strict=True
+            ):
+                texts[index] = text.strip()
+            bar.update(len(batch))
+    bar.close()
+    return texts
+
+
+def asked(
+    model: WhisperForConditionalGeneration, language: str | list[str], task: str = "transcribe"
+) -> dict[str, Any]:
+    """Return what stock `generate` is told; of English-only checkpoints it refuses both."""
+    multilingual = model.generation_config.is_multilingual
+    return {"language": language, "task": task} if multilingual else {}
