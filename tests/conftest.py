@@ -69,6 +69,8 @@ def rows():
                 "seconds": 1 + number / 10,
                 "source": "it",
                 "id": str(number),
+                "speaker": "",
+                "recording": "",
             }
             for number in range(8)
         ],
@@ -134,7 +136,7 @@ def row(wav):
 
     def make(**changes):
         plain = dict(text="Buongiorno a tutti.", language="it", seconds=None, source="it", id="1")
-        return {"audio": wav()} | plain | changes
+        return {"audio": wav(), "speaker": "", "recording": ""} | plain | changes
 
     return make
 

@@ -85,6 +85,7 @@ def test_every_row_arrives_with_its_clip_and_a_missing_clip_is_told(release):
     assert [len(row["audio"]) > 0 for row in rows] == [True, True, True, False]
     assert len(decode_audio(rows[0]["audio"])) / 16_000 == pytest.approx(1.5, abs=0.1)
     assert rows[0]["id"].endswith("/common_voice_es_train0.mp3")
+    assert {row["speaker"] for row in rows} == {"abc"}
 
 
 def test_splits_join_and_one_that_is_not_there_is_told(release):
@@ -110,7 +111,8 @@ def test_spontaneous_speech_has_its_splits_in_one_table_and_tags_in_its_text(tmp
     assert {name: one["text"].split() for name, one in read_split(path, "train").items()} == {
         "spontaneous-speech-ga-1.mp3": ["Bhuel", "sea"]
     }
-    assert [entry["seconds"] for _, entry, _ in read_clips(path, "test")] == [None]
+    (entry,) = (entry for _, entry, _ in read_clips(path, "test"))
+    assert (entry["seconds"], entry["speaker"]) == (None, "c")
     with pytest.raises(RecipeError, match="it has test, train, unassigned"):
         read_split(path, "dev")
 

@@ -11,6 +11,8 @@ import pyarrow.parquet as parquet
 import pytest
 import soundfile
 
+from utils.streaming.hub import speaker_and_recording
+
 ROWS = 40  # a shard
 # What the client does before each part: a stream's texts or the one sentence it ended with, the
 # seconds that took, and when it was, by which the server's log is cut.
@@ -22,8 +24,8 @@ CLIENT = """
     from hub_server import steer
     from datasets import IterableDataset  # imports torch: not what is timed
     from utils.config import Source, load_recipe
-    from utils.hub_streaming import commits
-    from utils.streaming import AudioError, decode_audio, stream
+    from utils.streaming.hub import commits
+    from utils.streaming.sources import AudioError, decode_audio, stream
 
     told = {}
     def note(name, work):
@@ -369,3 +371,19 @@ def test_a_token_opens_what_is_private(told):
 def test_a_ready_recipe_prepares_its_data_set(told, name, train, dropped, text):
     kept = {"train": train, "dev": 6, "test": 6}
     assert told[name]["result"] == [kept, dropped, text]
+
+
+@pytest.mark.parametrize(
+    "columns, speaker, recording",
+    [
+        ({"client_id": "abc"}, "abc", ""),
+        ({"speaker_id": 12, "chapter_id": 7}, "12", "12/7"),
+        ({"speaker_id": "None"}, "", ""),
+        ({"speaker_id": 0}, "0", ""),
+        ({"speaker": None, "recording": "meeting 3"}, "", "/meeting 3"),
+        ({}, "", ""),
+    ],
+)
+def test_who_speaks_is_read_from_what_data_sets_call_it(columns, speaker, recording):
+    expected = {"speaker": speaker, "recording": recording}
+    assert speaker_and_recording(columns) == expected

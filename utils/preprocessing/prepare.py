@@ -51,6 +51,8 @@ PREPARED = Features(
         "seconds": Value("float32"),
         "source": Value("string"),
         "id": Value("string"),
+        "speaker": Value("string"),
+        "recording": Value("string"),
     }
 )
 
@@ -98,6 +100,8 @@ def prepare_example(
         "seconds": seconds,
         "source": row["source"],
         "id": row["id"],
+        "speaker": row["speaker"],
+        "recording": row["recording"],
     }
 
 

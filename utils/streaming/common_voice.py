@@ -66,7 +66,7 @@ def _tables(path: Path, modified: int, wanted: str) -> dict[str, str]:
 
 
 def read_split(path: Path, split: str) -> dict[str, dict]:
-    """Return what the tables say of a split: file name → `text` and `seconds` (None if unknown).
+    """Return what the tables say of a split: file name → `text`, `seconds` (or None), `speaker`.
 
     Args:
         path: an archive or an unpacked folder.
@@ -88,13 +88,18 @@ def read_split(path: Path, split: str) -> dict[str, dict]:
                 found[row["audio_file"]] = {
                     "text": TAGS.sub(" ", row["transcription"]),
                     "seconds": float(milliseconds) / 1000 if milliseconds else None,
+                    "speaker": row.get("client_id", ""),
                 }
     else:
         durations = (line.split("\t") for line in tables.get(DURATIONS, "").splitlines()[1:])
         seconds = {row[0]: float(row[1]) / 1000 for row in durations if len(row) > 1}
         for row in read_unquoted(tables.get(wanted, "")):
             name = row["path"]
-            found[name] = {"text": row["sentence"], "seconds": seconds.get(name)}
+            found[name] = {
+                "text": row["sentence"],
+                "seconds": seconds.get(name),
+                "speaker": row.get("client_id", ""),
+            }
     if not found:
         raise RecipeError(
             f'{path} has no clips in the split "{split}"; '

@@ -27,6 +27,9 @@ from huggingface_hub.utils._http import default_client_factory
 
 from utils.config import RecipeError, Source
 
+# What data sets call them: client_id is Common Voice's, speaker_id that of MLS and VoxPopuli.
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
+RECORDING_COLUMNS = ("recording", "recording_id", "chapter_id", "session_id")
 LONGEST_PAUSE_SECONDS = 8.0  # what huggingface_hub waits at most between two tries
 
 
@@ -267,6 +270,18 @@ def _seconds(data: bytes) -> float | None:
         return None
 
 
+def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return who speaks in a row, and in which longer recording; "" where no column names it."""
+
+    def named(columns: Sequence[str]) -> str:
+        found = (str(row[name]) for name in columns if row.get(name) is not None)
+        return next((name for name in found if name not in ("", "None")), "")
+
+    speaker, recording = named(SPEAKER_COLUMNS), named(RECORDING_COLUMNS)
+    # MLS' chapter_id is a book: two people may have read it.
+    return {"speaker": speaker, "recording": recording and f"{speaker}/{recording}"}
+
+
 def read_rows(
     rows: IterableDataset, files: Sequence[int], source: Source, split: str
 ) -> Iterator[dict[str, Any]]:
@@ -295,6 +310,7 @@ def read_rows(
                 "seconds": _seconds(row["audio"]),
                 "source": source.label,
                 "id": f"{source.label}/{split}/{file}/{number}",
+                **speaker_and_recording(row),
             }
             number += 1
 

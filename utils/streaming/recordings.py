@@ -37,6 +37,8 @@ class Recording:
     split: str = ""  # "" where the data say nothing
     start: float | None = None
     end: float | None = None
+    speaker: str = ""  # "" where the data name none
+    recording: str = ""  # what other clips were cut from, too
 
 
 def read_text(path: Path) -> str:

@@ -1,8 +1,10 @@
 """Sources of speech as streams of one schema: read lazily, mixed, and decoded with a guard.
 
 A row is `audio` (the bytes of an encoded file), `text`, `language`, `seconds` (or None),
-`source` (the label of its `Source`) and `id`. Nothing is downloaded whole, nothing is decoded
-before it is needed, and one corrupt clip costs that clip.
+`source` (the label of its `Source`), `id`, `speaker` and `recording`, the longer one that it was
+cut from; both are "" where the data name none, and mean something within their source alone.
+Nothing is downloaded whole, nothing is decoded before it is needed, and one corrupt clip costs that
+clip.
 """
 
 import hashlib
@@ -39,6 +41,8 @@ SCHEMA = Features(
         "seconds": Value("float32"),
         "source": Value("string"),
         "id": Value("string"),
+        "speaker": Value("string"),
+        "recording": Value("string"),
     }
 )
 
@@ -99,6 +103,8 @@ def _embedded_rows(language: str, speaker: str, split: str, label: str) -> Itera
                 "seconds": soundfile.info(io.BytesIO(data)).duration,
                 "source": label,
                 "id": clip.id,
+                "speaker": speaker,
+                "recording": "",
             }
 
 
@@ -130,6 +136,8 @@ def _recorded_rows(source: Source, split: str) -> Iterator[dict]:
                 "seconds": seconds,
                 "source": source.label,
                 "id": f"{source.label}/{one.id}",
+                "speaker": one.speaker,
+                "recording": one.recording,
             }
 
 
@@ -153,6 +161,7 @@ def _common_voice_rows(path: Path, source: Source, split: str) -> Iterator[dict]
             "language": source.language,
             "source": source.label,
             "id": f"{source.label}/{name}",
+            "recording": "",  # each clip was recorded alone
             **entry,
         }
 
