@@ -267,7 +267,7 @@ def test_a_closed_page_answers_nobody_and_leaves_no_recordings(tmp_path):
 
 
 def test_no_page_s_folder_outlives_its_process():
-    script = "from utils.page import private_folder; print(private_folder())"
+    script = "from utils.demo.page import private_folder; print(private_folder())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     folder = Path(done.stdout.strip())
     assert folder.name.startswith("whisper-demo-") and not folder.exists()

@@ -80,12 +80,12 @@ def test_what_a_killed_process_left_is_cleared(tmp_path, monkeypatch):
 
 def test_two_processes_at_once_build_once_and_both_get_it_whole(tmp_path):
     code = (
-        "import time\nfrom utils import cache\n"
+        "import time\nfrom utils.embedded import cache\n"
         "def build(folder):\n    print('built'); time.sleep(1); (folder / 'a').write_text('x')\n"
         "assert (cache.published('thing', 1, build) / 'a').read_text() == 'x'"
     )
     environment = {**os.environ, "WHISPER_CACHE": str(tmp_path)}
-    root = Path(cache.__file__).parents[1]
+    root = Path(cache.__file__).parents[2]
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=root, env=environment, stdout=subprocess.PIPE

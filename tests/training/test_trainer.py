@@ -13,6 +13,7 @@ from utils.config import load_recipe
 from utils.preprocessing.batches import EqualSpeechBatches
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.prepare import prepare
+from utils.training import __main__ as command
 from utils.training.arguments import training_arguments
 from utils.training.progress import progress_line, read_metrics
 from utils.training.run import build_trainer, train
@@ -187,8 +188,8 @@ def test_training_without_prepared_data_names_the_lesson(recipe, tmp_path):
 def test_the_command_that_cannot_train_says_so_in_one_sentence(
     recipe, tmp_path, monkeypatch, name, said
 ):
-    command = ["utils.training", str(tmp_path / name), "--runs", str(tmp_path / "runs")]
-    monkeypatch.setattr("sys.argv", command)
+    words = ["utils.training", str(tmp_path / name), "--runs", str(tmp_path / "runs")]
+    monkeypatch.setattr("sys.argv", words)
     with pytest.raises(SystemExit, match=said) as ended:
         command.main()
     assert "Traceback" not in str(ended.value)
