@@ -31,7 +31,7 @@ from utils.streaming import recordings as manifests
 from utils.streaming.hub import open_split, read_rows
 from utils.whisper.audio_context import SAMPLING_RATE
 
-EMBEDDED_SPLITS = ("train", "dev", "test")  # what embedded.split_of deals out
+EMBEDDED_SPLITS = ("train", "dev", "test")  # what transcripts.split_of deals out
 
 SCHEMA = Features(
     {
