@@ -1,8 +1,11 @@
 """Text before it is compared or trained on: normalisers by script, casing and punctuation."""
 
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import version
+from typing import Literal
 
 import regex
 from whisper_normalizer.basic import BasicTextNormalizer
@@ -55,14 +58,71 @@ KEPT_PUNCTUATION = (
 )
 
 
+# What Whisper's languages are called besides its own codes and English names: ISO 639-3, older and
+# narrower codes, the languages' own names: code=name=name.
+_NAMES = """
+af=afr am=amh ar=ara=arb=العربية as=asm az=aze=azj ba=bak be=bel bg=bul=български bn=ben
+bo=bod=tib br=bre bs=bos ca=cat=català cs=ces=cze=čeština=česky cy=cym=wel=cymraeg da=dan=dansk
+de=deu=ger=deutsch el=ell=gre=ελληνικά en=eng es=spa=español et=est=ekk eu=eus=baq=euskara
+fa=fas=per=pes=farsi=فارسی=dari fi=fin=suomi fo=fao fr=fra=fre=français gl=glg=galego gu=guj
+ha=hau he=iw=heb=עברית hi=hin=हिन्दी hr=hrv=hrvatski ht=hat hu=hun=magyar hy=hye=arm id=in=ind
+is=isl=ice=íslenska it=ita=italiano ja=jp=jpn=日本語 jw=jv=jav ka=kat=geo kk=kaz=қазақ km=khm
+kn=kan ko=kr=kor=한국어 la=lat lb=ltz ln=lin lo=lao lt=lit=lietuvių lv=lav=lvs=ltg=latviešu
+mg=mlg=plt mi=mri=mao mk=mkd=mac ml=mal mn=mon=khk mr=mar ms=msa=zsm=may mt=mlt my=mya=bur
+ne=nep=npi nl=nld=dut=nederlands nn=nno no=nb=nob=nor=bokmål=bokmal=norsk oc=oci pa=pan=pnb
+pl=pol=polski ps=pus=pbt pt=por=português ro=mo=ron=rum=română ru=rus=русский sa=san sd=snd
+si=sin sk=slk=slo=slovenčina sl=slv=slovenščina sn=sna so=som sq=sqi=alb=als=shqip sr=srp=hbs=sh
+su=sun sv=swe=svenska sw=swa=swh=kiswahili ta=tam te=tel tg=tgk=tajik th=tha=ไทย tk=tuk
+tl=fil=tgl=filipino tr=tur=türkçe tt=tat uk=ua=ukr=українська ur=urd uz=uzb=uzn vi=vie
+yi=ji=yid=ydd yo=yor zh=cn=cmn=chi=zho=中文=putonghua
+"""
+LANGUAGE_NAMES = {
+    name: code for entry in _NAMES.split() for code, *names in [entry.split("=")] for name in names
+}
+
+
+def languages() -> dict[str, str]:
+    """Return Whisper's languages: code -> English name, by code."""
+    # Here and not above: the import takes seconds.
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    return dict(sorted(LANGUAGES.items()))
+
+
+def nearest_language(name: str) -> str:
+    """Return Whisper's code for a language's code, name, region ("it-IT") or alias; "" for none."""
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE
+
+    known = {**LANGUAGE_NAMES, **TO_LANGUAGE_CODE, **{code: code for code in LANGUAGES}}
+    plain = unicodedata.normalize("NFC", name).strip().lower().replace("_", "-")
+    if plain in known:
+        return known[plain]
+    # "it-IT", "Portuguese (Brazil)", "zh-Hant-TW", "Brazilian Portuguese"; a code of two letters
+    # may only come first: "Tok Pisin" is no Pashto.
+    words = regex.findall(r"[\p{L}\p{M}]+", plain)
+    if plain.startswith(("zh-hk", "zh-yue")):
+        return "yue"
+    named = [known[word] for word in words if word in known and len(word) > 3]
+    if words and (first := known.get(words[0])) and "-" in plain:
+        named.insert(0, first)
+    if named:
+        return named[0]
+    close = get_close_matches(plain, [word for word in known if len(word) > 3], n=1, cutoff=0.8)
+    return known[close[0]] if close else ""
+
+
 def has_word_spaces(language: str) -> bool:
     """Tell whether a language (Whisper's code) has spaces between words; if not, read CER first."""
     return language not in UNSPACED_LANGUAGES
 
 
-def leading_metric(language: str) -> str:
-    """Return the error rate to read first: "wer", or "cer" in a language without word spaces."""
-    return "wer" if has_word_spaces(language) else "cer"
+def leading_unit(languages: Iterable[str]) -> Literal["word", "char"]:
+    """Return what errors are counted in where one number decides or is shown first.
+
+    Words, unless one of the languages (Whisper's codes) has no spaces between them: a whole
+    sentence is one "word" there, and the rate stands near 100 % whatever a model learns.
+    """
+    return "word" if all(has_word_spaces(language) for language in languages) else "char"
 
 
 def wrong_script_share(text: str, language: str, script: str = "") -> float:
