@@ -35,7 +35,6 @@ def generate(
     languages: Sequence[str],
     *,
     batch_size: int,
-    task: str,
 ) -> list[str]:
     """Return what stock `generate` hears, batch by batch in the order of the clips."""
     model.eval()
@@ -49,7 +48,7 @@ def generate(
             max_length=STOCK_TOKENS,
             num_beams=1,
             do_sample=False,
-            **asked(model, list(languages[batch]), task),
+            **asked(model, list(languages[batch])),
         )
         texts += processor.batch_decode(tokens, skip_special_tokens=True)
     return [text.strip() for text in texts]
@@ -73,7 +72,7 @@ def main() -> None:
     texts: dict[str, list[str]] = {}
 
     def stock() -> None:
-        texts[STOCK] = generate(model, processor, clips, languages, batch_size=size, task=task)
+        texts[STOCK] = generate(model, processor, clips, languages, batch_size=size)
 
     def batched(name: str, context: AudioContext | None) -> Callable[[], None]:
         def read() -> None:
@@ -84,7 +83,6 @@ def main() -> None:
                 language=languages,
                 context=context,
                 batch_size=size,
-                task=task,
             )
 
         return read
@@ -95,13 +93,13 @@ def main() -> None:
 
         return read
 
-    task, size = recipe.model.task, recipe.evaluation.batch_size
+    size = recipe.evaluation.batch_size
     with tempfile.TemporaryDirectory() as folder:
         engines = {}
         for kind, compute in (("int8", "default"), ("float16", "float32")):
             to_ctranslate2(run.model, Path(folder) / kind, kind)
             name = f"faster-whisper, {'int8' if kind == 'int8' else 'float32'}, 30 s"
-            engines[name] = with_faster_whisper(Path(folder) / kind, task, compute)
+            engines[name] = with_faster_whisper(Path(folder) / kind, compute)
         arms = {
             STOCK: stock,
             LONG: batched(LONG, None),

@@ -29,7 +29,6 @@ def transcribe(recording: str | None, language: str) -> str:
         segments, info = model.transcribe(
             recording,
             language=language,
-            task=SETTINGS["task"],
             beam_size=1,
             vad_filter=True,  # Whisper makes up words for silence: it hears none
             condition_on_previous_text=False,  # one mistake does not repeat itself to the end

@@ -4,7 +4,16 @@ import unicodedata
 
 import pytest
 
-from utils.text import apply_casing, has_word_spaces, normalize, normalizer_name
+from utils.text import (
+    LANGUAGE_NAMES,
+    apply_casing,
+    has_word_spaces,
+    languages,
+    leading_unit,
+    nearest_language,
+    normalize,
+    normalizer_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -95,3 +104,43 @@ def test_casing_twice_is_casing_once(lower_case, remove_punctuation):
     text = "C'è l’ACQUA: -- İyi, ინგლ... «3,5»"
     once = apply_casing(text, lower_case, remove_punctuation)
     assert apply_casing(once, lower_case, remove_punctuation) == once
+
+
+@pytest.mark.parametrize(
+    ("codes", "unit"),
+    [
+        ("it", "word"),
+        ("it hi ko", "word"),
+        ("zh", "char"),
+        ("it ja", "char"),
+        ("th lo km my bo yue", "char"),
+    ],
+)
+def test_characters_lead_as_soon_as_one_language_has_no_word_spaces(codes, unit):
+    assert leading_unit(codes.split()) == unit
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        *[("Italian", "it"), ("IT", "it"), ("it-IT", "it"), ("ita", "it"), ("italiano", "it")],
+        *[("zh-CN", "zh"), ("zh_TW", "zh"), ("cmn-Hans-CN", "zh"), ("Mandarin", "zh")],
+        *[("zh-HK", "yue"), ("nb", "no"), ("nb-NO", "no"), ("nn-NO", "nn"), ("iw", "he")],
+        *[("fil", "tl"), ("jv", "jw"), ("sr-Latn", "sr"), ("Castilian", "es"), ("Deutsch", "de")],
+        *[("Brazilian Portuguese", "pt"), ("Portuguese (Brazil)", "pt"), ("Spannish", "es")],
+        *[("haitian-creole", "ht"), (" Français ", "fr"), ("čeština", "cs"), ("日本語", "ja")],
+        # Languages that Whisper lacks are nobody else's.
+        *[(name, "") for name in ("fur", "Friulian", "dv", "Dhivehi", "sc", "lug", "", "x" * 999)],
+    ],
+)
+def test_a_language_is_found_by_name_region_and_alias(name, code):
+    assert nearest_language(name) == code
+
+
+def test_every_language_is_its_own_nearest_by_code_and_by_name():
+    wrong = {
+        c: n for c, n in languages().items() if {nearest_language(c), nearest_language(n)} != {c}
+    }
+    assert wrong == {}
+    assert set(LANGUAGE_NAMES.values()) <= set(languages())
+    assert set(LANGUAGE_NAMES).isdisjoint(languages())

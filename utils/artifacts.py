@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import Recipe
-from utils.environment.colab import mount_drive
 from utils.environment.machine import peak_gib
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
@@ -122,7 +121,6 @@ def open_run(recipe: Recipe, runs: str | Path = "runs") -> Run:
     Raises:
         RunMismatch: the folder holds results of a different recipe of the same name.
     """
-    mount_drive(runs)
     run = Run(Path(runs) / recipe.name)
     text = recipe.path.read_text(encoding="utf-8")
     copy = run.folder / "recipe.toml"

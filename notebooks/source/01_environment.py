@@ -31,10 +31,12 @@ from utils.artifacts import open_run, save_report
 from utils.config import load_recipe
 from utils.embedded.fetch import resolve, speech
 from utils.environment import machine as environment
+from utils.environment.colab import mount_drive
 from utils.environment.panel import panel
 from utils.streaming.sources import SAMPLING_RATE, decode_audio, stream
 from utils.whisper.decoding import most_tokens, transcribe
 
+mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 print(f"{recipe.name}: {recipe.model.checkpoint}, results in {run.folder}")
@@ -205,7 +207,7 @@ inputs = processor(audio=clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")
 print("samples       ", clip.shape, "->", "input_features", tuple(inputs.input_features.shape))
 # An English-only checkpoint has no language to choose, and refuses the question.
 multilingual = model.generation_config.is_multilingual
-asked = {"language": source.language, "task": recipe.model.task} if multilingual else {}
+asked = {"language": source.language, "task": "transcribe"} if multilingual else {}
 # A guard: nobody speaks 45 tokens a second, and a model that repeats itself stops here.
 limit = most_tokens(clip)
 tokens = model.generate(inputs.input_features.to(device), max_new_tokens=limit, **asked)
@@ -221,9 +223,7 @@ print("it should hear", row["text"])
 # when its text has ended. Every lesson from here on uses it.
 
 # %%
-(by_helper,) = transcribe(
-    model, processor, [clip], language=source.language, task=recipe.model.task
-)
+(by_helper,) = transcribe(model, processor, [clip], language=source.language)
 assert by_helper == by_hand, f"the helper hears {by_helper!r}, by hand it was {by_hand!r}"
 by_helper
 

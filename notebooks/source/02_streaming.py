@@ -31,6 +31,7 @@ from IPython.display import Audio, display
 from utils.artifacts import open_run, require, save_report
 from utils.config import STOPS, Source, load_recipe
 from utils.embedded.fetch import speech
+from utils.environment.colab import mount_drive
 from utils.streaming.hub import commits
 from utils.streaming.sources import (
     SAMPLING_RATE,
@@ -43,6 +44,7 @@ from utils.streaming.sources import (
 from utils.whisper.decoding import transcribe
 from utils.whisper.load import load_model
 
+mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "environment")

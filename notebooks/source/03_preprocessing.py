@@ -26,18 +26,20 @@ from IPython.display import Audio, display
 
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
+from utils.environment.colab import mount_drive
 from utils.evaluation.plotting import draw_speech
 from utils.preprocessing.collator import IGNORED, SpeechCollator
 from utils.preprocessing.prepare import prepare, prepare_example, waveform
 from utils.streaming.hub import commits
 from utils.streaming.sources import SAMPLING_RATE, decode_audio, seconds_of, stream
-from utils.text import apply_casing, has_word_spaces, leading_metric, normalize
+from utils.text import apply_casing, has_word_spaces, leading_unit, normalize
 from utils.whisper.audio_context import context_seconds
 from utils.whisper.features import log_mel
 from utils.whisper.labels import encode_text, prefix_ids
 from utils.whisper.load import load_model
 
 # %%
+mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "streaming")
@@ -109,7 +111,7 @@ pd.DataFrame(
 
 # %%
 for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
-    prefix = prefix_ids(tokenizer, code, recipe.model.task)
+    prefix = prefix_ids(tokenizer, code)
     print(code, prefix, tokenizer.convert_ids_to_tokens(prefix))
 
 # %% [markdown]
@@ -126,7 +128,7 @@ for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
 surprise = {}
 for name, text in {"bare text": row["text"], "space in front": " " + row["text"]}.items():
     told = tokenizer(text, add_special_tokens=False).input_ids
-    read = [*prefix_ids(tokenizer, row["language"], recipe.model.task), *told]
+    read = [*prefix_ids(tokenizer, row["language"]), *told]
     with torch.no_grad():
         scores = model(input_features=features, decoder_input_ids=torch.tensor([read])).logits
     lost = -scores[0, -len(told) - 1 : -1].log_softmax(-1).gather(1, torch.tensor(told)[:, None])
@@ -192,7 +194,7 @@ pd.DataFrame(
         "text": text,
         "usual": usual(text),
         "normalize": normalize(text, code),
-        "read first": leading_metric(code).upper(),
+        "read first": "WER" if leading_unit([code]) == "word" else "CER",
     }
     for code, text in spoken.items()
 )
@@ -209,7 +211,7 @@ labels = []
 for one in pair:
     space = " " if has_word_spaces(one["language"]) else ""
     ids = [
-        *prefix_ids(tokenizer, one["language"], recipe.model.task),
+        *prefix_ids(tokenizer, one["language"]),
         *tokenizer(space + one["text"], add_special_tokens=False).input_ids,
         tokenizer.eos_token_id,
     ]
@@ -229,7 +231,7 @@ print(f"labels: {tuple(by_hand.shape)}\n{by_hand}")
 from transformers.models.whisper.modeling_whisper import shift_tokens_right
 
 start, pad = model.config.decoder_start_token_id, model.config.pad_token_id
-doubled = torch.tensor([encode_text(tokenizer, row["text"], row["language"], recipe.model.task)])
+doubled = torch.tensor([encode_text(tokenizer, row["text"], row["language"])])
 for name, one in (("right", by_hand[:1]), ("doubled", doubled)):
     decoder_input = shift_tokens_right(one, pad, start)[0, :6]
     print(f"{name:8}", tokenizer.convert_ids_to_tokens(decoder_input))
@@ -247,7 +249,7 @@ print("bos_token is", tokenizer.bos_token)
 # The recipe's limits come below, with their drop table; these two clips shall pass.
 limits = {"min_seconds": 0.0, "max_seconds": 30.0, "max_label_tokens": 448}
 rules = dataclasses.replace(recipe.preprocessing, **limits)
-examples = [prepare_example(one, tokenizer, rules, recipe.model.task) for one in pair]
+examples = [prepare_example(one, tokenizer, rules) for one in pair]
 collator = SpeechCollator(processor, recipe.audio_context, augmentation=recipe.augmentation)
 batch = collator(examples)
 same_text = [one["text"] for one in examples] == [one["text"] for one in pair]
@@ -294,7 +296,7 @@ broken = {
 }
 for name, one in broken.items():
     try:
-        prepared = prepare_example(one, tokenizer, rules, recipe.model.task)
+        prepared = prepare_example(one, tokenizer, rules)
         print(f"{name:14} kept: {len(prepared['labels'])} labels")
     except Unusable as reason:
         print(f"{name:14} dropped: {reason}")

@@ -27,6 +27,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
+from utils.environment.colab import mount_drive
 from utils.environment.machine import device, precision
 from utils.evaluation.plotting import draw_curves
 from utils.training.arguments import training_arguments
@@ -35,6 +36,7 @@ from utils.training.progress import progress_line, progress_table, read_metrics
 from utils.training.run import build_trainer, kept_step, train, training_report
 from utils.whisper.load import load_model
 
+mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "preprocessing")

@@ -25,6 +25,7 @@ from scipy import stats
 
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
+from utils.environment.colab import mount_drive
 from utils.evaluation.evaluate import complete_report, describe, hear_long_form, hear_probes
 from utils.evaluation.mistakes import clips_html, find_worst
 from utils.evaluation.page import draw_rates, errors_html, judge, verdict, window_line, write_page
@@ -43,6 +44,7 @@ from utils.scoring.predictions import (
 from utils.text import has_word_spaces, normalize, normalizer_name
 
 # %%
+mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "training")

@@ -29,6 +29,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
+from utils.environment.colab import mount_drive
 from utils.evaluation.mistakes import word_diff_html
 from utils.export import formats as export
 from utils.export import ggml, hub
@@ -38,6 +39,7 @@ from utils.whisper.audio_context import decoding_seconds
 from utils.whisper.labels import prefix_ids
 
 # %%
+mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "evaluation")
@@ -156,7 +158,7 @@ HTML(f"<table>{''.join(differing)}</table>" if differing else "No clip differs."
 
 # %%
 clip, language = clips[0], languages[0]
-task, short = recipe.model.task, recipe.audio_context
+short = recipe.audio_context
 seconds = decoding_seconds(len(clip) / SAMPLING_RATE, short)
 features = processor.feature_extractor(
     clip,
@@ -165,7 +167,7 @@ features = processor.feature_extractor(
     max_length=round(seconds * SAMPLING_RATE),
     return_tensors="np",
 ).input_features
-prompt = prefix_ids(processor.tokenizer, language, task)
+prompt = prefix_ids(processor.tokenizer, language)
 engine = ctranslate2.models.Whisper(str(int8), device="cpu")
 given = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
 (result,) = engine.generate(given, [prompt], beam_size=1)

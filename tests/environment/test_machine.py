@@ -11,7 +11,6 @@ import torch
 from huggingface_hub.errors import HfHubHTTPError
 from packaging.requirements import Requirement
 
-from utils.config import RecipeError, load_recipe
 from utils.environment import colab
 from utils.environment import machine as environment
 from utils.environment.machine import (
@@ -145,13 +144,10 @@ def test_drive_is_mounted_only_on_colab_and_only_for_a_folder_in_it(monkeypatch)
     colab.mount_drive("/content/drive/MyDrive/runs")
     monkeypatch.setitem(sys.modules, "google", SimpleNamespace(colab=theirs))
     monkeypatch.setitem(sys.modules, "google.colab", theirs)
-    colab.mount_drive("runs")
+    colab.mount_drive("recipes/mine.toml", "runs")
     assert mounted == []
-    colab.mount_drive("/content/drive/MyDrive/runs")
+    colab.mount_drive("recipes/mine.toml", "/content/drive/MyDrive/runs")
     assert mounted == ["/content/drive"]
-    with pytest.raises(RecipeError, match="is not there"):
-        load_recipe("/content/drive/MyDrive/recipes/mine.toml")  # of your own, kept in Drive
-    assert mounted == ["/content/drive"] * 2
 
 
 @pytest.mark.parametrize(

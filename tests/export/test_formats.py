@@ -45,13 +45,13 @@ def test_int8_is_at_most_30_percent_of_float32(folders):
 def test_every_program_hears_what_transformers_hears(folders, base, clip):
     model, processor = base
     programs = {
-        "transformers": export.with_transformers(model, processor, "transcribe"),
-        "float16": export.with_faster_whisper(folders / "float16", "transcribe", "float32"),
-        "int8": export.with_faster_whisper(folders / "int8", "transcribe"),
+        "transformers": export.with_transformers(model, processor),
+        "float16": export.with_faster_whisper(folders / "float16", "float32"),
+        "int8": export.with_faster_whisper(folders / "int8"),
         "ctranslate2": export.with_ctranslate2(
-            folders / "float16", processor, "transcribe", AudioContext(enabled=False)
+            folders / "float16", processor, AudioContext(enabled=False)
         ),
-        "ggml": export.with_whisper_cpp(folders / "ggml-model.bin", "transcribe"),
+        "ggml": export.with_whisper_cpp(folders / "ggml-model.bin"),
     }
     heard = export.compare(programs, [clip], ["it"])
     # Rounded to 8 bits, the model may leave out the full stop.

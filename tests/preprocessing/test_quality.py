@@ -7,7 +7,7 @@ import pytest
 from utils.config import Preprocessing, RecipeError
 from utils.preprocessing.prepare import PreprocessingError, prepare_example, prepare_split
 from utils.preprocessing.quality import QualityReport, Unusable, check_text, level_db
-from utils.text import leading_metric, wrong_script_share
+from utils.text import wrong_script_share
 
 RULES = Preprocessing(max_dropped_share=1.0)
 
@@ -169,12 +169,3 @@ def test_a_language_that_borrows_a_token_names_its_script():
     assert wrong_script_share(thaana, "si", "Thaana") == 0
     with pytest.raises(RecipeError, match='Unicode has no "Tana"'):
         check_text(thaana, "si", Preprocessing(script="Tana"))
-
-
-def test_cer_leads_where_words_have_no_spaces():
-    assert [leading_metric(code) for code in ("it", "hi", "th", "zh")] == [
-        "wer",
-        "wer",
-        "cer",
-        "cer",
-    ]

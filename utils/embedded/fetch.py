@@ -9,13 +9,13 @@ from pathlib import Path
 
 import soundfile
 
-from utils.config import nearest
 from utils.embedded import dialogues, prompts
 from utils.embedded.cache import FetchError, cache_folder, published, run_client
 from utils.embedded.carried import MODELS, PREFIX, SPEAKERS, Carried
 from utils.embedded.conversion import convert
 from utils.embedded.packages import unpacked
 from utils.embedded.transcripts import Clip, Line, Speech, fits, split_of
+from utils.environment.recipe_keys import nearest
 
 READERS = {"prompts": prompts.lines, "dialogues": dialogues.lines}
 

@@ -12,9 +12,10 @@ def in_colab() -> bool:
     return "google.colab" in sys.modules
 
 
-def mount_drive(path: str | Path) -> None:
-    """Mount Google Drive if this is Colab and `path` lies in it; elsewhere do nothing."""
-    if in_colab() and Path(path).is_relative_to(DRIVE) and not (DRIVE / "MyDrive").exists():
+def mount_drive(*paths: str | Path) -> None:
+    """Mount Google Drive if this is Colab and one of `paths` lies in it; elsewhere do nothing."""
+    inside = any(Path(path).is_relative_to(DRIVE) for path in paths)
+    if in_colab() and inside and not (DRIVE / "MyDrive").exists():
         from google.colab import drive  # exists on Colab alone
 
         drive.mount(str(DRIVE))

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from utils.embedded.carried import MODELS, PREFIX, SPEAKERS
+from utils.environment.recipe_keys import nearest
 from utils.text import nearest_language
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ def check_recipe(recipe: "Recipe") -> None:
         place = f"[[sources]] {number}"
         _check_language(source, place)
         _check_splits(source, place)
+    _check_embedded(recipe)
     _check_mix(recipe)
     _check_method(recipe)
     _check_uses(recipe)
@@ -40,6 +43,22 @@ def _check_language(source: "Source", place: str) -> None:
         f"(`python -m utils languages` lists them), and the real one as speaks = "
         f'"{source.language}".'
     )
+
+
+def _check_embedded(recipe: "Recipe") -> None:
+    """Refuse names that no package carries: at once, not when a lesson asks for them."""
+    known = [PREFIX + model for model in MODELS]
+    checkpoint = recipe.model.checkpoint
+    if checkpoint.startswith(PREFIX) and checkpoint not in known:
+        raise ValueError(f'[model] has checkpoint = "{checkpoint}"{nearest(checkpoint, known)}')
+    for number, source in enumerate(recipe.sources, 1):
+        voice = f"{source.language} {source.name}"
+        known = [" ".join(pair) for pair in SPEAKERS]
+        if source.dataset == "embedded" and voice not in known:
+            raise ValueError(
+                f'[[sources]] {number}: no embedded speech is called "{voice}"'
+                f"{nearest(voice, known)}"
+            )
 
 
 def _check_splits(source: "Source", place: str) -> None:

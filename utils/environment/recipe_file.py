@@ -15,11 +15,11 @@ from utils.environment.training_table import check_training
 MAX_BYTES, MAX_DEPTH = 1_000_000, 6  # more of either is no recipe
 SOURCES, TRAINING = "[[sources]]", "[training]"
 LIMITS = {
-    "greater_than_equal": "at least {ge}",
-    "greater_than": "above {gt}",
-    "less_than_equal": "at most {le}",
-    "less_than": "below {lt}",
-    "multiple_of": "a multiple of {multiple_of}",
+    "greater_than_equal": "at least {ge:g}",
+    "greater_than": "above {gt:g}",
+    "less_than_equal": "at most {le:g}",
+    "less_than": "below {lt:g}",
+    "multiple_of": "a multiple of {multiple_of:g}",
 }
 
 
@@ -95,7 +95,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _values(written: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield each value with its keys; a ValueError ends what is nested too deep."""
-    left = [(key, value, 1) for key, value in written.items()]
+    left = [(f"[{key}]", value, 1) for key, value in written.items()]
     while left:  # no recursion: the depth is what is looked for
         place, value, depth = left.pop()
         if depth > MAX_DEPTH:

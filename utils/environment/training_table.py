@@ -3,12 +3,13 @@
 import dataclasses
 import warnings
 from collections.abc import Mapping
+from enum import EnumType
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from utils.environment.recipe_keys import NEEDED, shown, unknown_key
+from utils.environment.recipe_keys import NEEDED, nearest, shown, unknown_key
 
 # Keys that follow from the hardware, the run folder or the account, or that nothing here asks: with
 # them a recipe would not run the same elsewhere, would hold a secret, or would promise an effect.
@@ -139,6 +140,10 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
         kinds = [one["type"].split("_")[0] for one in error.errors(include_url=False)]
         needed = dict.fromkeys(NEEDED[kind] for kind in kinds if kind in NEEDED)
         raise ValueError(f"{key} = {shown(value)} must be {' or '.join(needed)}.") from None
+    for kind in get_args(hint):
+        if isinstance(kind, EnumType) and value not in [one.value for one in kind]:
+            known = nearest(value, [one.value for one in kind])
+            raise ValueError(f"{key} = {shown(value)} is not known{known}")
     low, high = LIMITS.get(key, (-float("inf"), float("inf")))
     if isinstance(value, int | float) and not low <= value <= high:
         raise ValueError(f"{key} = {shown(value)} must be from {low:g} to {high:g}.")

@@ -65,7 +65,7 @@ def streamed_clips(recipe: Recipe, processor: WhisperProcessor) -> Iterator[dict
             continue
         name = "test" if source.train else "unseen"
         split, rows = split_of(source.language, name, recipe), stream(source, source.test)
-        for example in usable(rows, processor.tokenizer, report, name, recipe.model.task):
+        for example in usable(rows, processor.tokenizer, report, name):
             facts = {key: value for key, value in example.items() if key not in ("audio", "labels")}
             text = facts.pop("text")
             yield {**facts, "split": split, "reference": text, "samples": waveform(example)}
@@ -113,7 +113,7 @@ def read_clips(
     Args:
         clips: of `prepared_clips` or `streamed_clips`.
         readers: "before", "after" and, where wanted, "after_30s".
-        recipe: gives batch size and task.
+        recipe: gives the batch size.
         journal: where to write; the caller deletes it once the report stands.
         made_from: what the result depends on; a journal made from something else is not used.
 
@@ -128,7 +128,7 @@ def read_clips(
     with journal.open("a", encoding="utf-8") as file:
         left = (clip for clip in clips if clip["id"] not in done)
         for group in _groups(left, BATCHES_AT_ONCE * size):
-            groups.append(_read_group(group, readers, size, recipe.model.task))
+            groups.append(_read_group(group, readers, size))
             file.write(json.dumps(groups[-1]) + "\n")
             file.flush()
             bar.update(len(group))
@@ -145,7 +145,7 @@ def read_clips(
 
 
 def _read_group(
-    group: Sequence[dict], readers: Mapping[str, Reader], batch_size: int, task: str
+    group: Sequence[dict], readers: Mapping[str, Reader], batch_size: int
 ) -> dict[str, Any]:
     rows = [
         {key: value for key, value in clip.items() if key != "samples"}
@@ -163,7 +163,6 @@ def _read_group(
             language=[rows[number]["language"] for number in chosen],
             context=reader.context,
             batch_size=batch_size,
-            task=task,
         )
         seconds[name] = time.perf_counter() - started
         for number, text in zip(chosen, texts, strict=True):

@@ -132,7 +132,7 @@ def _opening(recipe: Recipe, base: str) -> list[str]:
     )
     return [
         f"# Whisper for {spoken}: {recipe.name}",
-        f"{base}, fine-tuned to {recipe.model.task} {spoken}.",
+        f"{base}, fine-tuned to transcribe {spoken}.",
         "## Data and licences",
         "\n".join(data_line(source) for source in recipe.sources),
         licence,
@@ -168,7 +168,7 @@ def _rates(evaluation: Mapping[str, Any], recipe: Recipe) -> list[str]:
 def _usage(recipe: Recipe, repository: str) -> list[str]:
     code = recipe.languages[0]
     english_only = recipe.model.checkpoint.endswith(".en")
-    asked = "" if english_only else f'language="{code}", task="{recipe.model.task}"'
+    asked = "" if english_only else f'language="{code}", task="transcribe"'
     kwargs = f", generate_kwargs=dict({asked})" if asked else ""
     spoken = "en" if english_only else code
     return [

@@ -71,20 +71,17 @@ def size_mb(path: Path) -> float:
 def with_transformers(
     model: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
-    task: str,
     context: AudioContext | None = None,
 ) -> Hear:
     """Return how Transformers hears a clip, in the stock 30 s window or a short one."""
 
     def hear(clip: np.ndarray, language: str) -> str:
-        return transcribe(model, processor, [clip], language=language, task=task, context=context)[
-            0
-        ]
+        return transcribe(model, processor, [clip], language=language, context=context)[0]
 
     return hear
 
 
-def with_faster_whisper(folder: Path, task: str, compute_type: str = "default") -> Hear:
+def with_faster_whisper(folder: Path, compute_type: str = "default") -> Hear:
     """Return how faster-whisper hears a clip of up to 30 s, in a window filled up with silence.
 
     Left alone it fills up the log-mel with zeros, where silence is about -0.7 (faster-whisper 1.2):
@@ -92,7 +89,6 @@ def with_faster_whisper(folder: Path, task: str, compute_type: str = "default") 
 
     Args:
         folder: that `to_ctranslate2` wrote.
-        task: "transcribe" or "translate".
         compute_type: in what it calculates; "default" is what is stored.
     """
     from faster_whisper import WhisperModel
@@ -110,7 +106,6 @@ def with_faster_whisper(folder: Path, task: str, compute_type: str = "default") 
         segments, _ = model.transcribe(
             np.pad(clip, (0, rest)),
             language=language if model.model.is_multilingual else "en",
-            task=task,
             beam_size=1,
             temperature=0.0,
             without_timestamps=True,
@@ -121,9 +116,7 @@ def with_faster_whisper(folder: Path, task: str, compute_type: str = "default") 
     return hear
 
 
-def with_ctranslate2(
-    folder: Path, processor: WhisperProcessor, task: str, context: AudioContext
-) -> Hear:
+def with_ctranslate2(folder: Path, processor: WhisperProcessor, context: AudioContext) -> Hear:
     """Return how CTranslate2 hears a clip in a short window, without faster-whisper around it.
 
     Only for models that were trained in a short window: others repeat themselves in it.
@@ -131,7 +124,6 @@ def with_ctranslate2(
     Args:
         folder: that `to_ctranslate2` wrote.
         processor: the checkpoint's.
-        task: "transcribe" or "translate".
         context: the recipe's.
     """
     import ctranslate2
@@ -145,7 +137,7 @@ def with_ctranslate2(
         features = np.ascontiguousarray(log_mel(processor, [clip], seconds).numpy())
         (result,) = model.generate(
             ctranslate2.StorageView.from_array(features),
-            [prefix_ids(processor.tokenizer, language, task)],
+            [prefix_ids(processor.tokenizer, language)],
             beam_size=1,
             max_length=most_tokens(clip),
         )
@@ -154,12 +146,11 @@ def with_ctranslate2(
     return hear
 
 
-def with_whisper_cpp(path: Path, task: str, context: AudioContext | None = None) -> Hear:
+def with_whisper_cpp(path: Path, context: AudioContext | None = None) -> Hear:
     """Return how whisper.cpp hears a clip, in the stock 30 s window or a short one.
 
     Args:
         path: a ggml file.
-        task: "transcribe" or "translate".
         context: None is the stock window; see `with_ctranslate2`.
     """
     from pywhispercpp.model import Model
@@ -175,7 +166,6 @@ def with_whisper_cpp(path: Path, task: str, context: AudioContext | None = None)
             print_progress=False,
             no_timestamps=True,
             single_segment=True,
-            translate=task == "translate",
             temperature_inc=0.0,  # no second try at a higher temperature: the others have none
             greedy={"best_of": 1},
         )
@@ -210,23 +200,23 @@ def load_programs(
     """Return every program that lesson 07 compares, by its name; Transformers first.
 
     Args:
-        recipe: names the task and the short window.
+        recipe: names the short window.
         run: with all conversions in `run.repository`.
         model: the fine-tuned one, in float32 on the CPU.
         processor: the checkpoint's.
     """
-    task, short = recipe.model.task, recipe.audio_context
+    short = recipe.audio_context
     float16, int8 = (run.repository / f"ctranslate2-{kind}" for kind in ("float16", "int8"))
     ggml = run.repository / "ggml-model.bin"
     return {
-        "Transformers float32, 30 s": with_transformers(model, processor, task),
-        "Transformers float32, short": with_transformers(model, processor, task, short),
+        "Transformers float32, 30 s": with_transformers(model, processor),
+        "Transformers float32, short": with_transformers(model, processor, short),
         # CTranslate2 has no float16 on a CPU: the weights are small there, the sums are not.
-        "faster-whisper float16, 30 s": with_faster_whisper(float16, task, "float32"),
-        "faster-whisper int8, 30 s": with_faster_whisper(int8, task),
-        "CTranslate2 int8, short": with_ctranslate2(int8, processor, task, short),
-        "whisper.cpp float16, 30 s": with_whisper_cpp(ggml, task),
-        "whisper.cpp float16, short": with_whisper_cpp(ggml, task, short),
+        "faster-whisper float16, 30 s": with_faster_whisper(float16, "float32"),
+        "faster-whisper int8, 30 s": with_faster_whisper(int8),
+        "CTranslate2 int8, short": with_ctranslate2(int8, processor, short),
+        "whisper.cpp float16, 30 s": with_whisper_cpp(ggml),
+        "whisper.cpp float16, short": with_whisper_cpp(ggml, short),
     }
 
 

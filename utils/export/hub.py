@@ -130,7 +130,6 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
     credit = [speech(source.language, source.name).attribution for source in sources]
     settings = {
         "title": title,
-        "task": recipe.model.task,
         # An English-only model has learnt its language under the name of English.
         "languages": {
             "en" if english_only else code: language_name(code) for code in recipe.languages

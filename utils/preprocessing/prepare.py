@@ -65,7 +65,6 @@ def prepare_example(
     row: Mapping[str, Any],
     tokenizer: WhisperTokenizer,
     rules: Preprocessing,
-    task: str = "transcribe",
 ) -> dict[str, Any]:
     """Turn a streamed row into a prepared one: int16 samples at 16 kHz and label ids.
 
@@ -85,7 +84,7 @@ def prepare_example(
         raise Unusable("undecodable audio") from None
     seconds = len(samples) / SAMPLING_RATE
     check_seconds(seconds, rules)
-    labels = encode_text(tokenizer, text, row["language"], task)
+    labels = encode_text(tokenizer, text, row["language"])
     if len(labels) > rules.max_label_tokens:
         raise Unusable(f"more than {rules.max_label_tokens} label tokens")
     check_sound(samples, text, rules)
@@ -93,7 +92,7 @@ def prepare_example(
         "audio": np.round(samples.clip(-1, 1) * INT16_SCALE).astype(np.int16),
         "labels": labels,
         "cut_samples": [len(samples)],
-        "cut_tokens": [len(labels) - len(prefix_ids(tokenizer, row["language"], task)) - 1],
+        "cut_tokens": [len(labels) - len(prefix_ids(tokenizer, row["language"])) - 1],
         "previous": [],
         "text": text,
         "language": row["language"],
@@ -153,12 +152,11 @@ def usable(
     tokenizer: WhisperTokenizer,
     report: QualityReport,
     split: str,
-    task: str,
 ) -> Iterator[dict[str, Any]]:
     """Yield streamed rows prepared, those that break no rule; the report counts all of them."""
     for row in rows:
         try:
-            example = prepare_example(row, tokenizer, report.rules, task)
+            example = prepare_example(row, tokenizer, report.rules)
             report.keep(split, row, example)
         except Unusable as reason:
             report.drop(split, row, str(reason))
@@ -172,7 +170,6 @@ def prepare_split(
     folder: Path,
     report: QualityReport,
     split: str = "train",
-    task: str = "transcribe",
     windows: Windows | None = None,
 ) -> Dataset:
     """Prepare one split into a file in `folder`, never holding it in memory.
@@ -183,7 +180,6 @@ def prepare_split(
         folder: an empty one.
         report: where each row is counted; its rules are the recipe's.
         split: the name in the report.
-        task: "transcribe" or "translate".
         windows: the recipe's, for a split that is trained on.
 
     Raises:
@@ -194,7 +190,7 @@ def prepare_split(
     # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on a
     # split with nothing left, and may reuse an older result whose generator looks the same.
     with ArrowWriter(features=PREPARED, path=str(path)) as writer:
-        kept = usable(rows, tokenizer, report, split, task)
+        kept = usable(rows, tokenizer, report, split)
         for window in join(kept, windows or Windows(), report.rules.max_label_tokens):
             writer.write(window)
         writer.finalize()
@@ -227,7 +223,6 @@ def prepare(
                     partial / name,
                     report,
                     name,
-                    recipe.model.task,
                     recipe.windows if name == "train" else None,
                 )
             except PreprocessingError as error:

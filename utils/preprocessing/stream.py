@@ -74,7 +74,7 @@ class SpeechStream(torch.utils.data.IterableDataset):
             self.rows.load_state_dict(place["rows"])
         while True:
             self.rows.set_epoch(place["pass"])
-            clips = usable(self.rows, self.tokenizer, self.report, "train", self.recipe.model.task)
+            clips = usable(self.rows, self.tokenizer, self.report, "train")
             while rows := list(islice(clips, POOL_BATCHES * self.clips)):
                 limit = self.recipe.preprocessing.max_label_tokens
                 yield place, list(join(rows, self.recipe.windows, limit))

@@ -17,7 +17,7 @@ import numpy as np
 from utils.artifacts import write_atomically
 from utils.scoring.error_rates import Unit, align, count_errors, error_rate
 from utils.scoring.intervals import confidence_interval, paired_p_value, pool
-from utils.text import has_word_spaces, normalize
+from utils.text import leading_unit, normalize
 
 Row = Mapping[str, Any]
 
@@ -85,7 +85,7 @@ def speakers(rows: Sequence[Row]) -> list[str]:
 
 def first_unit(rows: Sequence[Row]) -> Unit:
     """Return what to count first: characters if a language among the rows has no word spaces."""
-    return "word" if all(has_word_spaces(row["language"]) for row in rows) else "char"
+    return leading_unit(row["language"] for row in rows)
 
 
 def measure(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dict[str, Any]:

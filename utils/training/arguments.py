@@ -9,6 +9,7 @@ from utils.embedded.fetch import resolve
 from utils.environment.colab import quick_disk
 from utils.environment.machine import device, loader_workers, training_precision
 from utils.environment.presets import preset
+from utils.environment.training_table import DEFAULTS
 from utils.training.adapters import require_8bit
 
 
@@ -19,13 +20,7 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
     ).d_model
     arguments = {
         **preset(width, recipe.method.weights),
-        "eval_strategy": "steps",
-        "save_strategy": "steps",
-        # The one that `Selection` takes on dev: test is not looked at before lesson 05.
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "wer",
-        "greater_is_better": False,
-        "report_to": "none",  # build_trainer adds TensorBoard, with a folder of the run's
+        **DEFAULTS,
         # A stream goes on from where a checkpoint says, without reading what came before.
         "ignore_data_skip": not recipe.preprocessing.stored,
         # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.

@@ -40,7 +40,6 @@ def count_dev_errors(
             language=rows["language"][:],
             context=context,
             batch_size=batch_size,
-            task=recipe.model.task,
         ),
         recipe.evaluation.batch_size,
     )

@@ -45,12 +45,10 @@ def text_ids(tokenizer: WhisperTokenizer, text: str, language: str) -> list[int]
     return tokenizer(space + text, add_special_tokens=False).input_ids
 
 
-def encode_text(
-    tokenizer: WhisperTokenizer, text: str, language: str, task: str = "transcribe"
-) -> list[int]:
+def encode_text(tokenizer: WhisperTokenizer, text: str, language: str) -> list[int]:
     """Return the label ids of a transcript: prefix, text, end token."""
     return [
-        *prefix_ids(tokenizer, language, task),
+        *prefix_ids(tokenizer, language),
         *text_ids(tokenizer, text, language),
         tokenizer.convert_tokens_to_ids(END),
     ]

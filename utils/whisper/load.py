@@ -26,5 +26,5 @@ def load_model(
     settings = model.generation_config
     settings.forced_decoder_ids = None  # the old way to set a language, kept in old checkpoints
     if settings.is_multilingual and len(recipe.languages) == 1:
-        settings.language, settings.task = recipe.languages[0], recipe.model.task
+        settings.language, settings.task = recipe.languages[0], "transcribe"
     return model, WhisperProcessor.from_pretrained(name, revision=revision)
