@@ -36,6 +36,7 @@ from utils.environment.panel import panel
 from utils.streaming.sources import SAMPLING_RATE, decode_audio, stream
 from utils.whisper.decoding import most_tokens, transcribe
 
+# %%
 mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)

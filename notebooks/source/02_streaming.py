@@ -44,6 +44,7 @@ from utils.streaming.sources import (
 from utils.whisper.decoding import transcribe
 from utils.whisper.load import load_model
 
+# %%
 mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)

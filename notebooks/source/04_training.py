@@ -36,6 +36,7 @@ from utils.training.progress import progress_line, progress_table, read_metrics
 from utils.training.run import build_trainer, kept_step, train, training_report
 from utils.whisper.load import load_model
 
+# %%
 mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)

@@ -36,6 +36,7 @@ from utils.preprocessing.prepare import waveform
 from utils.streaming.sources import SAMPLING_RATE, decode_audio
 from utils.whisper.decoding import most_tokens
 
+# %%
 mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
