@@ -20,7 +20,8 @@ from transformers import WhisperFeatureExtractor, WhisperProcessor
 from benchmarks.common import ratio, save_result
 from utils.config import Source
 from utils.embedded.fetch import resolve
-from utils.streaming.sources import decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.features import log_mel
 

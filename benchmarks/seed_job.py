@@ -18,7 +18,8 @@ from benchmarks.common import save_result, seconds_of
 from utils.artifacts import open_run, save_report
 from utils.config import Source, load_recipe
 from utils.preprocessing.prepare import prepare
-from utils.streaming.sources import decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
 from utils.training.progress import progress_line, read_metrics
 from utils.training.run import train
 from utils.whisper.audio_context import SAMPLING_RATE

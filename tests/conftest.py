@@ -7,6 +7,7 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 import io
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,28 @@ def wav():
         samples = np.repeat(np.asarray(samples, np.float32)[:, None], channels, axis=1)
         file = io.BytesIO()
         soundfile.write(file, samples, rate, format=file_format, subtype=subtype)
+        return file.getvalue()
+
+    return encode
+
+
+@pytest.fixture
+def phone():
+    """Return a function that encodes a tone as FFmpeg does: (container, codec, rate) → bytes."""
+    import av
+
+    def encode(container, codec, rate=16_000, seconds=1.0, pitch=440):
+        file, time = io.BytesIO(), np.arange(round(seconds * rate)) / rate
+        tone = (0.3 * np.sin(2 * np.pi * pitch * time)).astype(np.float32)
+        with av.open(file, "w", format=container) as box:
+            stream = box.add_stream(codec, rate=rate, layout="mono")
+            stream.bit_rate = 12_200 if "amr" in codec else 64_000
+            for at in range(0, len(tone), rate):
+                part = tone[None, at : at + rate]
+                frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+                frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+                box.mux(stream.encode(frame))
+            box.mux(stream.encode(None))
         return file.getvalue()
 
     return encode

@@ -33,7 +33,8 @@ from utils.embedded.fetch import resolve, speech
 from utils.environment import machine as environment
 from utils.environment.colab import mount_drive
 from utils.environment.panel import panel
-from utils.streaming.sources import SAMPLING_RATE, decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import SAMPLING_RATE, stream
 from utils.whisper.decoding import most_tokens, transcribe
 
 # %%

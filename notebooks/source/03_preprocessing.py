@@ -31,7 +31,8 @@ from utils.evaluation.plotting import draw_speech
 from utils.preprocessing.collator import IGNORED, SpeechCollator
 from utils.preprocessing.prepare import prepare, prepare_example, waveform
 from utils.streaming.hub import commits
-from utils.streaming.sources import SAMPLING_RATE, decode_audio, seconds_of, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import SAMPLING_RATE, seconds_of, stream
 from utils.text import apply_casing, has_word_spaces, leading_unit, normalize
 from utils.whisper.audio_context import context_seconds
 from utils.whisper.features import log_mel

@@ -15,7 +15,8 @@ import soundfile
 from utils.config import Source
 from utils.demo import serve as demo
 from utils.demo.page import build_page
-from utils.streaming.sources import decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
 from utils.whisper.long_recordings import transcribe_long
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -5,7 +5,8 @@ import pytest
 
 from utils.config import Source
 from utils.evaluation.long_form import check_timestamps, join_clips, measure_long_form, word_drift
-from utils.streaming.sources import decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
 from utils.whisper.captions import Segment
 from utils.whisper.long_recordings import LongTranscript
 

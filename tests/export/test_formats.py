@@ -7,7 +7,7 @@ from utils.config import AudioContext
 from utils.embedded.fetch import speech
 from utils.export import formats as export
 from utils.export.ggml import write_ggml
-from utils.streaming.sources import decode_audio
+from utils.streaming.sound import decode_audio
 from utils.text import normalize
 from utils.training.checkpoints import save_model
 

@@ -16,7 +16,8 @@ from utils.preprocessing.prepare import (
     waveform,
 )
 from utils.preprocessing.quality import QualityReport, Unusable
-from utils.streaming.sources import decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
 from utils.whisper.features import log_mel
 from utils.whisper.labels import encode_text, is_multilingual, prefix_ids
 

@@ -10,7 +10,8 @@ import pytest
 
 from utils.config import RecipeError, Source
 from utils.streaming.common_voice import find, read_clips, read_split
-from utils.streaming.sources import decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
 
 COLUMNS = ["client_id", "path", "sentence_id", "sentence", "sentence_domain", "up_votes"]
 COLUMNS += ["down_votes", "age", "gender", "accents", "variant", "locale", "segment"]

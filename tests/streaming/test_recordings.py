@@ -6,7 +6,8 @@ import soundfile
 
 from utils.config import RecipeError, Source
 from utils.streaming.recordings import read_audio, read_recordings, read_text
-from utils.streaming.sources import SCHEMA, decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import SCHEMA, stream
 
 
 def write(folder, wav, **files):

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from utils.config import AudioContext, Source
-from utils.streaming.sources import decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
 from utils.whisper.decoding import _batches, most_tokens, transcribe
 from utils.whisper.features import log_mel
 from utils.whisper.long_recordings import _read_timestamps, transcribe_long

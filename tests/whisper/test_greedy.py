@@ -7,7 +7,8 @@ from transformers import GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
 from utils.config import Source
-from utils.streaming.sources import decode_audio, stream
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
 from utils.whisper.audio_context import audio_context
 from utils.whisper.features import log_mel
 from utils.whisper.greedy import decode_greedily, phrase_of_loop

@@ -1,18 +1,16 @@
 """Recordings that people make: checked when they come in, kept with their text if they agree."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 
 from utils.artifacts import digest, write_atomically
+from utils.streaming.sound import MAX_SECONDS, AudioError, read_pieces
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.whisper.features import SILENCE
 
-MAX_SECONDS = 3600  # an hour of samples at 16 kHz takes 230 MB of memory
 METADATA = "metadata.jsonl"  # what `datasets` looks for in a folder of audio
 
 
@@ -20,28 +18,11 @@ class UnusableRecording(ValueError):
     """A recording that cannot be used; the message is what a person is told."""
 
 
-def _blocks(path: str) -> Iterator[np.ndarray]:
-    """Yield a file at 16 kHz, mono, a second or so at a time."""
-    with soundfile.SoundFile(path) as file:
-        # soundfile seeks after every read, and where an MP3 decoder is made to seek, it leaves out
-        # almost half a second.
-        file.seekable = lambda: False
-        # Piece by piece: an hour of stereo at 48 kHz would take 1.4 GB at once.
-        resampler = soxr.ResampleStream(file.samplerate, SAMPLING_RATE, 1, quality="HQ")
-        while len(block := file.read(file.samplerate, dtype="float32", always_2d=True)):
-            mono = block.mean(axis=1)
-            if file.samplerate != SAMPLING_RATE:
-                mono = resampler.resample_chunk(mono)
-            yield mono
-        if file.samplerate != SAMPLING_RATE:
-            yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
-
-
 def read_recording(path: str | None, max_seconds: float = MAX_SECONDS) -> np.ndarray:
     """Return the samples of a recording that somebody made or uploaded.
 
     Args:
-        path: WAV, FLAC, MP3 or Ogg; None where there is none.
+        path: whatever libsndfile or FFmpeg decodes; None where there is none.
         max_seconds: what is longer is refused.
 
     Returns:
@@ -53,24 +34,16 @@ def read_recording(path: str | None, max_seconds: float = MAX_SECONDS) -> np.nda
     if path is None:
         raise UnusableRecording("There is no recording yet: speak, or add a file.")
     try:
-        # The header first, so that a long file costs nothing; it may lie, so the samples as well.
-        if soundfile.info(path).duration > max_seconds:
-            raise _too_long(max_seconds)
-        blocks, count = [], 0
-        for block in _blocks(path):
-            blocks.append(block)
-            count += len(block)
-            if count > (max_seconds + 1) * SAMPLING_RATE:
-                raise _too_long(max_seconds)
-    except (soundfile.SoundFileError, OSError, ValueError) as problem:
-        if isinstance(problem, UnusableRecording):
-            raise
-        blocks, count = [], 0
-    samples = np.concatenate(blocks) if count else np.zeros(0, np.float32)
-    if not len(samples) or not np.isfinite(samples).all():
+        pieces = list(read_pieces(path, max_seconds))
+    except AudioError as problem:
+        if problem.reason.startswith("longer than"):
+            raise _too_long(max_seconds) from None
+        raise UnusableRecording(f"This file holds no readable audio: {problem}.") from None
+    except OSError:
         raise UnusableRecording(
-            "This file holds no readable audio: WAV, FLAC, MP3 and Ogg can be read."
-        )
+            "This file holds no readable audio: it is gone; add it again."
+        ) from None
+    samples = np.concatenate(pieces)
     if np.abs(samples).max() < SILENCE:
         raise UnusableRecording("This recording is silent: check the microphone, and try again.")
     return samples

@@ -28,7 +28,8 @@ from utils.preprocessing.quality import (
     check_text,
 )
 from utils.preprocessing.windows import join
-from utils.streaming.sources import AudioError, decode_audio, stream, training_stream
+from utils.streaming.sound import AudioError, decode_audio
+from utils.streaming.sources import stream, training_stream
 from utils.text import apply_casing
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.labels import encode_text, prefix_ids
@@ -79,9 +80,9 @@ def prepare_example(
     if row["seconds"] is not None:  # known from a table: decoding is saved
         check_seconds(row["seconds"], rules)
     try:
-        samples = decode_audio(row["audio"])
-    except AudioError:
-        raise Unusable("undecodable audio") from None
+        samples = decode_audio(row["audio"], rules.max_seconds, row["id"])
+    except AudioError as error:
+        raise Unusable(error.reason) from error
     seconds = len(samples) / SAMPLING_RATE
     check_seconds(seconds, rules)
     labels = encode_text(tokenizer, text, row["language"])

@@ -1,6 +1,5 @@
 """Speech on the Hugging Face Hub: pinned to a commit, read with patience, refused with a reason."""
 
-import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import soundfile
 from datasets import Audio, IterableDataset, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import HfApi, constants, set_client_factory
@@ -26,6 +24,7 @@ from huggingface_hub.utils import httpx
 from huggingface_hub.utils._http import default_client_factory
 
 from utils.config import RecipeError, Source
+from utils.streaming.sound import promised_seconds
 
 # What data sets call them: client_id is Common Voice's, speaker_id that of MLS and VoxPopuli.
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
@@ -262,14 +261,6 @@ def open_split(source: Source, split: str) -> IterableDataset:
     return rows.cast_column("audio", Encoded(decode=False))
 
 
-def _seconds(data: bytes) -> float | None:
-    """Return an audio file's length as its header tells it, or None if it is no audio."""
-    try:
-        return soundfile.info(io.BytesIO(data)).duration
-    except soundfile.SoundFileError:
-        return None
-
-
 def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
     """Return who speaks in a row, and in which longer recording; "" where no column names it."""
 
@@ -307,7 +298,7 @@ def read_rows(
                 "audio": row["audio"],
                 "text": row[source.text_column] or "",
                 "language": source.language,
-                "seconds": _seconds(row["audio"]),
+                "seconds": promised_seconds(row["audio"]),
                 "source": source.label,
                 "id": f"{source.label}/{split}/{file}/{number}",
                 **speaker_and_recording(row),

@@ -8,14 +8,11 @@ clip.
 """
 
 import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import librosa
 import numpy as np
-import soundfile
 from datasets import (
     Features,
     IterableDataset,
@@ -29,6 +26,7 @@ from utils.embedded import fetch as embedded
 from utils.streaming import common_voice
 from utils.streaming import recordings as manifests
 from utils.streaming.hub import open_split, read_rows
+from utils.streaming.sound import AudioError, decode_audio, promised_seconds
 from utils.whisper.audio_context import SAMPLING_RATE
 
 EMBEDDED_SPLITS = ("train", "dev", "test")  # what transcripts.split_of deals out
@@ -45,38 +43,6 @@ SCHEMA = Features(
         "recording": Value("string"),
     }
 )
-
-
-class AudioError(ValueError):
-    """Bytes that are not audio, or audio that cannot be used; the message says why."""
-
-
-def decode_audio(data: bytes) -> np.ndarray:
-    """Decode an audio file to what Whisper hears.
-
-    Args:
-        data: a WAV, FLAC, MP3 or Ogg file (what libsndfile 1.2 reads; no FFmpeg is needed).
-
-    Returns:
-        float32 samples in [-1, 1], mono, at 16 kHz, shape `(samples,)`.
-
-    Raises:
-        AudioError: the bytes are no audio, hold no samples, or hold samples that are not finite.
-    """
-    try:
-        samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, ValueError, MemoryError) as error:
-        # A damaged MP3 header may tell of more samples than there is memory.
-        raise AudioError(f"undecodable: {error}") from None
-    if len(samples) == 0:
-        raise AudioError("undecodable: the file has a header and no samples")
-    # A float WAV may hold NaN; one such clip turns every weight into NaN.
-    if not np.isfinite(samples).all():
-        raise AudioError("undecodable: samples that are not finite")
-    mono = samples.mean(axis=1)
-    if rate != SAMPLING_RATE:
-        mono = librosa.resample(mono, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
-    return mono.astype(np.float32, copy=False)
 
 
 def seconds_of(row: Mapping[str, Any]) -> float:
@@ -100,7 +66,7 @@ def _embedded_rows(language: str, speaker: str, split: str, label: str) -> Itera
                 "audio": data,
                 "text": clip.text,
                 "language": language,
-                "seconds": soundfile.info(io.BytesIO(data)).duration,
+                "seconds": promised_seconds(data),
                 "source": label,
                 "id": clip.id,
                 "speaker": speaker,

@@ -1,0 +1,131 @@
+"""What the first bytes of a file say: what it is, and how much sound it promises.
+
+Headers are written before the sound, so that a download that broke off keeps the whole promise.
+"""
+
+import io
+from typing import BinaryIO
+
+HEAD = 1 << 16  # bytes within which the header of a file of sound lies
+UNKNOWN_SIZES = {0, 0x7FFFFFFF, 0xFFFFFFFF}  # of a file that was written into a pipe
+# Of formats that are chunks: where the first one begins, bytes of its name and its size, order of
+# these bytes, whether the size counts them, multiples of which chunks fill, name of the sound.
+CHUNKS = {
+    b"RIFF": (12, 4, 4, "little", False, 2, b"data"),
+    b"FORM": (12, 4, 4, "big", False, 2, b"SSND"),
+    b"caff": (8, 4, 8, "big", False, 1, b"data"),
+    b"riff": (40, 16, 8, "little", True, 8, b"data"),  # Sony's W64
+}
+# What people have instead of sound, by what it begins with, and sound.
+INSTEAD = {
+    b"version https://git-lfs": "a pointer of Git LFS: run `git lfs pull` where it came from",
+    b"<!doctype": "a web page: download the file itself",
+    b"<html": "a web page: download the file itself",
+    b"#extm3u": "a playlist: name the file that it leads to",
+    b"ffconcat": "a playlist: name the file that it leads to",
+    b"pk\x03\x04": "a ZIP archive: unpack it",
+    b"\x1f\x8b": "a gzip archive: unpack it",
+    b"%pdf": "a PDF, not sound",
+}
+KINDS = {
+    b"riff": "WAV or AVI",
+    b"flac": "FLAC",
+    b"oggs": "Ogg",
+    b"id3": "MP3 or AAC with ID3 tags",
+    b"\xff\xfb": "MP3",
+    b"\xff\xf1": "AAC",
+    b"#!amr": "AMR",
+    b"\x1a\x45\xdf\xa3": "WebM or Matroska",
+    b"\x30\x26\xb2\x75": "WMA",
+    b"form": "AIFF",
+    b"caff": "CAF",
+}
+
+
+def read_head(file: BinaryIO) -> bytes:
+    """Return the first bytes of a file, behind its ID3v2 tag if it has one."""
+    file.seek(0)
+    head = file.read(HEAD)
+    if head[:3] == b"ID3" and len(head) > 10:
+        # Four bytes of seven bits each; a picture of the cover may be megabytes.
+        size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+        file.seek(10 + size)
+        head = file.read(HEAD)
+    return head
+
+
+def _named(head: bytes, kinds: dict[bytes, str]) -> str:
+    low = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
+    return next((kind for mark, kind in kinds.items() if low.startswith(mark)), "")
+
+
+def what_instead(head: bytes) -> str:
+    """Return what a file is that is no sound at all, and what to do; "" if it may be sound."""
+    if not head.strip(b"\0"):
+        return "nothing but zeros: copy it again" if head else "an empty file: copy it again"
+    return _named(head, INSTEAD)
+
+
+def kind_of(head: bytes) -> str:
+    """Return the format of a file, in words, by what it begins with."""
+    if head[4:8] == b"ftyp":
+        return "MP4 or M4A"
+    is_text = head[:200].isascii() and b"\0" not in head[:200]
+    return _named(head, KINDS) or ("text" if is_text else "a format")
+
+
+def promises_length(head: bytes) -> bool:
+    """Tell whether the length that a decoder reads from a header was written there.
+
+    An MP3 without a Xing, Info or VBRI tag has its length guessed from its first frame: 25 s of a
+    varying bit rate were 36 s (libsndfile 1.2.2).
+    """
+    is_mp3 = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4, 0xE6)
+    return not is_mp3 or any(tag in head[:4096] for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def missing_share(file: BinaryIO) -> float:
+    """Return which share of the sound a file lacks that its own header promises; 0 if unknown.
+
+    libsndfile shortens the length of a WAV that was cut off to what is there, and says nothing.
+    """
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = file.read(HEAD)
+    if head.startswith(b"OggS"):
+        return _missing_of_ogg(file, size)
+    if head.startswith(b".snd"):
+        begins, promised = (int.from_bytes(head[i : i + 4], "big") for i in (4, 8))
+        return _missing(begins, promised, size)
+    if head[:4] not in CHUNKS:
+        return 0.0
+    at, name_bytes, size_bytes, order, counts_itself, multiple, sound = CHUNKS[head[:4]]
+    while at + name_bytes + size_bytes <= len(head):
+        begins = at + name_bytes + size_bytes
+        length = int.from_bytes(head[at + name_bytes : begins], order)
+        length -= (name_bytes + size_bytes) if counts_itself else 0
+        if head[at : at + len(sound)] == sound:
+            return _missing(begins, length, size)
+        at = begins + length + -length % multiple
+        if length < 0:
+            break
+    return 0.0
+
+
+def _missing(begins: int, promised: int, size: int) -> float:
+    if promised in UNKNOWN_SIZES or not 0 < promised < 1 << 62:
+        return 0.0
+    return max(0.0, 1 - (size - begins) / promised)
+
+
+def _missing_of_ogg(file: BinaryIO, size: int) -> float:
+    """Return 1 if the last page of an Ogg file is not whole: how many lacked is not known."""
+    file.seek(max(0, size - HEAD - 282))  # a page is at most so long
+    tail = file.read()
+    at = tail.rfind(b"OggS")
+    if at < 0:
+        return 0.0
+    page = tail[at:]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    whole = len(page) > 26 and len(segments) == page[26]
+    return 0.0 if whole and len(page) >= 27 + page[26] + sum(segments) else 1.0
