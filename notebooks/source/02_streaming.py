@@ -17,7 +17,6 @@ RECIPE: str = "recipes/embedded.toml"  # which experiment to run
 RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives the runtime
 
 # %%
-import io
 import time
 from collections import Counter
 from itertools import islice
@@ -25,7 +24,6 @@ from itertools import islice
 import librosa
 import matplotlib.pyplot as plt
 import pandas as pd
-import soundfile
 from IPython.display import Audio, display
 
 from utils.artifacts import open_run, require, save_report
@@ -33,7 +31,7 @@ from utils.config import STOPS, Source, load_recipe
 from utils.embedded.fetch import speech
 from utils.environment.colab import mount_drive
 from utils.streaming.hub import commits
-from utils.streaming.sound import decode_audio
+from utils.streaming.sound import AudioError, decode_audio
 from utils.streaming.sources import SAMPLING_RATE, mix, mixing_shares, seconds_of, stream
 from utils.whisper.decoding import transcribe
 from utils.whisper.load import load_model
@@ -85,12 +83,21 @@ pd.DataFrame(
 # Listen before you train: no table tells you about a hum, a second voice, or a text that says
 # something else than the speaker. The default recipe's speech are telephone prompts that Debian
 # packages carry; their licences ask that the speakers are named, and the line below the players
-# does.
+# does. A clip that cannot be decoded is named and left out, here and in lesson 3.
+
 
 # %%
-for row in islice(rows, 3):
+def decoded(rows):
+    for row in rows:
+        try:
+            yield row, decode_audio(row["audio"], name=row["id"])
+        except AudioError as error:
+            print(f"left out: {error}")
+
+
+for row, samples in islice(decoded(rows), 3):
     print(f"{row['id']}: {row['text']}")
-    display(Audio(decode_audio(row["audio"]), rate=SAMPLING_RATE))
+    display(Audio(samples, rate=SAMPLING_RATE))
 embedded_sources = [one for one in recipe.sources if one.dataset == "embedded"]
 for one in embedded_sources:
     print(speech(one.language, one.name).attribution)
@@ -126,8 +133,7 @@ display(figure, lengths.describe().round(1))
 
 # %%
 model, processor = load_model(recipe)
-long = max(islice(rows, 10), key=lambda row: len(row["text"]))
-right = decode_audio(long["audio"])
+_, right = max(islice(decoded(rows), 10), key=lambda pair: len(pair[0]["text"]))
 fast = librosa.resample(right, orig_sr=SAMPLING_RATE, target_sr=SAMPLING_RATE // 2)
 heard = transcribe(model, processor, [right, fast], language=source.language)
 print(f"at 16,000 Hz: {heard[0]}\nat  8,000 Hz, taken for 16,000: {heard[1]}")
@@ -158,7 +164,7 @@ for number in range(5):
     batch = list(islice(reader, 12))
     counts = Counter(row["language"] for row in batch)
     shares = " | ".join(f"{code} {counts[code]:2d}" for code in codes)
-    print(f"batch {number} | {shares} | {sum(row['seconds'] for row in batch):5.1f} s speech")
+    print(f"batch {number} | {shares} | {sum(map(seconds_of, batch)):5.1f} s speech")
 
 # %% [markdown]
 # ## Who is heard how often, and when does the mix end?
@@ -235,10 +241,22 @@ print(*to_read[:3], f"… {len(to_read)} sentences to read", sep="\n")
 # ## By hand
 #
 # From bytes to what the model hears, in three steps: decode to samples, average the channels,
-# bring the rate to 16,000 Hz.
+# bring the rate to 16,000 Hz. `soundfile` decodes WAV, FLAC, MP3 and Ogg; for what a phone writes
+# (M4A, AMR, video), `decode_audio` asks FFmpeg, and here the clip is stored as WAV first.
 
 # %%
-samples, rate = soundfile.read(io.BytesIO(first["audio"]), dtype="float32", always_2d=True)
+import io
+
+import soundfile
+
+row, sound = next(decoded(rows))
+encoded = io.BytesIO(row["audio"])
+try:
+    soundfile.info(encoded)
+except soundfile.SoundFileError:
+    soundfile.write(encoded := io.BytesIO(), sound, SAMPLING_RATE, "FLOAT", format="WAV")
+encoded.seek(0)
+samples, rate = soundfile.read(encoded, dtype="float32", always_2d=True)
 print(f"decoded:   shape {samples.shape} (samples, channels) at {rate:,} Hz")
 mono = samples.mean(axis=1)
 print(f"mono:      shape {mono.shape}")
@@ -252,7 +270,7 @@ print(f"resampled: shape {mono.shape} at {SAMPLING_RATE:,} Hz = {len(mono) / SAM
 # `decode_audio` does the same, and answers what is no audio with an `AudioError` that says why.
 
 # %%
-helped = decode_audio(first["audio"])
+helped = decode_audio(encoded.getvalue())
 assert (helped == mono).all(), "decode_audio and the three steps by hand disagree"
 print(f"equal: {len(helped):,} samples, from {helped.min():+.2f} to {helped.max():+.2f}")
 
