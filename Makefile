@@ -1,5 +1,8 @@
-# make first · run · test · test-all · test-latest · lab · notebooks · lint · bench: each sets up
-# .venv first, test-latest a .venv-latest.
+# make first · run · test · test-all · test-latest · test-platforms · lab · notebooks · lint · bench:
+# each sets up .venv first, test-latest a .venv-latest.
+# PYTHON names another interpreter, TORCH_INDEX another place for PyTorch than the one that fits the
+# driver, RECIPE the experiment; make notebooks REPOSITORY=account/name BRANCH=main says where the
+# series is on GitHub.
 PYTHON ?= python3
 RECIPE ?= recipes/embedded.toml
 BIN := .venv/bin
@@ -9,6 +12,9 @@ SET_UP := .venv/ready
 # than constraints.txt's does not load beside a CPU build.
 LATEST_TORCH ?= $(shell grep -E '^torch(codec)?==' constraints.txt)
 
+# Only from the command line: an environment may have a variable of that name for its own ends.
+GIVEN = $(if $(filter command,$(firstword $(origin $(2)))),--$(1) '$($(2))')
+
 # Containers often set it; then every lesson would compile torch and transformers anew.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -16,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 HALF_THE_CORES := $(shell expr \( $$(getconf _NPROCESSORS_ONLN) + 1 \) / 2)
 TEST = OMP_NUM_THREADS=$(HALF_THE_CORES) $(1)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-.PHONY: first run test test-all test-latest browser lab notebooks lint bench
+.PHONY: first run test test-all test-latest test-platforms browser lab notebooks lint bench
 
 # Lesson 01 alone: from a clean clone to the first transcription.
 first: $(SET_UP)
@@ -42,6 +48,10 @@ test-latest:
 	.venv-latest/bin/python -m pip install --quiet -r requirements-dev.txt
 	$(call TEST,.venv-latest)
 
+# What Colab, Kaggle and Debian 12 have, in environments of their own: some gigabytes, half an hour.
+test-platforms: $(SET_UP)
+	WHISPER_PLATFORMS=1 $(BIN)/python -m pytest tests/test_platforms.py
+
 # test-all opens the page in a browser where there is one, or where apt may install it; else those
 # tests say that they were skipped, and why.
 browser:
@@ -57,7 +67,7 @@ lab: $(SET_UP)
 	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=$(FIRST_PAGE)
 
 notebooks: $(SET_UP)
-	$(BIN)/python notebooks/source/build.py
+	$(BIN)/python notebooks/source/build.py $(call GIVEN,repository,REPOSITORY) $(call GIVEN,branch,BRANCH)
 
 lint: $(SET_UP)
 	$(BIN)/ruff check .
@@ -67,12 +77,21 @@ lint: $(SET_UP)
 bench: $(SET_UP)
 	$(BIN)/python -m benchmarks.training_step
 
+# What the Python of this machine is, in one word: 3.12.3, 3.11.0rc1, or nothing.
+FOUND = $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+GOOD = import sys; v = sys.version_info; sys.exit(not ((3, 11) <= v < (3, 15) and v[3] == "final"))
+
 # The marker is written last: a set-up that was interrupted starts over.
-$(SET_UP): requirements.txt requirements-dev.txt constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
-	@$(PYTHON) -m venv .venv || \
-		{ echo "No virtual environment could be made: apt install python3-venv"; exit 1; }
+$(SET_UP): requirements.txt requirements-dev.txt constraints.txt utils/environment/driver.py
+	@$(PYTHON) -c '$(GOOD)' 2>/dev/null || { \
+		echo "Python 3.11 to 3.14 is needed, no pre-release, and $(PYTHON) is \
+	$(or $(FOUND),missing): name another one, make PYTHON=python3.12 $(MAKECMDGOALS) (docs/ssh.md says \
+	how to get it)." | tr -s '\t ' ' '; exit 1; }
+	@$(PYTHON) -m venv .venv || { \
+		echo "No virtual environment could be made: apt-get install \
+	python$(basename $(basename $(FOUND)).x)-venv" | tr -s '\t ' ' '; exit 1; }
+	@# The PyTorch that fits the driver, before pip takes gigabytes that do not.
+	@TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python utils/environment/driver.py
 	@# What is never imported need not be compiled: the rest is, at its first import.
-	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.txt -c constraints.txt
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements-dev.txt -c .venv/constraints.txt
 	@touch $(SET_UP)

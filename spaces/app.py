@@ -5,42 +5,63 @@
 
 import json
 import os
+from itertools import chain
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
 
+import av
 import gradio
+import numpy as np
 from faster_whisper import WhisperModel
 
 HERE = Path(__file__).parent
 SETTINGS = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
 MAX_MINUTES = 10  # longer recordings would keep all others waiting
+RATE = 16_000  # of the samples that Whisper takes
 
 model = WhisperModel(str(HERE / "model"), device="cpu", local_files_only=True)
+
+
+def refuse(sentence: str) -> gradio.Error:
+    """Return the error that the page shows as this sentence."""
+    return gradio.Error(sentence, duration=None, print_exception=False)
+
+
+def read(recording: str) -> np.ndarray:
+    """Return the sound of a file as float32 samples at 16 kHz, one channel.
+
+    faster-whisper's own reader hands PyAV an argument that PyAV 19 has dropped (1.2.1).
+    """
+    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+    pieces, length = [np.zeros(0, np.float32)], 0
+    with av.open(recording) as file:
+        if not file.streams.audio:
+            raise ValueError("no sound in it")
+        for frame in chain(file.decode(audio=0), [None]):  # None: what the resampler still holds
+            for piece in resampler.resample(frame):
+                pieces.append(piece.to_ndarray()[0])
+                length += len(pieces[-1])
+            if length > 60 * MAX_MINUTES * RATE:
+                raise refuse(f"At most {MAX_MINUTES} minutes at once, please.")
+    return np.concatenate(pieces)
 
 
 def transcribe(recording: str | None, language: str) -> str:
     """Return what is said in a file, or raise a sentence that the page shows."""
     if recording is None:
-        raise gradio.Error(
-            "There is no recording yet: speak or add a file.", duration=None, print_exception=False
-        )
+        raise refuse("There is no recording yet: speak or add a file.")
     try:
-        segments, info = model.transcribe(
-            recording,
-            language=language,
-            beam_size=1,
-            vad_filter=True,  # Whisper makes up words for silence: it hears none
-            condition_on_previous_text=False,  # one mistake does not repeat itself to the end
-        )
+        samples = read(recording)
     except (ValueError, OSError):  # PyAV's errors are one or the other
-        raise gradio.Error(
-            "This file holds no readable audio.", duration=None, print_exception=False
-        ) from None
-    if info.duration > 60 * MAX_MINUTES:
-        raise gradio.Error(
-            f"At most {MAX_MINUTES} minutes at once, please.", duration=None, print_exception=False
-        )
+        raise refuse("This file holds no readable audio.") from None
+    segments, _ = model.transcribe(
+        samples,
+        language=language,
+        beam_size=1,
+        vad_filter=True,  # Whisper makes up words for silence: cut it out first
+        condition_on_previous_text=False,  # one mistake does not repeat itself to the end
+    )
     return " ".join(segment.text.strip() for segment in segments)
 
 

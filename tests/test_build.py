@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,6 +52,9 @@ ROW |= {"run_seconds": 600, "peak_gib": 4.0}
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0"}
 
 
+COLAB = "https://colab.research.google.com/github"
+
+
 def load_builder():
     spec = importlib.util.spec_from_file_location("build", ROOT / "notebooks/source/build.py")
     module = importlib.util.module_from_spec(spec)
@@ -70,7 +74,7 @@ def root(tmp_path):
     shutil.copy(ROOT / "notebooks/source/bootstrap.py", source)
     (source / "01_first.py").write_text(FIRST, encoding="utf-8")
     (source / "02_second.py").write_text(SECOND, encoding="utf-8")
-    assert build.main([], tmp_path) == 0
+    assert build.main(["--repository", "me/fork"], tmp_path) == 0
     return tmp_path
 
 
@@ -122,7 +126,7 @@ def test_navigation_and_bootstrap_follow_the_first_cell(root):
     first, second = read(root), read(root, "02_second")
     assert first.cells[0].source.startswith("# 1 · First")
     bar = first.cells[1].source
-    assert f"{build.COLAB}/01_first.ipynb" in bar
+    assert f"{COLAB}/me/fork/blob/main/notebooks/01_first.ipynb" in bar
     assert "Next: [2 · Second](02_second.ipynb)" in bar and "Previous" not in bar
     assert "Previous: [1 · First](01_first.ipynb)" in second.cells[1].source
     assert "Next" not in second.cells[1].source
@@ -131,7 +135,7 @@ def test_navigation_and_bootstrap_follow_the_first_cell(root):
         "jupyter": {"source_hidden": True},
         "cellView": "form",
     }
-    assert f"https://github.com/{build.REPOSITORY}" in first.cells[2].source
+    assert 'RECORDED = ("me/fork", "main")' in first.cells[2].source
     assert "__" not in first.cells[2].source.replace("__file__", "")
 
 
@@ -239,7 +243,7 @@ def delete_notebook(root):
 
 def edit_badges(root):
     path = root / "colab_badges.md"
-    path.write_text(path.read_text("utf-8").replace("main", "dev"), encoding="utf-8")
+    path.write_text(path.read_text("utf-8").replace("Open", "Shut"), encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -311,3 +315,102 @@ def test_a_readme_without_markers_is_an_error_that_names_them(root, capsys):
     (root / "README.md").write_text("# Title\n", encoding="utf-8")
     assert build.main([], root) == 1
     assert "<!-- results -->" in capsys.readouterr().err
+
+
+CLONE = "# Title\n<!-- clone -->\n<!-- /clone -->\nthe end\n"
+
+
+def give_origin(root, address, head="main"):
+    subprocess.run(["git", "init", "-q", root], check=True)
+    subprocess.run(["git", "-C", root, "remote", "add", "origin", address], check=True)
+    ref = ["refs/remotes/origin/HEAD", f"refs/remotes/origin/{head}"]
+    subprocess.run(["git", "-C", root, "symbolic-ref", *ref], check=True)
+
+
+def homes(root):
+    """Where badges, notebook, set-up cell and the line that clones lead."""
+    cells = read(root).cells
+    texts = [(root / "colab_badges.md").read_text("utf-8"), cells[1].source, cells[2].source]
+    return texts, (root / "docs/ssh.md").read_text("utf-8")
+
+
+@pytest.fixture
+def unknown(tmp_path):
+    """A copy that nobody has told where it is, with a page that shows how to clone it."""
+    source = tmp_path / "notebooks/source"
+    source.mkdir(parents=True)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/ssh.md").write_text(CLONE, encoding="utf-8")
+    shutil.copy(ROOT / "notebooks/source/bootstrap.py", source)
+    (source / "01_first.py").write_text(FIRST, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("origin", "arguments", "home"),
+    [
+        ("https://github.com/me/fork.git", [], ("me/fork", "trunk")),
+        ("git@github.com:me/fork.git", [], ("me/fork", "trunk")),
+        ("ssh://git@github.com:22/me/fork", [], ("me/fork", "trunk")),
+        ("https://x-access-token:secret@github.com/me/fork/", [], ("me/fork", "trunk")),
+        ("https://github.com/me/fork", ["--branch", "dev/1"], ("me/fork", "dev/1")),
+        (
+            "https://github.com/me/fork",
+            ["--repository", "you/their.fork"],
+            ("you/their.fork", "trunk"),
+        ),
+        ("", ["--repository", "https://github.com/you/theirs.git"], ("you/theirs", "main")),
+        ("https://example.org/me/fork.git", [], None),
+        ("/srv/github.com/me/fork.git", [], None),
+        ("nonsense", [], None),
+        ("", [], None),
+    ],
+)
+def test_badges_and_set_up_find_where_the_series_is(unknown, capsys, origin, arguments, home):
+    if origin:
+        give_origin(unknown, origin, "trunk")
+    assert build.main(arguments, unknown) == 0
+    texts, page = homes(unknown)
+    assert "secret" not in "".join([*texts, page])
+    assert page.startswith("# Title") and page.endswith("the end\n")
+    if home:
+        repository, branch = home
+        path = f"{COLAB}/{repository}/blob/{branch}/notebooks/01_first.ipynb"
+        assert all(path in text for text in texts[:2])
+        assert f'RECORDED = ("{repository}", "{branch}")' in texts[2]
+        assert f"git clone https://github.com/{repository} whisper-fine-tuning" in page
+    else:
+        assert "make notebooks REPOSITORY=account/name" in capsys.readouterr().err
+        assert all(f"]({COLAB}/)" in text for text in texts[:2])
+        assert 'RECORDED = ("", "")' in texts[2]
+        assert "git clone ADDRESS whisper-fine-tuning" in page
+
+
+def test_a_check_compares_with_what_is_recorded_and_asks_no_remote(unknown, capsys):
+    assert build.main(["--repository", "me/fork", "--branch", "dev"], unknown) == 0
+    give_origin(unknown, "https://github.com/somebody/else")
+    assert build.main(["--check"], unknown) == 0
+    assert build.main([], unknown) == 0  # but who builds, builds for the copy at hand
+    assert "for somebody/else, branch main" in (unknown / "colab_badges.md").read_text("utf-8")
+    (unknown / "docs/ssh.md").write_text(CLONE, encoding="utf-8")
+    assert build.main(["--check"], unknown) == 1
+    assert "docs/ssh.md is out of date." in capsys.readouterr().err
+
+
+def test_a_build_without_a_remote_keeps_what_is_recorded(unknown):
+    assert build.main(["--repository", "me/fork", "--branch", "dev"], unknown) == 0
+    before = homes(unknown)
+    assert build.main([], unknown) == 0
+    assert homes(unknown) == before
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--repository", "fork"], ["--repository", "a/b/c"], ["--branch", "-x y"]]
+)
+def test_what_is_no_repository_or_branch_is_refused_and_nothing_is_written(
+    unknown, capsys, arguments
+):
+    assert build.main(arguments, unknown) == 1
+    (sentence,) = capsys.readouterr().err.strip().splitlines()
+    assert "say REPOSITORY=account/name." in sentence or "say BRANCH=main." in sentence
+    assert not (unknown / "colab_badges.md").exists()

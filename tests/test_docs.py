@@ -24,7 +24,8 @@ BASH = re.compile(r"^ *```bash\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 # Cannot run here: the pattern of the command, and why.
 NOT_HERE = {
     r"nvidia-smi": "needs a GPU's driver",
-    r"sudo apt-get (update|install .*)": "needs root and changes the machine",
+    r"(sudo |\$AS_ROOT )?(apt-get|add-apt-repository) .*": "needs root and changes the machine",
+    r"AS_ROOT=.*": "says how the next lines run",
     r"rsync .* HOST:.*": "needs a second machine",
     r"tmux attach .*": "needs a terminal",
     r"python3 -m venv .venv|\.venv/bin/pip install torch .*": "downloads; CI does the same",
@@ -113,7 +114,8 @@ def check_tmux(words, folder):
 
 
 def check_clone(words, _):
-    assert words[2] == f"https://github.com/{build.REPOSITORY}"
+    home = build.recorded_home(ROOT).repository
+    assert words[2:] == [f"https://github.com/{home}" if home else "ADDRESS", "whisper-fine-tuning"]
 
 
 def check_file(words, _):

@@ -32,6 +32,7 @@ from utils.config import load_recipe
 from utils.embedded.fetch import resolve, speech
 from utils.environment import machine as environment
 from utils.environment.colab import mount_drive
+from utils.environment.packages import check_versions, require_versions, versions
 from utils.environment.panel import panel
 from utils.streaming.sound import decode_audio
 from utils.streaming.sources import SAMPLING_RATE, stream
@@ -75,14 +76,15 @@ print(imported.relative_to(Path.cwd()))
 # %% [markdown]
 # ## Are the versions new enough?
 #
-# `requirements.txt` is the one list of what a reader needs, and this table is read from it. A
-# floor is the first version with a function that the lessons call, or the first without a known
-# security hole. If a row is not ok, the cell stops with the `pip` line that mends it.
+# `requirements.txt` is the one list of what a reader needs; the set-up cell installs from it, and
+# this table compares with it. A floor is the first version with a function that the lessons call, or
+# the first without a known security hole. If a row is not ok, the cell stops with the `pip` line
+# that puts it right.
 
 # %%
-packages = environment.check_versions()
+packages = check_versions()
 display(pd.DataFrame(packages))
-environment.require_versions(packages)
+require_versions(packages)
 
 # %% [markdown]
 # ## Where will the model run?
@@ -92,6 +94,10 @@ environment.require_versions(packages)
 # disk has to hold the model, the prepared speech and two checkpoints, each three times the size of
 # the model: its weights, and two averages that the *optimizer*, which changes the weights in
 # training, keeps for each of them.
+#
+# If there is an NVIDIA GPU that PyTorch cannot use, because its driver is too old, say, the cell
+# stops and prints the commands that help: the alternative would be hours on the CPU beside an idle
+# GPU. `WHISPER_CPU=1` in the environment says that the CPU is meant.
 
 # %%
 device = environment.device()
@@ -245,7 +251,7 @@ by_helper
 
 # %%
 report = {
-    "versions": environment.versions(),
+    "versions": versions(),
     "machine": environment.machine(),
     "device": str(device),
     "precision": precision._asdict(),

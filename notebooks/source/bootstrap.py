@@ -1,32 +1,56 @@
 # @title Set-up: finds the folder of this series, or fetches it, and installs what is missing
+import json
 import os
+import re
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from urllib.parse import unquote
+from urllib.request import urlopen
 
-from packaging.requirements import Requirement
-
-URL = os.environ.get("WHISPER_NOTEBOOKS_REPO", "https://github.com/__REPOSITORY__")
-# Not exchanged where they are installed: Colab's torch fits its driver, and the others may be in
-# use by the running kernel. The rest is installed before its first import: nothing loads twice.
-KEPT = ("torch", "torchvision", "torchaudio", "numpy", "ipykernel", "ipywidgets")
+RECORDED = ("__REPOSITORY__", "__BRANCH__")  # of which `make notebooks` has made this notebook
 
 
-def call(*command):
-    env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}  # a wrong address fails, and asks for nothing
+def opened_in_colab():
+    """The GitHub repository and branch of the notebook that Colab has opened; else nothing."""
+    server = f"http://{os.environ.get('COLAB_JUPYTER_IP', '')}:9000/api/sessions"
     try:
+        with urlopen(server, timeout=5) as answer:
+            places = [str(session.get("path")) for session in json.load(answer)]
+    except (OSError, ValueError, AttributeError):
+        return None
+    address = re.compile(r"github\.com/([\w.-]+/[\w.-]+)/blob/(.+)/notebooks/[^/]+\.ipynb")
+    found = [address.search(unquote(unquote(place))) for place in places]
+    return next((match.groups() for match in found if match), None)
+
+
+def fetch(folder):
+    """Clone the series, without asking anything: a wrong address ends in a sentence."""
+    repository, branch = os.environ.get("WHISPER_NOTEBOOKS_REPO", ""), ""
+    if not repository:
+        repository, branch = opened_in_colab() or RECORDED
+    if not repository:
+        raise RuntimeError(
+            "Where this series is on GitHub is not known here: put "
+            'import os; os.environ["WHISPER_NOTEBOOKS_REPO"] = "ACCOUNT/REPOSITORY" before this cell.'
+        )
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", repository) and not Path(repository).exists():
+        repository = f"https://github.com/{repository}"
+    chosen = ["--branch", branch] if branch else []
+    command = ["git", "clone", "--depth", "1", *chosen, repository, str(folder)]
+    try:
+        env = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
         subprocess.run(command, check=True, capture_output=True, text=True, env=env)
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = (getattr(error, "stderr", "") or str(error)).strip().split("\n")[-1]
-        raise RuntimeError(f"`{' '.join(command)}` failed: {reason}") from None
-
-
-def have(package):
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""
+    except FileNotFoundError:
+        raise RuntimeError("git is missing: run `apt-get install git`, then this cell.") from None
+    except subprocess.CalledProcessError as error:
+        reason = error.stderr.strip().split("\n")[-1]
+        if "resolve host" in reason and "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+            reason = "there is no Internet: switch it on in Kaggle's Session options"
+        elif "could not read Username" in reason:
+            reason = "there is no such repository, or it is private"
+        said = f"{repository} could not be cloned: {reason}"
+        raise RuntimeError(re.sub(r"//[^/@\s]*@", "//", said)) from None  # shows no password
 
 
 here = Path.cwd()
@@ -34,16 +58,11 @@ for root in (here, *here.parents, here / "whisper-fine-tuning"):
     if (root / "utils/artifacts.py").exists() and (root / "recipes").is_dir():
         break
 else:  # nowhere: fetch it into the last of these folders
-    call("git", "clone", "--depth", "1", "--branch", "__BRANCH__", URL, str(root))
+    fetch(root)
 os.chdir(root)
 sys.path.insert(0, str(root))
 
-lines = Path("requirements.txt").read_text(encoding="utf-8").splitlines()
-needs = [Requirement(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
-stale = [n for n in needs if n.name not in KEPT and have(n.name) not in n.specifier]
-missing = [n for n in needs if n in stale or not have(n.name)]
-if missing:
-    print("Installing (some minutes):", *missing, sep="\n  ")
-    kept = [f"{name}=={have(name)}" for name in KEPT if have(name)]
-    call(sys.executable, "-m", "pip", "install", *map(str, missing), *kept)
+from utils.environment.packages import install_missing
+
+install_missing()
 print("Working in", root)

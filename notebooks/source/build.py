@@ -1,8 +1,9 @@
-"""Builds the notebooks, their badges and the README's results from what people edit.
+"""Builds notebooks, badges, the lines that clone the series and the README's results.
 
-python notebooks/source/build.py           write notebooks/*.ipynb, colab_badges.md, the results
+python notebooks/source/build.py           write notebooks/*.ipynb, colab_badges.md and those lines
 python notebooks/source/build.py --check   write nothing; name what is out of date and exit with 1
 python notebooks/source/build.py --from-notebook notebooks/03_x.ipynb   bring back Jupyter's edits
+python notebooks/source/build.py --repository me/fork --branch main     say where the series is
 """
 
 import argparse
@@ -18,14 +19,12 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "notebooks/source")]
+
+from home import Home, HomeError, build_clone, find_home, has_clone, recorded_home, recording
 
 from utils.artifacts import write_atomically
 
-# A fork changes this line and runs this file: badges, links and the bootstrap cell follow.
-REPOSITORY, BRANCH = "OWNER/whisper-fine-tuning", "main"
-
-COLAB = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{BRANCH}/notebooks"
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
 METADATA = {
     "accelerator": "GPU",  # Colab opens the lesson on a GPU; elsewhere it means nothing
@@ -147,7 +146,7 @@ def machine_of(results: dict[str, Any]) -> str:
 
 
 def build_notebook(
-    stem: str, lessons: dict[str, list[Cell]], bootstrap: str, results: dict[str, Any]
+    stem: str, lessons: dict[str, list[Cell]], bootstrap: str, results: dict[str, Any], home: Home
 ) -> str:
     """Return the text of one lesson's notebook.
 
@@ -156,14 +155,16 @@ def build_notebook(
         lessons: all of them, in order, for the links.
         bootstrap: the text of the set-up cell.
         results: of `benchmarks.lessons`; empty before it was first run.
+        home: where badge and links lead.
     """
-    bar, stems = [f"{BADGE}({COLAB}/{stem}.ipynb)"], list(lessons)
+    bar, stems = [f"{BADGE}({home.notebook(stem)})"], list(lessons)
     at = stems.index(stem)
     for word, others in (("Previous", stems[at - 1 : at]), ("Next", stems[at + 1 : at + 2])):
         for other in others:  # none at either end
             link = f"[{title_of(lessons[other])}]({other}.ipynb)"
             # Colab does not follow relative links: it gets one of its own.
-            bar.append(f"{word}: {link} ([in Colab]({COLAB}/{other}.ipynb))")
+            colab = f" ([in Colab]({home.notebook(other)}))" if home.repository else ""
+            bar.append(f"{word}: {link}{colab}")
     first, *rest = lessons[stem]
     navigation = Cell("markdown", " | ".join(bar), ("navigation",))
     cells = [first, navigation, Cell("code", bootstrap, ("bootstrap",)), *rest]
@@ -207,11 +208,29 @@ def build_results(readme: str, results: dict[str, Any]) -> str:
     return RESULTS.sub(lambda _: table, readme)
 
 
-def build_all(root: Path) -> dict[Path, str]:
-    """Return every generated file's text by its path."""
+def build_badges(lessons: dict[str, list[Cell]], home: Home) -> str:
+    """Return colab_badges.md, whose first line is the record of `home`."""
+    text = f"{recording(home)}\n# The lessons in Google Colab\n\n"
+    if not home.repository:
+        text += (
+            "The badges do not know yet where this copy is on GitHub. A badge opens Colab's page for "
+            "notebooks on GitHub: paste this repository's address there and choose the lesson. Or\n"
+            "write the badges anew with `make notebooks REPOSITORY=account/name`, and they open it.\n\n"
+        )
+    text += "| Lesson | |\n| --- | --- |\n"
+    for stem, cells in lessons.items():
+        link = f"[{title_of(cells)}](notebooks/{stem}.ipynb)"
+        text += f"| {link} | {BADGE}({home.notebook(stem)}) |\n"
+    return text
+
+
+def build_all(root: Path, home: Home | None = None) -> dict[Path, str]:
+    """Return every generated file's text by its path; without a `home` it is the recorded one."""
     source, notebooks = root / "notebooks/source", root / "notebooks"
+    home = recorded_home(root) if home is None else home
     bootstrap = (source / "bootstrap.py").read_text(encoding="utf-8").strip("\n")
-    bootstrap = bootstrap.replace("__REPOSITORY__", REPOSITORY).replace("__BRANCH__", BRANCH)
+    bootstrap = bootstrap.replace("__REPOSITORY__", home.repository)
+    bootstrap = bootstrap.replace("__BRANCH__", home.branch)
     lessons = {
         path.stem: read_source(path.read_text(encoding="utf-8"), path.name)
         for path in sorted(source.glob("[0-9]*.py"))
@@ -219,18 +238,17 @@ def build_all(root: Path) -> dict[Path, str]:
     measured = root / "benchmarks/results/lessons.json"
     results = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else {}
     files = {
-        notebooks / f"{stem}.ipynb": build_notebook(stem, lessons, bootstrap, results)
+        notebooks / f"{stem}.ipynb": build_notebook(stem, lessons, bootstrap, results, home)
         for stem in lessons
     }
-    badges = "<!-- GENERATED by notebooks/source/build.py -->\n# The lessons in Google Colab\n\n"
-    badges += "| Lesson | |\n| --- | --- |\n"
-    for stem, cells in lessons.items():
-        link = f"[{title_of(cells)}](notebooks/{stem}.ipynb)"
-        badges += f"| {link} | {BADGE}({COLAB}/{stem}.ipynb) |\n"
-    files[root / "colab_badges.md"] = badges
+    files[root / "colab_badges.md"] = build_badges(lessons, home)
     readme = root / "README.md"
-    if readme.exists() and results:
-        files[readme] = build_results(readme.read_text(encoding="utf-8"), results)
+    for page in filter(Path.exists, (readme, *sorted((root / "docs").glob("*.md")))):
+        text = page.read_text(encoding="utf-8")
+        if has_clone(text):
+            files[page] = build_clone(text, home)
+        if page == readme and results:
+            files[page] = build_results(files.get(page, text), results)
     return files
 
 
@@ -255,6 +273,8 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true")
     action.add_argument("--from-notebook", type=Path, metavar="NOTEBOOK")
+    parser.add_argument("--repository", default="", help="account/name")
+    parser.add_argument("--branch", default="", help="(main)")
     options = parser.parse_args(arguments)
     try:
         if options.from_notebook:
@@ -268,10 +288,11 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
             if problems := find_drift(root):
                 raise BuildError("\n".join([*problems, CURE]))
         else:
-            for path, text in build_all(root).items():
+            home = find_home(root, options.repository, options.branch)
+            for path, text in build_all(root, home).items():
                 write_atomically(path, text)
                 print(f"Wrote {path.relative_to(root)}")
-    except (BuildError, OSError) as error:
+    except (BuildError, HomeError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -10,6 +10,7 @@ from utils.config import RecipeError, load_recipe
 from utils.demo.page import build_page
 from utils.demo.serve import GUEST, announce, credits, example_rows, launch, load_transcribers
 from utils.embedded.cache import FetchError
+from utils.environment.gpu import HardwareError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         password = secrets.token_urlsafe(12) if chosen.share else ""
         url = launch(page, chosen.port, password)
-    except (OSError, FetchError, RecipeError, RunMismatch) as problem:
+    except (OSError, FetchError, HardwareError, RecipeError, RunMismatch) as problem:
         print(problem, file=sys.stderr)
         return 1
     announce(url, chosen.port)

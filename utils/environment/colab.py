@@ -1,5 +1,6 @@
-"""Colab: a disk that dies with the runtime, and Google Drive, which is slow and stays."""
+"""Colab and Kaggle: runtimes with packages of their own, and where results survive them."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -12,13 +13,33 @@ def in_colab() -> bool:
     return "google.colab" in sys.modules
 
 
+def in_kaggle() -> bool:
+    """Tell whether this is a Kaggle notebook: its image is Colab's, without `google.colab`."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+
+
+def is_hosted() -> bool:
+    """Tell whether PyTorch and the kernel belong to the runtime, and must stay as they are."""
+    return in_colab() or in_kaggle()
+
+
 def mount_drive(*paths: str | Path) -> None:
-    """Mount Google Drive if this is Colab and one of `paths` lies in it; elsewhere do nothing."""
-    inside = any(Path(path).is_relative_to(DRIVE) for path in paths)
+    """Mount Google Drive if this is Colab and one of `paths` lies in it; elsewhere do nothing.
+
+    Raises:
+        OSError: Drive was not mounted.
+    """
+    inside = [path for path in paths if Path(path).is_relative_to(DRIVE)]
     if in_colab() and inside and not (DRIVE / "MyDrive").exists():
         from google.colab import drive  # exists on Colab alone
 
-        drive.mount(str(DRIVE))
+        try:
+            drive.mount(str(DRIVE))
+        except Exception as error:  # refused access, a window that was closed, a time-out
+            raise OSError(
+                f"Google Drive was not mounted ({error}), and {inside[0]} lies in it: run the cell "
+                "again and allow access, or take a folder of this runtime, which is lost with it."
+            ) from None
 
 
 def quick_disk(folder: Path) -> Path:

@@ -1,6 +1,5 @@
-"""What this machine offers: versions against their floors, device, precision with its reason."""
+"""What this machine offers: device, precision with its reason, memory, disk, the Hub account."""
 
-import importlib.metadata
 import os
 import platform
 import resource
@@ -14,25 +13,10 @@ import huggingface_hub
 import psutil
 import torch
 from huggingface_hub.errors import HfHubHTTPError
-from packaging.requirements import Requirement
 
-from utils.environment.colab import in_colab
+from utils.environment.gpu import CPU_ONLY, check_gpu
 
-REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 GIB = 2**30
-
-
-class OutdatedPackages(RuntimeError):
-    """A package is missing or outside its range; the message is the pip line that mends it."""
-
-
-class Package(NamedTuple):
-    """One line of the version table."""
-
-    package: str
-    installed: str  # "" if it is missing
-    floor: str  # as in requirements.txt: ">=5.3,<6"
-    ok: bool
 
 
 class Precision(NamedTuple):
@@ -42,65 +26,17 @@ class Precision(NamedTuple):
     reason: str
 
 
-def read_floors(path: Path = REQUIREMENTS) -> dict[str, str]:
-    """Return the range that each package must be in; requirements.txt is the one list of them."""
-    lines = (line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
-    wanted = [Requirement(line) for line in lines if line]
-    # str() of a specifier set sorts by text: "<6,>=5.3". People read the floor first.
-    return {item.name: ",".join(sorted(map(str, item.specifier), reverse=True)) for item in wanted}
-
-
-def installed_version(package: str) -> str:
-    """Return the installed version of a package; "" if it is missing."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def check_versions(floors: dict[str, str] | None = None) -> list[Package]:
-    """Return, for every package of requirements.txt, what is installed and whether that will do."""
-    rows = []
-    for name, floor in (read_floors() if floors is None else floors).items():
-        version = installed_version(name)
-        # "2.13.0+cpu" is 2.13.0 for this purpose; a pre-release counts as its version.
-        ok = bool(version) and Requirement(f"{name}{floor}").specifier.contains(
-            version, prereleases=True
-        )
-        rows.append(Package(name, version, floor, ok))
-    return rows
-
-
-def require_versions(rows: list[Package]) -> None:
-    """Stop if a row of `check_versions` is not ok.
+def device() -> torch.device:
+    """Return where models run: the GPU, else Apple's, else the CPU.
 
     Raises:
-        OutdatedPackages: with each package at fault and the pip line that mends all of them.
+        HardwareError: there is an NVIDIA GPU that PyTorch cannot use, and WHISPER_CPU is not set.
     """
-    faults = [row for row in rows if not row.ok]
-    if not faults:
-        return
-    found = ", ".join(f"{row.package} {row.installed or '(missing)'}" for row in faults)
-    needed = " ".join(f'"{row.package}{row.floor}"' for row in faults)
-    # On Colab the preinstalled torch must stay; constraints.txt would replace it.
-    exact = "" if in_colab() else " -c constraints.txt"
-    raise OutdatedPackages(
-        f"{found} will not do: run `{sys.executable} -m pip install {needed}{exact}`, "
-        "then start this lesson again."
-    )
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of every package of requirements.txt."""
-    packages = {row.package: row.installed for row in check_versions()}
-    return {"python": platform.python_version(), **packages}
-
-
-def device() -> torch.device:
-    """Return where models run: the GPU, else Apple's, else the CPU."""
+    check_gpu()
     if torch.cuda.is_available():
         return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    has_mps = torch.backends.mps.is_available() and not CPU_ONLY
+    return torch.device("mps" if has_mps else "cpu")
 
 
 def precision() -> Precision:

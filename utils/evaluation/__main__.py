@@ -9,6 +9,7 @@ from pathlib import Path
 from utils.artifacts import open_run, require
 from utils.config import load_recipe
 from utils.embedded.cache import FetchError
+from utils.environment.gpu import HardwareError
 from utils.evaluation.evaluate import compare, evaluate
 from utils.evaluation.page import verdict
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nInterrupted: give the same command again to go on.", file=sys.stderr)
         return 130
-    except (FetchError, OSError, ValueError) as error:
+    except (FetchError, HardwareError, OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     print(verdict(report))

@@ -175,12 +175,15 @@ def _usage(recipe: Recipe, repository: str) -> list[str]:
         "## How to use it",
         "With Transformers:",
         f"""```python
+import librosa
 from transformers import pipeline
 
-hear = pipeline("automatic-speech-recognition", model="{repository}")
-print(hear("speech.wav"{kwargs})["text"])  # to read a file it needs FFmpeg
+transcribe = pipeline("automatic-speech-recognition", model="{repository}")
+samples, _ = librosa.load("speech.wav", sr=16_000)
+print(transcribe(samples{kwargs})["text"])
 ```""",
-        "With faster-whisper, quicker and smaller:",
+        "With faster-whisper, quicker and smaller (`pip install faster-whisper 'av<19'`, since "
+        "1.2.1 cannot open files with PyAV 19):",
         f"""```python
 from faster_whisper import WhisperModel
 from huggingface_hub import snapshot_download

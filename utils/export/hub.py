@@ -139,7 +139,8 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
     write_atomically(
         folder / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
     )
-    needs = "".join(f"{name}=={version(name)}\n" for name in ("faster-whisper", "ctranslate2"))
+    programs = ("faster-whisper", "ctranslate2", "av")
+    needs = "".join(f"{name}=={version(name)}\n" for name in programs)
     write_atomically(folder / "requirements.txt", needs)
     front = {
         "title": title,

@@ -6,6 +6,7 @@ github.com/common-voice/cv-dataset (datasets/*/README.md) for releases 27.0 and 
 """
 
 import os
+import platform
 import re
 import tarfile
 import zlib
@@ -166,12 +167,17 @@ def download(locale: str, kind: str = "scripted speech") -> Path:
     Raises:
         RecipeError: one of these is missing, there is no such locale, or the download broke off.
     """
-    # Here: it is needed for this alone, and brings a client for HTTP with it.
-    import datacollective
-    from datacollective.errors import DownloadError
-    from requests import RequestException
-
     ways_out = f"Or download the archive from {SITE} by hand and name it in the recipe."
+    try:
+        # Here: it is needed for this alone, and brings a client for HTTP with it.
+        import datacollective
+        from datacollective.errors import DownloadError
+        from requests import RequestException
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"Downloading Common Voice needs the package {error.name}, which wants Python 3.11.4 "
+            f"or newer (this is {platform.python_version()}). {ways_out}"
+        ) from None
     if not os.environ.get("MDC_API_KEY"):
         raise RecipeError(
             f"Common Voice is downloaded with a key: make an account at {SITE}, accept the data "

@@ -7,7 +7,7 @@ import time
 from utils.artifacts import RunMismatch, open_run, save_report
 from utils.config import RecipeError, load_recipe
 from utils.embedded.cache import FetchError
-from utils.training.adapters import HardwareError
+from utils.environment.gpu import HardwareError
 from utils.training.progress import progress_line
 from utils.training.run import Stopped, train, training_report
 from utils.training.stopping import SIGNAL

@@ -12,16 +12,14 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.tuners.lora import torchao as lora_torchao
 from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration
 
 from utils.config import Method
+from utils.environment.gpu import HardwareError
 
 # Every linear layer of encoder and decoder. The convolutions and the embedding stay as they are.
 TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
-
-
-class HardwareError(RuntimeError):
-    """The recipe asks for what this machine lacks; the message names the key and the way out."""
 
 
 def require_8bit(key: str) -> None:
@@ -50,6 +48,18 @@ def quantization(method: Method) -> BitsAndBytesConfig | None:
     return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=["proj_out"])
 
 
+def ignore_old_torchao() -> None:
+    """Let PEFT go on beside a torchao that it refuses: below 0.16, as Colab preinstalls.
+
+    PEFT asks for torchao whenever it wraps a layer, and raises where it finds an old one, though
+    only weights that torchao has quantised need it. Nothing here uses it.
+    """
+    try:
+        lora_torchao.is_torchao_available()
+    except ImportError:
+        lora_torchao.is_torchao_available = lambda: False
+
+
 def choose_weights(
     model: WhisperForConditionalGeneration, method: Method
 ) -> WhisperForConditionalGeneration | PeftModel:
@@ -58,6 +68,7 @@ def choose_weights(
         model.freeze_encoder()
     if method.weights not in ("lora", "dora"):
         return model
+    ignore_old_torchao()
     if method.base_8bit:
         # Checkpointing is the recipe's choice, as for any other method.
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
@@ -74,6 +85,7 @@ def choose_weights(
 
 def merge(model: WhisperForConditionalGeneration, adapter: Path) -> WhisperForConditionalGeneration:
     """Return a freshly loaded checkpoint with a saved adapter added to its weights."""
+    ignore_old_torchao()
     return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
