@@ -70,6 +70,7 @@ def rows():
                 "seconds": 1 + number / 10,
                 "source": "it",
                 "id": str(number),
+                "start": None,
                 "speaker": "",
                 "recording": "",
             }

@@ -254,7 +254,7 @@ def licence(package):
     about = importlib.metadata.metadata(package)
     classifiers = [c.split(" :: ")[-1] for c in about.get_all("Classifier", []) if " License" in c]
     stated = about.get("License-Expression") or next(iter(classifiers), "") or about.get("License")
-    return stated or "not stated in the package"
+    return (stated or "not stated in the package").splitlines()[0]  # praatio states all of it
 
 
 def requirements(name):

@@ -58,6 +58,9 @@ class Source:
     dev: str = "dev"
     test: str = "test"
     text_column: str = "text"
+    # recordings with annotations: the tier (Praat, ELAN), or the track of subtitles ("it" of
+    # talk.it.srt), where a recording has several
+    tier: str = ""
     # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
     # one that Whisper has, whose token it is trained and read under.
     speaks: str = ""
@@ -111,6 +114,7 @@ class Preprocessing:
     script: str = ""  # Unicode's name ("Thaana") where the text is not in the language's own
     lower_case: bool = False
     remove_punctuation: bool = False
+    drop_tags: bool = False  # leave [laughter], (unintelligible) and <noise> out of the text
     # Off for commands and digits, where everybody says the same and the speakers are kept apart.
     drop_tested_sentences: bool = True  # from training
     # Of a source's split; more than that, and something is wrong with the data.
@@ -140,7 +144,9 @@ class Windows:
     # Share of the windows whose labels say when each clip begins and ends. Without any, a model
     # forgets its timestamps, with which long recordings are cut and subtitles are made.
     timestamps: Share = 0.0
-    previous_text: Share = 0.0  # share that is told the text of the source's window before, too
+    # Share that is given the text of the window before as a prompt, where both are parts of one
+    # recording and follow one another.
+    previous_text: Share = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)

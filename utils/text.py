@@ -111,6 +111,16 @@ def nearest_language(name: str) -> str:
     return known[close[0]] if close else ""
 
 
+# What no reader sees: byte-order marks, zero-width spaces, soft hyphens, direction marks, control
+# characters. The joiners stay, which Persian and Indic words are spelt with, and so do the Arabic
+# signs around numbers, which are visible.
+INVISIBLE = regex.compile(
+    r"[[\p{Cf}\p{Cc}]--[\u200c\u200d\s\p{Prepended_Concatenation_Mark}]]", regex.V1
+)
+# [laughter], (unintelligible), <noise>: what `normalize` leaves out of both sides, too.
+TAGS = regex.compile(r"\[[^\[\]]*\]|\([^()]*\)|</?\p{L}[^<>]*>|（[^（）]*）|【[^【】]*】")
+
+
 def has_word_spaces(language: str) -> bool:
     """Tell whether a language (Whisper's code) has spaces between words; if not, read CER first."""
     return language not in UNSPACED_LANGUAGES
@@ -191,8 +201,8 @@ def normalize(text: str, language: str) -> str:
 def apply_casing(text: str, lower_case: bool, remove_punctuation: bool, language: str = "") -> str:
     """Return a transcript as the recipe's [preprocessing] wants it written, for training and test.
 
-    NFC-composed and with single spaces in any case. Combining marks, apostrophes inside a word,
-    separators between digits and the spoken signs % & @ # stay.
+    NFC-composed, with single spaces and without invisible characters in any case. Combining marks,
+    apostrophes inside a word, separators between digits and the spoken signs % & @ # stay.
 
     Args:
         text: as the data set has it.
@@ -201,7 +211,7 @@ def apply_casing(text: str, lower_case: bool, remove_punctuation: bool, language
         language: Whisper's code; Turkish and Azerbaijani have a lower case of their own, and in
             languages without word spaces punctuation leaves no space.
     """
-    text = unicodedata.normalize("NFC", text)
+    text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
     if remove_punctuation:
         gap = " " if has_word_spaces(language) else ""
         text = text.translate(MARKS_INSIDE_WORDS)

@@ -140,7 +140,11 @@ def test_speakers_are_drawn_where_they_are_known_and_many():
 def test_a_sentence_or_clip_in_two_splits_is_found():
     def split(texts, sounds):
         columns = {"text": texts, "language": ["it"] * len(texts), "audio": sounds}
-        return Dataset.from_dict(columns | {"cut_samples": [[len(one)] for one in sounds]})
+        columns |= {
+            "cut_samples": [[len(one)] for one in sounds],
+            "cut_tokens": [[1]] * len(sounds),
+        }
+        return Dataset.from_dict(columns)
 
     overlaps = find_overlaps(
         {

@@ -129,6 +129,7 @@ def test_table_figure_and_json_agree(tokenizer, clip, tmp_path):
         "clips": 3,
         "kept": 2,
         "dropped: empty transcript": 1,
+        "kept, but a tag in brackets": 1,
     }
     found = json.loads(json.dumps(report.to_json()))
     assert found["sources"][0] == {
@@ -136,11 +137,11 @@ def test_table_figure_and_json_agree(tokenizer, clip, tmp_path):
         "split": "train",
         "kept": 2,
         "dropped": {"empty transcript": 1},
-        "noted": {},
+        "noted": {"a tag in brackets": 1},
     }
     assert found["examples"]["empty transcript"][0]["id"] == "2"
     bars = report.draw().axes[1].patches
-    assert [bar.get_width() for bar in bars] == [1]
+    assert [bar.get_width() for bar in bars] == [1, 1]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from utils.config import AudioContext, Augmentation, RecipeError, Windows, load_
 from utils.evaluation.report import find_overlaps
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.prepare import prepare, prepare_example, waveform
-from utils.preprocessing.windows import POSITIONS, PROMPT_TOKENS, cut, join, timed_labels
+from utils.preprocessing.windows import POSITIONS, PROMPT_TOKENS, as_one, cut, join, timed_labels
 from utils.training.run import build_trainer
 
 FULL = Windows(seconds=30.0, timestamps=1.0, previous_text=1.0)
@@ -30,6 +30,8 @@ def clips(tokenizer, row, wav):
                 id=str(number),
                 source=f"it {number % 2}",
                 audio=wav(3 + number % 2),
+                recording=f"{number % 2}.mp3",
+                start=(3.0 + number % 2) * (number // 2),
             ),
             tokenizer,
             rules,
@@ -120,6 +122,51 @@ def test_the_text_before_is_read_and_never_written(base, clips, tiny_model):
         assert reads.count(start) == 1 and start not in writes
         assert reads[begin + 1 : begin + 9] == writes[begin : begin + 8]
     tiny_model(**batch).loss.backward()
+
+
+@pytest.mark.parametrize(
+    ("changes", "prompted"),
+    [
+        ({}, True),
+        ({"start": 30.0}, True),  # after a pause
+        ({"start": 60.0}, False),  # something was left out in between
+        ({"start": 1.0}, False),
+        ({"start": None}, False),
+        ({"recording": "other.mp3"}, False),
+        ({"recording": ""}, False),
+    ],
+)
+def test_a_window_is_prompted_with_what_was_said_before_it_and_nothing_else(
+    clips, changes, prompted
+):
+    first, second = clips[0], clips[2] | changes
+    _, window = join([first, second], Windows(previous_text=1.0))
+    assert window["previous"] == (first["labels"][4:-1] if prompted else [])
+
+
+TIMED = "<|0.50|> Ciao a tutti.<|1.20|><|2.00|> Come va?<|3.00|>"
+
+
+def test_times_in_a_text_become_those_of_the_labels_and_go_where_a_test_is_read(
+    tokenizer, row, wav
+):
+    rules = load_recipe("recipes/smoke.toml").preprocessing
+    clip = prepare_example(row(text=TIMED, audio=wav(4.0)), tokenizer, rules)
+    first = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
+    said = tokenizer.decode(timed_labels(clip, first)[3:-1], decode_with_timestamps=True)
+    assert said == TIMED
+    assert tokenizer.decode(clip["labels"][4:-1]) == " Ciao a tutti. Come va?"
+    assert [(text, len(samples) / 16_000) for text, samples in cut(clip)] == [
+        ("Ciao a tutti.", pytest.approx(0.7)),
+        ("Come va?", 1.0),
+    ]
+    assert sum(clip["cut_samples"]) == len(clip["audio"]) == 64_000
+    (window,) = join([clip, {**clip, "id": "2"}], FULL)
+    times = [(i - first) * 0.02 for i in timed_labels(window, first) if i >= first]
+    assert times == pytest.approx([0.5, 1.2, 2, 3, 4.5, 5.2, 6, 7])
+    whole = as_one(clip)
+    assert (whole["text"], whole["cut_samples"]) == ("Ciao a tutti. Come va?", [64_000])
+    assert whole["labels"] == clip["labels"] and sum(whole["cut_tokens"]) == whole["cut_tokens"][0]
 
 
 @pytest.mark.parametrize("count", [1, 200, 440])

@@ -27,12 +27,13 @@ from utils.preprocessing.quality import (
     check_sound,
     check_text,
 )
-from utils.preprocessing.windows import join
+from utils.preprocessing.transcript import divide, read_transcript
+from utils.preprocessing.windows import CUT, as_one, join
 from utils.streaming.sound import AudioError, decode_audio
 from utils.streaming.sources import stream, training_stream
-from utils.text import apply_casing
+from utils.text import has_word_spaces
 from utils.whisper.audio_context import SAMPLING_RATE
-from utils.whisper.labels import encode_text, prefix_ids
+from utils.whisper.labels import END, prefix_ids
 
 # int16 is what WAV files hold: half the size of float32 and, after the division, the same samples.
 INT16_SCALE = 32767.0
@@ -54,6 +55,7 @@ PREPARED = Features(
         "id": Value("string"),
         "speaker": Value("string"),
         "recording": Value("string"),
+        "start": Value("float64"),  # seconds in the recording; None where nobody knows
     }
 )
 
@@ -72,9 +74,12 @@ def prepare_example(
     Raises:
         Unusable: the clip breaks one of the rules; the message names which.
     """
-    # NFC-composed, single spaces: the same sentence gives the same ids however it was typed.
-    text = apply_casing(row["text"], rules.lower_case, rules.remove_punctuation, row["language"])
-    check_text(text, row["language"], rules)
+    if row.get("fault"):
+        raise Unusable(row["fault"])
+    language, gap = row["language"], " " if has_word_spaces(row["language"]) else ""
+    phrases = read_transcript(row["text"], language, rules)
+    text = gap.join(phrase.text for phrase in phrases)
+    check_text(text, language, rules)
     if not row["audio"]:
         raise Unusable("missing audio")
     if row["seconds"] is not None:  # known from a table: decoding is saved
@@ -85,23 +90,26 @@ def prepare_example(
         raise Unusable(error.reason) from error
     seconds = len(samples) / SAMPLING_RATE
     check_seconds(seconds, rules)
-    labels = encode_text(tokenizer, text, row["language"])
+    counts, tokens = divide(phrases, len(samples), tokenizer, language)
+    prefix, end = prefix_ids(tokenizer, language), tokenizer.convert_tokens_to_ids(END)
+    labels = [*prefix, *(token for said in tokens for token in said), end]
     if len(labels) > rules.max_label_tokens:
         raise Unusable(f"more than {rules.max_label_tokens} label tokens")
     check_sound(samples, text, rules)
     return {
         "audio": np.round(samples.clip(-1, 1) * INT16_SCALE).astype(np.int16),
         "labels": labels,
-        "cut_samples": [len(samples)],
-        "cut_tokens": [len(labels) - len(prefix_ids(tokenizer, row["language"])) - 1],
+        "cut_samples": counts,
+        "cut_tokens": [len(said) for said in tokens],
         "previous": [],
-        "text": text,
-        "language": row["language"],
+        "text": CUT.join(phrase.text for phrase in phrases),
+        "language": language,
         "seconds": seconds,
         "source": row["source"],
         "id": row["id"],
         "speaker": row["speaker"],
         "recording": row["recording"],
+        "start": row.get("start"),
     }
 
 
@@ -192,6 +200,8 @@ def prepare_split(
     # split with nothing left, and may reuse an older result whose generator looks the same.
     with ArrowWriter(features=PREPARED, path=str(path)) as writer:
         kept = usable(rows, tokenizer, report, split)
+        if windows is None:
+            kept = map(as_one, kept)
         for window in join(kept, windows or Windows(), report.rules.max_label_tokens):
             writer.write(window)
         writer.finalize()

@@ -18,8 +18,9 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 
 from utils.config import Preprocessing, RecipeError
-from utils.text import normalize, wrong_script_share
+from utils.text import INVISIBLE, TAGS, normalize, wrong_script_share
 from utils.whisper.audio_context import SAMPLING_RATE
+from utils.whisper.captions import MARK
 
 FRAME = SAMPLING_RATE // 10  # samples whose level is measured together
 FULL_SCALE = 0.999  # of the largest sample that a file can hold
@@ -149,14 +150,17 @@ class QualityReport:
         if is_repeated:
             return
         self.rates[row["source"]].append(len(example["text"]) / example["seconds"])
-        for note, is_so in {
+        for note, count in {
             "clipped": clipped_share(example["audio"]) > self.rules.max_clipped_share,
             # Of one source: a second speaker may well have been asked to say the same.
             "same text as another clip": first_source == row["source"],
             "text not in NFC": not unicodedata.is_normalized("NFC", row["text"]),
+            "invisible characters, now gone": bool(INVISIBLE.search(row["text"])),
+            "a tag in brackets": bool(TAGS.search(MARK.sub("", row["text"]))),
+            **Counter(row.get("notes") or ()),  # of a source that leaves out parts of the text
         }.items():
-            if is_so:
-                self.noted[row["source"], split][note] += 1
+            if count:
+                self.noted[row["source"], split][note] += count
                 self._add_example(split, row, note)
 
     def parts(self, split: str = "") -> list[tuple[str, str]]:

@@ -2,6 +2,8 @@
 
 Whisper learned from windows of 30 s, with the time of every phrase and the text before. A short
 clip alone teaches none of that, and a model trained on such clips alone forgets it first.
+
+`cut_samples` and `cut_tokens` divide a window into what is said and pauses, which have no tokens.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from utils.config import Windows
+from utils.text import has_word_spaces
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.features import TIMESTAMP_STEP
 
@@ -17,6 +20,7 @@ POSITIONS = 448  # of Whisper's decoder, for prompt and labels together
 # OpenAI's transcribe keeps as many tokens of the text before: half of the positions, less one.
 PROMPT_TOKENS = POSITIONS // 2 - 1
 CUT = "\n"  # between the texts of joined clips; in none of them
+LONGEST_GAP = 30.0  # seconds between two windows of a recording of which one prompts the other
 
 
 def join(
@@ -30,19 +34,26 @@ def join(
         max_label_tokens: the most that a window's labels may have, timestamps included.
     """
     waiting: dict[str, list[dict[str, Any]]] = {}
-    before: dict[str, list[int]] = {}
+    before: dict[str, dict[str, Any]] = {}  # the source's last clip, with the text of its window
 
     def close(source: str) -> dict[str, Any]:
-        window = _merge(waiting.pop(source), before.get(source, []))
+        clips = waiting.pop(source)
+        last = before.get(source)
+        window = _merge(clips, last["text_ids"] if last and _follows(last, clips[0]) else [])
         if windows.previous_text:
-            before[source] = _text_ids(window)[-PROMPT_TOKENS:]
+            before[source] = {
+                **clips[-1],
+                "audio": None,
+                "text_ids": _text_ids(window)[-PROMPT_TOKENS:],
+            }
         return window
 
     for clip in clips:
         source = clip["source"]
         together = [*waiting.get(source, []), clip]
         seconds = sum(one["seconds"] for one in together)
-        tokens = sum(len(_text_ids(one)) + 2 for one in together) + 4  # 2 times a clip; the prefix
+        # 2 times for each clip, and the prefix.
+        tokens = sum(len(_text_ids(one)) + 2 * len(one["cut_tokens"]) for one in together) + 4
         if source in waiting and (seconds > windows.seconds or tokens > max_label_tokens):
             yield close(source)
             together = [clip]
@@ -51,6 +62,23 @@ def join(
             yield close(source)
     for source in list(waiting):
         yield close(source)
+
+
+def _follows(last: Mapping[str, Any], clip: Mapping[str, Any]) -> bool:
+    """Tell whether a clip goes on where another of the same recording ended, or soon after.
+
+    A prompt from elsewhere would teach the model to pay no attention to prompts.
+    """
+    if not clip["recording"] or clip["recording"] != last["recording"] or clip["start"] is None:
+        return False
+    return -0.01 < clip["start"] - (last["start"] + last["seconds"]) < LONGEST_GAP
+
+
+def as_one(clip: dict[str, Any]) -> dict[str, Any]:
+    """Return a prepared clip without its inner times, as it is decoded in a test."""
+    gap = " " if has_word_spaces(clip["language"]) else ""
+    whole = {"text": clip["text"].replace(CUT, gap), "cut_samples": [len(clip["audio"])]}
+    return {**clip, **whole, "cut_tokens": [sum(clip["cut_tokens"])]}
 
 
 def _text_ids(row: Mapping[str, Any]) -> list[int]:
@@ -67,8 +95,8 @@ def _merge(clips: Sequence[dict[str, Any]], previous: list[int]) -> dict[str, An
         "labels": [*prefix, *(i for one in clips for i in _text_ids(one)), first["labels"][-1]],
         "text": CUT.join(one["text"] for one in clips),
         "seconds": sum(one["seconds"] for one in clips),
-        "cut_samples": [len(one["audio"]) for one in clips],
-        "cut_tokens": [len(_text_ids(one)) for one in clips],
+        "cut_samples": [count for one in clips for count in one["cut_samples"]],
+        "cut_tokens": [count for one in clips for count in one["cut_tokens"]],
         "previous": previous,
         "id": first["id"] + (f" and {len(clips) - 1} more" if len(clips) > 1 else ""),
     }
@@ -77,7 +105,9 @@ def _merge(clips: Sequence[dict[str, Any]], previous: list[int]) -> dict[str, An
 def cut(row: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
     """Return the text and the samples of each clip of a prepared row."""
     borders = np.cumsum(row["cut_samples"])[:-1]
-    return list(zip(row["text"].split(CUT), np.split(row["audio"], borders), strict=True))
+    parts = zip(np.split(row["audio"], borders), row["cut_tokens"], strict=True)
+    said = [samples for samples, tokens in parts if tokens]
+    return list(zip(row["text"].split(CUT), said, strict=True))
 
 
 def timed_labels(row: Mapping[str, Any], first_timestamp: int, stretch: float = 1.0) -> list[int]:
@@ -95,7 +125,8 @@ def timed_labels(row: Mapping[str, Any], first_timestamp: int, stretch: float = 
     steps = [0, *np.round(ends / TIMESTAMP_STEP).astype(int).tolist()]
     ids = list(row["labels"][: -2 - len(text)])  # without <|notimestamps|>
     for start, end, tokens in zip(steps, steps[1:], row["cut_tokens"], strict=False):
-        ids += [first_timestamp + start, *text[:tokens], first_timestamp + end]
-        text = text[tokens:]
+        if tokens:
+            ids += [first_timestamp + start, *text[:tokens], first_timestamp + end]
+            text = text[tokens:]
     ids.append(row["labels"][-1])
     return ids if len(ids) <= POSITIONS else list(row["labels"])

@@ -1,13 +1,15 @@
 """Your own recordings on disk: sound and text matched by name, and dealt into splits.
 
 Three layouts: a folder with metadata.csv, .tsv or .jsonl in it or in its train/dev/test folders
-("audiofolder"); a folder of sound files, each beside a .txt of the same name; a manifest file.
+("audiofolder"); a folder of sound files, each beside a .txt of the same name, or long ones beside
+subtitles or annotations; a manifest file.
 """
 
 import csv
 import hashlib
 import io
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +18,9 @@ from pathlib import Path, PurePosixPath
 import soundfile
 
 from utils.config import RecipeError
+from utils.streaming import annotations
+from utils.streaming.cues import make_clips
+from utils.streaming.sound import promised_seconds
 from utils.text import normalize
 
 SPLITS = {"train": "train", "dev": "dev", "test": "test"}
@@ -39,6 +44,8 @@ class Recording:
     end: float | None = None
     speaker: str = ""  # "" where the data name none
     recording: str = ""  # what other clips were cut from, too
+    notes: tuple[str, ...] = ()  # what was left out of the text, for the report
+    fault: str = ""  # why it cannot be used, where that is known already
 
 
 def read_text(path: Path) -> str:
@@ -190,19 +197,46 @@ def read_manifest(path: Path, text_column: str = "text", within: str = "") -> li
     return list(found.values())
 
 
-def _read_pairs(folder: Path) -> list[Recording]:
-    """Match every sound file with the .txt of the same name; either may lack the other."""
+def _read_annotated(
+    sound: Path, texts: dict[tuple[Path, str], str], name: str, language: str, tier: str
+) -> Iterator[Recording]:
+    """Yield the clips of a long recording that subtitles or an annotation divide."""
+    known = {"split": _split({}, name), "recording": name}
+    if not sound.is_file():
+        said = f"{next(iter(texts))[0].name} lies beside no sound of its name"
+        yield Recording(sound, said, name, fault="annotation without a sound", **known)
+        return
+    seconds = promised_seconds(sound) or math.inf
+    for clip in make_clips(annotations.read_cues(texts, tier, name), language, seconds):
+        told = {"start": clip.start, "end": clip.end, "notes": clip.notes, "fault": clip.fault}
+        yield Recording(sound, clip.text, f"{name}@{clip.start:g}", **told, **known)
+
+
+def _read_pairs(folder: Path, language: str, tier: str) -> list[Recording]:
+    """Match every sound file with the .txt of the same name, or with what annotates it.
+
+    Either may lack the other. A .txt comes first, unless a tier is asked for.
+    """
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     sounds = [path for path in files if path.suffix.lower() in SUFFIXES]
-    texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
-    alone = texts.keys() - {path.with_suffix("") for path in sounds}
+    texts = {p: read_text(p) for p in files if p.suffix.lower() == ".txt" and p.stem != "README"}
+    timed = {path for path in files if annotations.is_annotation(path, texts.get(path, ""))}
+    plain = {path.with_suffix(""): text for path, text in texts.items() if path not in timed}
+    annotated = annotations.beside(sounds, sorted(timed))
+    alone = plain.keys() - {path.with_suffix("") for path in sounds}
     # A text without a sound is a row whose file is missing, so that the report counts it.
-    paths = sounds + sorted(path.with_suffix(".wav") for path in alone if path.name != "README")
+    paths = {*sounds, *annotated, *(path.with_suffix(".wav") for path in alone)}
     found = []
-    for path in paths:
+    for path in sorted(paths):
         name = path.relative_to(folder).as_posix()
-        text = texts.get(path.with_suffix(""))
-        found.append(Recording(path, read_text(text) if text else "", name, _split({}, name)))
+        text = plain.get(path.with_suffix(""))
+        if path in annotated and (tier or text is None):
+            known = {
+                (p, track): texts.get(p) or read_text(p) for p, track in annotated[path].items()
+            }
+            found += _read_annotated(path, known, name, language, tier)
+        else:
+            found.append(Recording(path, text or "", name, _split({}, name)))
     return found
 
 
@@ -220,13 +254,16 @@ def deal(recordings: list[Recording], language: str) -> list[Recording]:
     return [replace(one, split=splits[key]) for one, key in zip(recordings, keys, strict=True)]
 
 
-def read_recordings(name: str, language: str, text_column: str = "text") -> list[Recording]:
+def read_recordings(
+    name: str, language: str, text_column: str = "text", tier: str = ""
+) -> list[Recording]:
     """Return every recording of a folder or a manifest, each with its split.
 
     Args:
         name: a folder, or a .csv, .tsv or .jsonl file.
         language: Whisper's code.
         text_column: of a manifest.
+        tier: of annotations or subtitles, where a recording has several.
 
     Raises:
         RecipeError: there is nothing to read; or see `read_manifest`.
@@ -244,7 +281,7 @@ def read_recordings(name: str, language: str, text_column: str = "text") -> list
                 text_column,
                 "" if manifest.parent == path else manifest.parent.relative_to(path).as_posix(),
             )
-        ] or _read_pairs(path)
+        ] or _read_pairs(path, language, tier)
     else:
         raise RecipeError(
             f"{path} is neither a folder nor a manifest ({', '.join(MANIFESTS)}): name of the "
@@ -253,7 +290,8 @@ def read_recordings(name: str, language: str, text_column: str = "text") -> list
     if not found:
         raise RecipeError(
             f"{path} holds no recordings: it needs a metadata.csv with the columns file_name and "
-            "text, or sound files, each beside a .txt of the same name."
+            "text, or sound files, each beside a .txt of the same name or beside subtitles (.srt, "
+            ".vtt), a TextGrid, an .eaf or Audacity's labels."
         )
     if not any(one.split for one in found):
         return deal(found, language)

@@ -16,6 +16,7 @@ import numpy as np
 from datasets import (
     Features,
     IterableDataset,
+    List,
     Value,
     concatenate_datasets,
     interleave_datasets,
@@ -41,6 +42,11 @@ SCHEMA = Features(
         "id": Value("string"),
         "speaker": Value("string"),
         "recording": Value("string"),
+        # What sources that cut long recordings know, else None: where in it the clip begins
+        # (seconds), what was left out of its text, and why it cannot be used.
+        "start": Value("float64"),
+        "notes": List(Value("string")),
+        "fault": Value("string"),
     }
 )
 
@@ -91,10 +97,14 @@ def _embedded_stream(source: Source, split: str) -> IterableDataset:
     )
 
 
+def _recordings(source: Source) -> list[manifests.Recording]:
+    return manifests.read_recordings(source.name, source.language, source.text_column, source.tier)
+
+
 def _recorded_rows(source: Source, split: str) -> Iterator[dict]:
-    for one in manifests.read_recordings(source.name, source.language, source.text_column):
+    for one in _recordings(source):
         if one.split == split:
-            audio, seconds = manifests.read_audio(one)
+            audio, seconds = (b"", None) if one.fault else manifests.read_audio(one)
             yield {
                 "audio": audio,
                 "text": one.text,
@@ -104,11 +114,14 @@ def _recorded_rows(source: Source, split: str) -> Iterator[dict]:
                 "id": f"{source.label}/{one.id}",
                 "speaker": one.speaker,
                 "recording": one.recording,
+                "start": one.start,
+                "notes": list(one.notes),
+                "fault": one.fault,
             }
 
 
 def _recorded_stream(source: Source, split: str) -> IterableDataset:
-    found = manifests.read_recordings(source.name, source.language, source.text_column)
+    found = _recordings(source)
     splits = sorted({one.split for one in found})
     if split not in splits:
         raise RecipeError(

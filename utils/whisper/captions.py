@@ -1,6 +1,7 @@
 """Captions: what was said from when to when, and the files that players read it from."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -24,6 +25,33 @@ def clock(seconds: float, mark: str = ".") -> str:
 def _line(text: str) -> str:
     # A blank line ends a cue in both formats: a text that holds one would end its own.
     return " ".join(text.split())
+
+
+# Whisper's own marks: <|0.00|> and <|30.00|>, but <|it|> and <|endoftext|>, too.
+MARK = re.compile(r"<\|([^|<>]*)\|>")
+
+
+def to_marks(segments: Iterable[Segment]) -> str:
+    """Return `<|0.00|> Ciao.<|1.20|><|1.50|> Come va?<|2.00|>`, as Whisper itself writes times."""
+    return "".join(f"<|{start:.2f}|> {_line(text)}<|{end:.2f}|>" for start, end, text in segments)
+
+
+def from_marks(text: str) -> list[Segment]:
+    """Return the segments of `to_marks`; none where a text has no marks at all.
+
+    Raises:
+        ValueError: other marks than times, or times that do not go up in pairs around the text.
+    """
+    parts = MARK.split(text)  # text and mark in turn
+    if len(parts) == 1:
+        return []
+    times = [float(mark) for mark in parts[1::2]]
+    said, between = parts[2::4], "".join(parts[::4]).strip()
+    if len(times) % 2 or between or times != sorted(times):
+        raise ValueError("times that are not in pairs around the text, or do not go up")
+    return [
+        Segment(*one) for one in zip(times[::2], times[1::2], map(str.strip, said), strict=True)
+    ]
 
 
 def to_srt(segments: Iterable[Segment]) -> str:

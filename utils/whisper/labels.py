@@ -39,10 +39,12 @@ def prefix_ids(tokenizer: WhisperTokenizer, language: str, task: str = "transcri
 def text_ids(tokenizer: WhisperTokenizer, text: str, language: str) -> list[int]:
     """Return the ids of a transcript as Whisper itself writes it: a space before the first word.
 
-    Where words have no spaces between them, it writes none before the first one either.
+    Where words have no spaces between them, it writes none before the first one either. A special
+    token that a text contains is spelt out: as a token, `<|endoftext|>` would end it.
     """
     space = " " if has_word_spaces(language) else ""
-    return tokenizer(space + text, add_special_tokens=False).input_ids
+    whole = space + text
+    return tokenizer(whole, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
 def encode_text(tokenizer: WhisperTokenizer, text: str, language: str) -> list[int]:

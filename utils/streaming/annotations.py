@@ -1,0 +1,173 @@
+"""Annotation files beside a long recording: subtitles, TextGrids, ELAN, Audacity's labels.
+
+`talk.srt` belongs to `talk.mp3`, and so do `talk.mp3.srt` and `talk.it.srt`, whose track is called
+`it`. Each file has one or more tiers of segments; `cues` makes clips of the segments of one.
+"""
+
+import html
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from xml.etree.ElementTree import ParseError
+
+import pympi
+import pysubs2
+from praatio.utilities import textgrid_io
+from praatio.utilities.constants import INTERVAL_TIER
+
+from utils.config import RecipeError
+from utils.whisper.captions import Segment
+
+LABELS = re.compile(r"\s*[\d.,]+\t[\d.,]+\t")  # Audacity: start, end, text
+FREQUENCIES = re.compile(r"\\\t[\d.,-]+\t[\d.,-]+\s*$")  # its line for a spectral selection
+
+Tiers = dict[str, list[Segment]]
+
+
+def _read_subtitles(path: Path, text: str) -> Tiers:
+    kinds = {"WEBVTT": "vtt", "[Script Info]": "ass"}
+    kind = next((kinds[mark] for mark in kinds if text.lstrip().startswith(mark)), "srt")
+    cues = pysubs2.SSAFile.from_string(text, format_=kind, keep_html_tags=True)
+    found = [one for one in cues if not one.is_comment]
+    # A time that is not understood would be taken for a line of the cue before.
+    lines = [line for line in text.splitlines() if "-->" in line]
+    if kind != "ass" and (len(lines) != len(found) or not lines):
+        raise RecipeError(
+            f"{path} is not understood as subtitles: {len(lines)} lines have -->, {len(found)} are "
+            "the times of a cue, such as 00:01:02,500 --> 00:01:04,000."
+        )
+    said = [html.unescape(one.text.replace("\\N", "\n").replace("\\n", "\n")) for one in found]
+    times = [(one.start / 1000, one.end / 1000) for one in found]
+    return {"": [Segment(*when, text) for when, text in zip(times, said, strict=True)]}
+
+
+def _read_labels(path: Path, text: str) -> Tiers:
+    found = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or FREQUENCIES.match(line):
+            continue
+        if not LABELS.match(line):
+            raise RecipeError(
+                f"{path}, line {number}, is no label of Audacity's: start, end and text, with tabs "
+                "between them."
+            )
+        start, end, said = line.strip("\r\n").lstrip().split("\t", 2)
+        try:
+            found.append(
+                Segment(float(start.replace(",", ".")), float(end.replace(",", ".")), said)
+            )
+        except ValueError:
+            raise RecipeError(f"{path}, line {number}: {start} to {end} are no seconds.") from None
+    return {"": found}
+
+
+def _read_textgrid(path: Path, text: str) -> Tiers:
+    try:
+        grid = textgrid_io.parseTextgridStr(text)
+    except Exception as error:  # whatever the parser stumbles over: it has no error of its own
+        raise RecipeError(f"{path} is no TextGrid that Praat would open: {error}.") from None
+    # Points have no length, and so no sound.
+    return {
+        tier["name"]: [
+            Segment(float(start), float(end), said) for start, end, said in tier["entries"]
+        ]
+        for tier in grid["tiers"]
+        if tier["class"] == INTERVAL_TIER
+    }
+
+
+def _read_elan(path: Path, text: str) -> Tiers:
+    try:
+        file = pympi.Elan.Eaf(path, suppress_version_warning=True)
+        data = {name: file.get_annotation_data_for_tier(name) for name in file.tiers}
+    except Exception as error:  # pympi raises bare ones
+        reason = error if isinstance(error, ParseError) else f"{type(error).__name__}: {error}"
+        raise RecipeError(f"{path} is no ELAN file that can be read ({reason}).") from None
+    times = {None: float("nan")}  # ELAN leaves out the times within a divided annotation
+    return {
+        name: sorted(
+            Segment(times.get(start, (start or 0) / 1000), times.get(end, (end or 0) / 1000), said)
+            for start, end, said, *_ in entries
+        )
+        for name, entries in data.items()
+    }
+
+
+READERS: dict[str, Callable[[Path, str], Tiers]] = {
+    **dict.fromkeys((".srt", ".vtt", ".ass", ".ssa"), _read_subtitles),
+    ".textgrid": _read_textgrid,
+    ".eaf": _read_elan,
+}
+
+
+def is_annotation(path: Path, text: str = "") -> bool:
+    """Tell whether a file has texts with times; a .txt may, if `text`, what is in it, does."""
+    return path.suffix.lower() in READERS or bool(
+        path.suffix.lower() == ".txt" and (LABELS.match(text) or "-->" in text)
+    )
+
+
+def read_tiers(path: Path, text: str) -> Tiers:
+    """Return the segments of every tier that has any text, in the order of the file.
+
+    Args:
+        path: of the file; its suffix says what it is.
+        text: what is in it.
+
+    Raises:
+        RecipeError: it is not what its suffix says; the message names the line where one is known.
+    """
+    subtitles = path.suffix.lower() == ".txt" and "-->" in text
+    read = _read_subtitles if subtitles else READERS.get(path.suffix.lower(), _read_labels)
+    return {
+        name: segments
+        for name, segments in read(path, text).items()
+        if any(one.text.strip() for one in segments)
+    }
+
+
+def beside(sounds: Iterable[Path], annotations: Iterable[Path]) -> dict[Path, dict[Path, str]]:
+    """Return what annotates each sound: annotation → its track, "" where its name has none.
+
+    An annotation without a sound stands under the name that its sound would have, as a .wav.
+    """
+    names: dict[Path, Path] = {}
+    for sound in sounds:
+        names |= {sound: sound, sound.with_suffix(""): sound}
+    found: dict[Path, dict[Path, str]] = defaultdict(dict)
+    for path in annotations:
+        name = path.with_suffix("")
+        if name in names or name.with_suffix("") not in names:
+            found[names.get(name, path.with_suffix(".wav"))][path] = ""
+        else:
+            found[names[name.with_suffix("")]][path] = name.suffix[1:]
+    return found
+
+
+def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list[Segment]:
+    """Return the segments of the tier that a recipe asks for, or of the only one there is.
+
+    Args:
+        texts: (annotation, track) → what is in the file; all that belong to one recording.
+        tier: the recipe's; "" where there is but one.
+        where: the recording, for the message.
+
+    Raises:
+        RecipeError: none or several are called so; the message lists them with their segments.
+    """
+    found = [
+        (name or track, path, segments)
+        for (path, track), text in texts.items()
+        for name, segments in read_tiers(path, text).items()
+    ]
+    chosen = [one for one in found if tier in ("", one[0])]
+    if len(chosen) == 1:
+        return chosen[0][2]
+    there = ", ".join(f'"{n}" of {path.name} ({len(cues)} segments)' for n, path, cues in found)
+    problem = f'no tier called "{tier}"' if tier and not chosen else "not one tier, but several"
+    if not found:
+        raise RecipeError(
+            f"{where} has annotations without any text: {', '.join(map(str, texts))}."
+        )
+    raise RecipeError(f'{where} has {problem}; tier = "…" in [[sources]] names one of {there}.')

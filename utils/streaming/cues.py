@@ -1,0 +1,195 @@
+"""From the segments of an annotation to clips of up to 30 s: what is said, what is left out.
+
+A clip's text has the times of its segments as Whisper's own marks: `<|0.00|> Ciao.<|1.20|>`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import regex
+
+from utils.text import has_word_spaces
+from utils.whisper.audio_context import STOCK_SECONDS
+from utils.whisper.captions import Segment, to_marks
+
+# Seconds. What lies in a longer pause may be speech that nobody wrote down.
+LONGEST_PAUSE = 3.0
+# Seconds that two cues may overlap, or one outlive the sound: people place borders by ear.
+TOLERANCE = 0.5
+
+SOUND = "caption of a sound"
+SPEAKER = "name of a speaker"
+MARKUP = "mark-up"
+MUSIC = regex.compile(r"♪[^♪]*(?:♪|$)|♫[^♫]*(?:♫|$)")
+BRACKETS = regex.compile(
+    r"(?:\[[^\]]*\]|\([^)]*\)|（[^）]*）|【[^】]*】|［[^］]*］)\s*[:：]?|^\s*\*[^*\n]+\*\s*$",
+    regex.M,
+)
+TAGS = regex.compile(r"</?[a-zA-Z][^<>\n]*>|<[\d:.]+>|\{\\[^}\n]*\}")
+CHANGE = regex.compile(r"^\s*(?:>>+|[-–—‐](?!\d))\s*(?=\S)", regex.M)  # another speaker's line
+NAME = regex.compile(
+    r"^\s*(\p{Lu}[\p{L}\p{M}\d.'’ -]{0,30}?|\p{Lo}{1,8}) ?[:：](?=\s|\p{Lo})", regex.M
+)
+OFTEN = 3  # cues that a name in small letters opens before it is taken for a speaker's
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A stretch of a recording, in seconds from its start."""
+
+    start: float
+    end: float
+    text: str
+    notes: tuple[str, ...] = ()  # what was left out of the text, or moved; each once per place
+    fault: str = ""  # why it cannot be used
+
+
+def _speakers(cues: Iterable[Segment]) -> set[str]:
+    """Return what stands before a colon and is a name: in capitals, numbered, or there often."""
+    found = Counter(name for cue in cues for name in NAME.findall(cue.text))
+    return {
+        name
+        for name, count in found.items()
+        if count >= OFTEN or name.isupper() or regex.search(r"\d\.?$", name)
+    }
+
+
+def clean(text: str, language: str, speakers: Iterable[str] = ()) -> tuple[str, list[str]]:
+    """Return what is said in a cue, and what was left out of it, once for each place.
+
+    Args:
+        text: of one cue, with its line breaks.
+        language: Whisper's code; without word spaces, a line break leaves none.
+        speakers: what is a name where it stands before a colon.
+    """
+    notes: list[str] = []
+    speakers = set(speakers)
+
+    def leave_out(reason: str, pattern: regex.Pattern, text: str) -> str:
+        text, count = pattern.subn(" ", text)
+        notes.extend([f"{reason} left out"] * count)
+        return text
+
+    text = leave_out(MARKUP, TAGS, text)
+    text = leave_out(SOUND, MUSIC, text)
+    text = leave_out(SOUND, BRACKETS, text)
+    text = leave_out(SPEAKER, CHANGE, text)
+    named = [found for found in NAME.finditer(text) if found[1] in speakers]
+    for found in reversed(named):
+        text = text[: found.start()] + "\n" + text[found.end() :]
+    notes += [f"{SPEAKER} left out"] * len(named)
+    words = [" ".join(line.split()) for line in text.splitlines()]
+    said = (" " if has_word_spaces(language) else "").join(filter(None, words))
+    if not regex.search(r"[\p{L}\p{N}]", said):
+        return "", notes or ["cue without words left out"]
+    return said, notes
+
+
+def _fault(cue: Segment, seconds: float) -> str:
+    """Return why a cue's times cannot be used, whatever stands beside it."""
+    if math.isnan(cue.start + cue.end):
+        return "segment without times"
+    if cue.end <= cue.start:
+        return "cue that ends where it starts, or before"
+    if cue.start >= seconds:
+        return "cue after the end of the sound"
+    if cue.end > seconds + TOLERANCE:
+        return "cue that outlives the sound"
+    if cue.end - cue.start > STOCK_SECONDS:
+        return f"cue longer than {STOCK_SECONDS:g} s"
+    return ""
+
+
+def _disentangle(clips: Sequence[Clip]) -> list[Clip]:
+    """Cut short what overlaps a little, and give a fault to what overlaps more."""
+    clips = list(clips)
+    last = -1  # the clip that ends last so far
+    for number, clip in enumerate(clips):
+        if clip.fault or not clip.text:
+            continue
+        if last >= 0 and (shared := clips[last].end - clip.start) > 0:
+            shorter = min(clip.end - clip.start, clips[last].end - clips[last].start)
+            if shared <= min(TOLERANCE, shorter / 2):
+                notes = (*clips[last].notes, "cue that overlapped the next: cut short")
+                clips[last] = replace(clips[last], end=clip.start, notes=notes)
+            else:
+                for one in (last, number):
+                    clips[one] = replace(clips[one], fault="cue that overlaps another")
+        if last < 0 or clip.end > clips[last].end:
+            last = number
+    return clips
+
+
+def _window(clips: Sequence[Clip]) -> Clip:
+    start = clips[0].start
+    cues = [Segment(one.start - start, one.end - start, one.text) for one in clips]
+    notes = tuple(note for one in clips for note in one.notes)
+    return Clip(start, clips[-1].end, to_marks(cues), notes)
+
+
+def _first_part(clips: Sequence[Clip], coming: Clip) -> int:
+    """Return how many of the clips to close a window with, before a cue that is too much for it.
+
+    At the longest pause of the second half: a window that ends in a breath ends between sentences.
+    """
+    ends = [one.end for one in clips]
+    starts = [one.start for one in clips[1:]] + [coming.start]
+    counts = [
+        number
+        for number, end in enumerate(ends, 1)
+        if end - clips[0].start >= STOCK_SECONDS / 2
+        and (number == len(clips) or coming.end - clips[number].start <= STOCK_SECONDS)
+    ]
+    return max(counts, key=lambda n: (starts[n - 1] - ends[n - 1], n), default=len(clips))
+
+
+def _clean_all(cues: Sequence[Segment], language: str, seconds: float) -> list[Clip]:
+    """Return each cue once, cleaned, by time, with what is wrong with it alone."""
+    speakers, found, latest = _speakers(cues), [], 0.0
+    for cue in dict.fromkeys(cue for cue in cues if cue.text.strip()):  # Praat writes pauses
+        text, notes = clean(cue.text, language, speakers)
+        fault = _fault(cue, seconds) if text else ""
+        if cue.start < latest:
+            notes.append("cue out of order: sorted")
+        else:
+            latest = cue.start
+        end = cue.end if fault else min(cue.end, seconds)
+        found.append(Clip(cue.start, end, text, tuple(notes), fault))
+    return sorted(found, key=lambda clip: (math.isnan(clip.start), clip.start))
+
+
+def make_clips(cues: Sequence[Segment], language: str, seconds: float = math.inf) -> Iterator[Clip]:
+    """Yield the clips of a recording: cues joined up to 30 s and cut at pauses, and faulty cues.
+
+    Args:
+        cues: of one tier, in the order of the file.
+        language: Whisper's code.
+        seconds: how long the sound is, as far as it is known.
+    """
+    waiting: list[Clip] = []
+    passed: tuple[
+        str, ...
+    ] = ()  # notes of cues that say nothing: with the next that says something
+    for clip in _disentangle(_clean_all(cues, language, seconds)):
+        if waiting and (
+            # What is in between is heard and not written: no window goes across it.
+            clip.fault or not clip.text or clip.start - waiting[-1].end > LONGEST_PAUSE
+        ):
+            yield _window(waiting)
+            waiting = []
+        if clip.fault:
+            yield clip
+            continue
+        if not clip.text:
+            passed += clip.notes
+            continue
+        if waiting and clip.end - waiting[0].start > STOCK_SECONDS:
+            count = _first_part(waiting, clip)
+            yield _window(waiting[:count])
+            waiting = waiting[count:]
+        waiting.append(replace(clip, notes=passed + clip.notes))
+        passed = ()
+    if waiting:
+        yield _window([*waiting[:-1], replace(waiting[-1], notes=waiting[-1].notes + passed)])
