@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from transformers import WhisperProcessor
+from transformers import WhisperFeatureExtractor, WhisperProcessor
 
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 
@@ -21,6 +21,9 @@ def log_mel(
 ) -> torch.Tensor:
     """Return log-mel features of clips padded with silence to `seconds`.
 
+    Equal to the feature extractor's to 1e-5 (a test compares both), in about half of its time on a
+    CPU, and left on the device where they were computed.
+
     Args:
         processor: the checkpoint's (80 mel bands; 128 for large-v3 and turbo).
         clips: float32 samples at 16 kHz.
@@ -28,15 +31,29 @@ def log_mel(
         device: where it is computed.
 
     Returns:
-        float32 `(len(clips), mels, 100 · seconds)`, on the CPU.
+        float32 `(len(clips), mels, 100 · seconds)`, on `device`.
     """
-    # Without max_length the feature extractor pads to 30 s, whatever the clips need.
-    return processor.feature_extractor(
-        list(clips),
-        sampling_rate=SAMPLING_RATE,
-        padding="max_length",
-        max_length=round(seconds * SAMPLING_RATE),
-        truncation=True,
-        return_tensors="pt",
-        device=str(device),
-    ).input_features
+    samples = torch.zeros(len(clips), round(seconds * SAMPLING_RATE))
+    for row, clip in zip(samples, clips, strict=True):
+        length = min(len(clip), len(row))
+        row[:length] = torch.from_numpy(np.asarray(clip[:length], dtype=np.float32))
+    return log_mel_of(samples.to(device), processor.feature_extractor)
+
+
+def log_mel_of(samples: torch.Tensor, extractor: WhisperFeatureExtractor) -> torch.Tensor:
+    """Return log-mel features of float32 `(clips, samples)`, on the device where they are.
+
+    The last frame of the Fourier transform is left out, and what is more than eight powers of ten
+    below a clip's loudest point is raised to that, as Whisper was trained (Radford et al. 2022).
+    """
+    window = torch.hann_window(extractor.n_fft, device=samples.device)
+    spectrum = torch.view_as_real(
+        torch.stft(
+            samples, extractor.n_fft, extractor.hop_length, window=window, return_complex=True
+        )
+    )[:, :, :-1]
+    # Not abs() ** 2: its square root costs more than the rest of the spectrogram.
+    power = spectrum[..., 0].square() + spectrum[..., 1].square()
+    filters = torch.from_numpy(extractor.mel_filters.T.copy()).to(samples)
+    mel = torch.matmul(filters, power).clamp_(min=1e-10).log10_()
+    return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8).add_(4).div_(4)
