@@ -1,8 +1,11 @@
 """From a streamed row to what Whisper trains on: samples, label ids, filters, batches."""
 
+import functools
 import hashlib
+import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperTokenizer
 
 from utils.config import Preprocessing, Recipe, Windows
+from utils.preprocessing.parallel import map_in_order, usable_cores
 from utils.preprocessing.quality import (
     QualityReport,
     Unusable,
@@ -156,16 +160,33 @@ def check_dropped(report: QualityReport, split: str) -> None:
         raise PreprocessingError("there are no clips. Look at the source.")
 
 
+def attempt(
+    row: Mapping[str, Any], tokenizer: WhisperTokenizer, rules: Preprocessing
+) -> dict[str, Any] | str:
+    """Return a streamed row prepared, or the reason why it cannot be used."""
+    try:
+        return prepare_example(row, tokenizer, rules)
+    except Unusable as reason:
+        return str(reason)
+
+
 def usable(
     rows: Iterable[Mapping[str, Any]],
     tokenizer: WhisperTokenizer,
     report: QualityReport,
     split: str,
+    processes: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Yield streamed rows prepared, those that break no rule; the report counts all of them."""
-    for row in rows:
+    """Yield streamed rows prepared, those that break no rule; the report counts all of them.
+
+    Order and report are the same for any number of processes.
+    """
+    one = functools.partial(attempt, tokenizer=tokenizer, rules=report.rules)
+    rows, again = itertools.tee(rows)
+    for row, example in zip(rows, map_in_order(one, again, processes), strict=True):
         try:
-            example = prepare_example(row, tokenizer, report.rules)
+            if isinstance(example, str):
+                raise Unusable(example)
             report.keep(split, row, example)
         except Unusable as reason:
             report.drop(split, row, str(reason))
@@ -180,6 +201,7 @@ def prepare_split(
     report: QualityReport,
     split: str = "train",
     windows: Windows | None = None,
+    processes: int = 1,
 ) -> Dataset:
     """Prepare one split into a file in `folder`, never holding it in memory.
 
@@ -190,6 +212,7 @@ def prepare_split(
         report: where each row is counted; its rules are the recipe's.
         split: the name in the report.
         windows: the recipe's, for a split that is trained on.
+        processes: that decode and check.
 
     Raises:
         PreprocessingError: nothing is left, or of one source more than `max_dropped_share` was
@@ -199,7 +222,7 @@ def prepare_split(
     # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on a
     # split with nothing left, and may reuse an older result whose generator looks the same.
     with ArrowWriter(features=PREPARED, path=str(path)) as writer:
-        kept = usable(rows, tokenizer, report, split)
+        kept = usable(rows, tokenizer, report, split, processes)
         if windows is None:
             kept = map(as_one, kept)
         for window in join(kept, windows or Windows(), report.rules.max_label_tokens):
@@ -210,11 +233,17 @@ def prepare_split(
 
 
 def prepare(
-    recipe: Recipe, tokenizer: WhisperTokenizer, folder: Path
+    recipe: Recipe, tokenizer: WhisperTokenizer, folder: Path, processes: int | None = None
 ) -> tuple[DatasetDict, QualityReport]:
     """Prepare every split of a recipe and publish them as one Arrow folder.
 
     The folder appears whole: it is written beside its place and then moved there.
+
+    Args:
+        recipe: the experiment.
+        tokenizer: the checkpoint's.
+        folder: where the prepared clips go; one that is there is replaced.
+        processes: that decode and check; None takes all cores.
 
     Returns:
         The data set as stored, and what was found in it.
@@ -235,9 +264,16 @@ def prepare(
                     report,
                     name,
                     recipe.windows if name == "train" else None,
+                    processes or usable_cores(),
                 )
             except PreprocessingError as error:
                 raise PreprocessingError(f"{recipe.path}, split {name}: {error}") from None
+            except BrokenProcessPool:
+                raise PreprocessingError(
+                    f"{recipe.path}, split {name}: a process that decodes clips died, most likely "
+                    "because memory ran out. Close other programs, or prepare with fewer cores: "
+                    "put `taskset -c 0` before the command."
+                ) from None
         DatasetDict({name: splits[name] for name in streams}).save_to_disk(partial / "prepared")
         shutil.rmtree(folder, ignore_errors=True)
         (partial / "prepared").rename(folder)

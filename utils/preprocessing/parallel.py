@@ -1,0 +1,79 @@
+"""A function over many items in several processes, with the results in the order of the items."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, islice
+from typing import Any, TypeVar
+
+INLINE = 1000  # items that are done before processes are started, which takes ten seconds
+CHUNK = 16  # items that travel together
+AHEAD = 4  # chunks for each process that may be under way: this bounds the memory
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_function: Callable[[Any], Any]  # in a worker process
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: a container or taskset may allow fewer."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def map_in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], processes: int
+) -> Iterator[Result]:
+    """Yield `function(item)` for every item, in their order, however many processes there are.
+
+    Items are read, and results are given, in the process that asks.
+
+    Args:
+        function: can be pickled; sent to each process once.
+        items: read a few hundred ahead.
+        processes: that compute; with 1, or for few items, everything happens here.
+
+    Raises:
+        concurrent.futures.process.BrokenProcessPool: a process died, most likely for want of
+            memory.
+    """
+    items = iter(items)
+    if processes == 1:
+        yield from map(function, items)
+        return
+    yield from map(function, islice(items, INLINE))
+    if more := list(islice(items, 1)):
+        items = chain(more, items)
+        yield from _in_processes(function, iter(lambda: list(islice(items, CHUNK)), []), processes)
+
+
+def _in_processes(
+    function: Callable[[Item], Result], chunks: Iterator[list[Item]], processes: int
+) -> Iterator[Result]:
+    # Not fork: threads of PyTorch and of the tokenizer would stand still in the copy.
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(processes, context, _begin, (function,))
+    try:
+        under_way = deque(pool.submit(_work, chunk) for chunk in islice(chunks, AHEAD * processes))
+        while under_way:
+            yield from under_way.popleft().result()
+            under_way.extend(pool.submit(_work, chunk) for chunk in islice(chunks, 1))
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(function: Callable[[Any], Any]) -> None:
+    """Take the function, leave Ctrl-C to the process that asks, and end when that one ends."""
+    global _function
+    _function = function
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
+def _work(items: list[Any]) -> list[Any]:
+    return [_function(item) for item in items]
