@@ -1,8 +1,8 @@
 """How fast clips are prepared with all cores over one, and what share of one core decodes.
 
-`python -m benchmarks.prepare` makes MP3 clips of five seconds from the embedded speech. Processes are
-started after the first thousand clips (`utils/preprocessing/parallel.py`); here at once, and the
-time that they take to start is left out: what is compared is a data set of hours.
+`python -m benchmarks.prepare` makes MP3 clips of five seconds from the embedded speech. Usually
+processes are started after the first thousand clips (`utils/preprocessing/parallel.py`); here at
+once, and the time that they take to start is left out: what is compared is a data set of hours.
 """
 
 import argparse
