@@ -84,7 +84,7 @@ def test_the_panel_tells_the_estimate_and_writes_on_a_click(tmp_path, monkeypatc
     assert told.value != before
     named["Write recipe"].click()
     assert "recipes/mine.toml" in result.value
-    assert load_recipe(tmp_path / "recipes/mine.toml").sources[0].name == "carlo"
+    assert load_recipe(tmp_path / "recipes/mine.toml").sources[0].name == "big"
     named["Write recipe"].click()
     assert "exists" in result.value
     named["write to"].value = "no/<b>such.toml"

@@ -116,6 +116,10 @@ def test_spontaneous_speech_has_its_splits_in_one_table_and_tags_in_its_text(tmp
     assert (entry["seconds"], entry["speaker"]) == (None, "c")
     with pytest.raises(RecipeError, match="it has test, train, unassigned"):
         read_split(path, "dev")
+    none = tsv.replace(b"\ttrain", b"\tunassigned").replace(b"\ttest", b"\tunassigned")
+    path = pack(tmp_path / "none.tar.gz", files | {f"{root}/ss-corpus-ga-IE.tsv": none})
+    with pytest.raises(RecipeError, match=r"assigned none of its 3 clips.*unassigned"):
+        read_split(path, "train")
 
 
 @pytest.mark.parametrize("name", ["../evil.mp3", "/etc/evil.mp3"])

@@ -19,7 +19,7 @@ def test_an_embedded_row_has_the_schema_and_its_audio_the_stated_length():
     assert list(row) == list(SCHEMA)
     assert row["language"] == "it"
     assert row["source"] == "it carlo"
-    assert row["speaker"] == "carlo"
+    assert row["speaker"] == "it-carlo"
     assert len(decode_audio(row["audio"])) / 16_000 == pytest.approx(row["seconds"], abs=0.01)
 
 

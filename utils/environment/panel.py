@@ -19,7 +19,7 @@ SOURCES = {
     "embedded": "",
     "recordings": "",
     "google/fleurs": """\
-revision = "refs/convert/parquet" # `main` is a program, which nothing here runs
+revision = "70bb2e84b976b7e960aa89f1c648e09c59f894dd" # Parquet, fetched once a split
 dev = "validation"
 text_column = "raw_transcription"
 """,
@@ -85,12 +85,12 @@ def panel() -> "ipywidgets.VBox":
     import ipywidgets as w  # here, since the recipe can be written without it
 
     wide = {"style": {"description_width": "6em"}, "layout": {"width": "32em"}}
-    language = w.Text("it", description="language", **wide)
+    language = w.Text("cs", description="language", **wide)
     checkpoint = w.Dropdown(options=list(CHECKPOINTS), value="embedded/whisper-base", **wide)
     checkpoint.description = "checkpoint"
     source = w.Combobox(value="embedded", options=list(SOURCES), description="source", **wide)
-    name = w.Text("carlo", description="name", **wide)
-    hours = w.BoundedFloatText(0.25, min=0.05, max=10_000, step=0.25, description="hours", **wide)
+    name = w.Text("big", description="name", **wide)
+    hours = w.BoundedFloatText(0.5, min=0.05, max=10_000, step=0.25, description="hours", **wide)
     card = w.Dropdown(options=list(CARDS), description="card", **wide)
     path = w.Text("recipes/mine.toml", description="write to", **wide)
     button = w.Button(description="Write recipe", button_style="primary")

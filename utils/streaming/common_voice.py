@@ -101,6 +101,11 @@ def read_split(path: Path, split: str) -> dict[str, dict]:
                 "seconds": seconds.get(name),
                 "speaker": row.get("client_id", ""),
             }
+    if not found and known == {"unassigned"}:
+        raise RecipeError(
+            f"{path} has no splits: Mozilla has assigned none of its {len(rows)} clips. Take "
+            'train = "unassigned" in the recipe, with dev and test from another source.'
+        )
     if not found:
         raise RecipeError(
             f'{path} has no clips in the split "{split}"; '

@@ -75,7 +75,7 @@ def _embedded_rows(language: str, speaker: str, split: str, label: str) -> Itera
                 "seconds": promised_seconds(data),
                 "source": label,
                 "id": clip.id,
-                "speaker": speaker,
+                "speaker": clip.speaker,
                 "recording": "",
             }
 
@@ -157,11 +157,9 @@ def _common_voice_stream(source: Source, split: str) -> IterableDataset:
 
 def _hub_stream(source: Source, split: str) -> IterableDataset:
     """Stream a Hub dataset, or a local folder in the Hub's layout, into the schema."""
-    rows = open_split(source, split)
-    parts = {"rows": rows, "files": list(range(rows.num_shards))}
-    return IterableDataset.from_generator(
-        read_rows, features=SCHEMA, gen_kwargs={**parts, "source": source, "split": split}
-    )
+    rows, files = open_split(source, split)
+    parts = {"rows": rows, "files": files, "source": source, "split": split}
+    return IterableDataset.from_generator(read_rows, features=SCHEMA, gen_kwargs=parts)
 
 
 def stream(source: Source, split: str) -> IterableDataset:

@@ -1,0 +1,121 @@
+"""Files of a data set on the Hub: which a split has, and which are fetched, not streamed."""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from datasets import DatasetBuilder, load_dataset_builder
+from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
+from pyarrow import parquet
+
+from utils.config import RecipeError, Source
+from utils.streaming.patience import is_on_hub, make_patient, patiently
+
+# A row group is read whole before its first row is there. FLEURS has groups of up to 700 MB, and a
+# lesson opens a split several times.
+LARGE_GROUP_BYTES = 100_000_000
+
+
+@cache
+def commit_of(source: Source) -> str:
+    """Return the commit that a source's revision names, the same for the whole process."""
+    make_patient()
+    api = HfApi()
+    info = patiently(
+        source, source.dataset, lambda: api.dataset_info(source.dataset, revision=source.revision)
+    )
+    return info.sha
+
+
+def _files_of_folder(source: Source, split: str) -> list[str]:
+    """Return the addresses of a split's Parquet files where no card lists the config.
+
+    FLEURS has them in parquet-data/NAME/, the Hub's own conversions (refs/convert/parquet) in
+    NAME/.
+
+    Raises:
+        RecipeError: there is such a folder, and the split is not in it.
+    """
+    for folder in (f"parquet-data/{source.name}", source.name):
+        if is_on_hub(source):
+            base = f"hf://datasets/{source.dataset}@{commit_of(source)}"
+            at_commit = {"revision": commit_of(source), "repo_type": "dataset"}
+            tree = HfApi().list_repo_tree(source.dataset, folder, recursive=True, **at_commit)
+            try:
+                files = [entry.path for entry in tree]
+            except EntryNotFoundError:
+                continue
+        else:
+            base = source.dataset
+            found = (Path(base) / folder).rglob("*.parquet")
+            files = [path.relative_to(base).as_posix() for path in found]
+        # train-00000-of-00001.parquet, or train/0000.parquet
+        named = {
+            path: re.fullmatch(rf"{re.escape(folder)}/(\w+)(?:[-/].*)?\.parquet", path)
+            for path in files
+        }
+        splits = {path: match[1] for path, match in named.items() if match}
+        if splits and split not in splits.values():
+            raise RecipeError(
+                f'{source.dataset} has no split "{split}" in {folder}; it has '
+                f"{', '.join(sorted(set(splits.values())))}."
+            )
+        if splits:
+            return sorted(f"{base}/{path}" for path, name in splits.items() if name == split)
+    return []
+
+
+def builder_of(source: Source, split: str) -> DatasetBuilder:
+    """Return what knows a data set's files: by its config, or by the folder of that name."""
+    options = {"revision": commit_of(source)} if is_on_hub(source) else {}
+    try:
+        return load_dataset_builder(source.dataset, source.name or None, **options)
+    except (ValueError, RuntimeError):  # no such config, or a loading script
+        files = _files_of_folder(source, split) if source.name else []
+        if not files:
+            raise
+        return load_dataset_builder("parquet", data_files={split: files})
+
+
+def _in_cache(source: Source, address: str) -> tuple[dict[str, str], str | None]:
+    """Return how huggingface_hub names a file, and where it lies if it has been fetched."""
+    commit = commit_of(source)
+    name = address.removeprefix(f"hf://datasets/{source.dataset}@{commit}/")
+    file = {"repo_id": source.dataset, "filename": name, "revision": commit, "repo_type": "dataset"}
+    found = try_to_load_from_cache(**file)
+    return file, found if isinstance(found, str) else None
+
+
+def _first_group_bytes(source: Source, address: str) -> int:
+    """Return how much of a Parquet file has to be read before its first row is there."""
+    with fsspec.open(_in_cache(source, address)[1] or address, "rb") as file:
+        group = parquet.read_metadata(file).row_group(0)
+    return sum(group.column(number).total_compressed_size for number in range(group.num_columns))
+
+
+def too_large_to_stream(source: Source, files: Sequence[str]) -> bool:
+    """Tell whether a split's files had better be fetched whole, by the first row group of all."""
+    if not is_on_hub(source) or not files or not files[0].endswith(".parquet"):
+        return False
+    return _first_group_bytes(source, files[0]) > LARGE_GROUP_BYTES
+
+
+def fetched_rows(source: Source, address: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a file that is fetched into the Hub's cache once, and read from there."""
+    file, cached = _in_cache(source, address)
+    if not cached:
+        print(
+            f"fetching {source.dataset}, {file['filename']} … once, into the Hub's cache: its rows "
+            "lie in groups that are too large to stream",
+            flush=True,
+        )
+        place = f"{source.dataset}, {file['filename']}"
+        cached = patiently(source, place, lambda: hf_hub_download(**file))
+    # Mapped, a group of 700 MB takes 1.4 GB of memory while its rows are read; else 2.1 GB.
+    with parquet.ParquetFile(cached, memory_map=True) as table:
+        for batch in table.iter_batches(batch_size=16, use_threads=False):
+            yield from batch.to_pylist()
