@@ -145,8 +145,8 @@ print("logits", tuple(logits.shape), "= (clips, tokens so far, vocabulary)")
 # ## What does the speech sound like?
 #
 # Take the recipe's first source and listen to the longest of its first ten clips. The default
-# recipe's speech is not synthetic: they are telephone prompts by a professional voice, carried by
-# a Debian package. The licence asks that the speaker is named wherever a clip is played.
+# recipe's speech is not synthetic: it is an actor in the dialogues of a game, carried by a Debian
+# package. Its makers and its licence are named wherever a clip is played.
 
 # %%
 source = recipe.sources[0]

@@ -55,9 +55,8 @@ print(f"{recipe.name}: {recipe.model.checkpoint} before, {run.model} after")
 #
 # The *test* split: no clip of it was trained on, and none helped to choose a checkpoint (that was
 # the dev split). Sources without a training split are judged apart: *unseen* ones in the same
-# language, here a second speaker, and *untrained* languages, which show what fine-tuning forgets.
-# One limit: the reference for the unseen speaker is the first speaker's script of the same prompt,
-# so that another wording counts as an error, before and after alike.
+# language, here the other lead and the minor characters, whose voices are often altered by effects,
+# and *untrained* languages, which show what fine-tuning forgets.
 
 # %%
 prepared = load_from_disk(str(run.prepared))
