@@ -39,3 +39,14 @@ def recipe(resamples: int = 200) -> Recipe:
         audio_context=AudioContext(),
         evaluation=Evaluation(resamples=resamples),
     )
+
+
+def uneven(rows):
+    """The rows of the fixture with labels of different lengths."""
+
+    def longer(row, number):
+        text = [100 + n for n in range(2 * number + 1)]
+        labels = [*row["labels"][:4], *text, row["labels"][-1]]
+        return {"labels": labels, "cut_tokens": [len(text)]}
+
+    return rows.with_format(None).map(longer, with_indices=True).with_format(**rows.format)

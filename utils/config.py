@@ -34,10 +34,6 @@ class Model:
 
     checkpoint: str  # "embedded/whisper-base", a folder, or a Hub id such as "openai/whisper-small"
     revision: str = "main"  # a commit of the Hub id pins the weights for good
-    # How much of the way from the starting to the fine-tuned weights is saved. A few hundred clips
-    # of one speaker pull the weights further than they should; half-way between both the model
-    # often writes new sentences and hears new speakers better (WiSE-FT, Wortsman et al. 2022).
-    tuned_share: Share = 1.0
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -132,14 +128,16 @@ class AudioContext:
     # Training adds a silent tail of U(0, tail_seconds), so that afterwards any tail works;
     # decoding adds half of it. Without a tail the model does not learn where speech ends.
     tail_seconds: Window = 1.0
+    # Share of the training batches at 30 s all the same, for programs that know no other window.
+    stock_share: Share = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
 class Windows:
     """Whether clips share the encoder's window, and what their labels tell beside the words."""
 
-    # Clips of one source are joined to windows of up to so many seconds, at most 30; a batch then
-    # counts windows. 0: each clip alone, at a short audio context.
+    # Clips of one recording, or of one speaker, are joined to windows of up to so many seconds, at
+    # most 30; a batch then counts windows. 0: each clip alone, at a short audio context.
     seconds: Window = 0.0
     # Share of the windows whose labels say when each clip begins and ends. Without any, a model
     # forgets its timestamps, with which long recordings are cut and subtitles are made.
@@ -159,7 +157,7 @@ class Augmentation:
     # Share of the clips that get noise between white and brown, 5 to 30 dB below the speech.
     noise: Share = 0.0
     gain_db: float = Field(0.0, ge=0, le=60)  # each clip is made louder or softer by up to so much
-    # Blank two spans of time and two bands of frequency in each clip (Park et al. 2019).
+    # Whisper's own SpecAugment blanks spans of time and bands of frequency (Park et al. 2019).
     spec_augment: bool = False
 
 
@@ -172,10 +170,9 @@ class Method:
     weights: Literal["full", "frozen_encoder", "lora", "dora"] = "full"
     rank: int = Field(32, ge=1, le=1024)  # of LoRA's and DoRA's matrices
     base_8bit: bool = False  # hold the weights beside LoRA's in 8 bits: needs bitsandbytes
-    patience: Count = 0  # end after so many looks at dev without a better rate; 0 runs all steps
-    # Keep the mean of the last so many checkpoints; 0 keeps the newest, or an earlier one that dev
-    # shows to be better.
-    average_last: Count = 0
+    # Early stopping: end after so many looks at dev without a better rate, and keep the best. 0 runs
+    # all steps, and keeps the last weights unless dev shows earlier ones to be better.
+    patience: Count = 0
     # Under torchrun: divide weights, gradients and optimizer among the processes (FSDP2), where one
     # card is too small for them. No largest batch is looked for then; [training] says it.
     shard: bool = False
@@ -188,7 +185,7 @@ class Evaluation:
     # Clips decoded together, each as long as the longest of them.
     batch_size: int = Field(16, ge=1, le=100_000)
     # Minutes of dev speech that each evaluation during training reads, the same clips every time.
-    # What it costs follows from them; after training all of dev is read.
+    # What it costs follows from them.
     dev_minutes: float = Field(30.0, ge=0.01)
     # What the dev WER, by which a checkpoint is chosen, compares: normalised text, or text as it is
     # written. Lesson 05 reports both.

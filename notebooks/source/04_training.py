@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 4 · Fine-tune
 #
-# You measure the model as it is, train it on your speech, and keep the newest checkpoint, unless
-# the dev split shows an earlier one to be better.
+# You measure the model as it is, train it on your speech, and keep the weights of the last step,
+# unless the dev split shows those of an earlier checkpoint to be better.
 #
 # - You will measure a baseline first, so that you know what training changed.
 # - You will write out the arguments and the trainer, and compute one step's loss by hand.
@@ -31,9 +31,9 @@ from utils.environment.colab import mount_drive
 from utils.environment.machine import device, precision
 from utils.evaluation.plotting import draw_curves
 from utils.training.arguments import training_arguments
-from utils.training.dev import count_dev_errors, dev_slice
-from utils.training.progress import progress_line, progress_table, read_metrics
-from utils.training.run import build_trainer, kept_step, train, training_report
+from utils.training.dev import count_dev_errors, dev_metric, dev_slice, verdict
+from utils.training.progress import progress_line, progress_table, read_metrics, training_report
+from utils.training.run import build_trainer, train
 from utils.whisper.load import load_model
 
 # %%
@@ -48,10 +48,11 @@ print("{} clips; training in {}, because {}".format(splits.num_rows, *precision(
 # ## How good is the model before you train it?
 #
 # A *baseline* is the number that training has to beat. *WER*, the word error rate, is the share
-# of words that are wrong, missing or too many; lesson 5 takes it apart. It is measured on the
+# of words that are wrong, missing or too many; in a language without spaces between words the
+# *CER*, of characters, is what counts. Lesson 5 takes both apart. They are measured on the
 # *dev* split, which is there for such looks, and at the stock 30-second window: an untrained
-# model knows no other. Of a large dev split half an hour is read (`dev_minutes`), the same clips at
-# each look; all of it once the model is saved.
+# model knows no other. Of a large dev split half an hour is transcribed (`dev_minutes`), the same
+# clips each time.
 
 # %%
 from utils.scoring.error_rates import error_rate
@@ -59,9 +60,13 @@ from utils.scoring.error_rates import error_rate
 model, processor = load_model(recipe)
 model.to(device())
 dev = dev_slice(splits["dev"], recipe.evaluation.dev_minutes)
-baseline = error_rate(count_dev_errors(model, processor, dev, recipe, context=None))
-before = [{"step": 0, "eval_wer": baseline}]
-print(f"dev WER before training: {baseline:.1%} on {len(dev)} of {len(splits['dev'])} clips")
+errors_before = count_dev_errors(model, processor, dev, recipe, context=None)
+before = [{"step": 0, **{f"eval_{name}": error_rate(e) for name, e in errors_before.items()}}]
+metric = dev_metric(recipe)  # "wer", or "cer" where words have no spaces between them
+baseline = error_rate(errors_before[metric])
+print(
+    f"dev {metric.upper()} before training: {baseline:.1%}, {len(dev)} of {len(splits['dev'])} clips"
+)
 
 # %% [markdown]
 # ## What is trained?
@@ -93,9 +98,10 @@ pd.DataFrame({"layers": layers, "weights, million": million, "type": str(model.d
 # | *pass*, or epoch | every clip was shown once | `num_train_epochs` |
 #
 # The recipe's `[training]` table, unchanged. What depends on the machine or the folder is added
-# here: precision, where checkpoints go, and that one of them is chosen on dev: the newest, unless
-# another made fewer errors there than chance explains. The lowest of several dev WERs is mostly the
-# luckiest: few words cannot tell neighbours apart.
+# here: precision, where checkpoints go, and that dev decides which weights are kept: the last,
+# unless the best checkpoint made fewer errors than chance explains. The lowest of several dev WERs
+# is mostly the luckiest: few words cannot tell neighbours apart. With `[method] patience`, which is
+# *early stopping*, the best checkpoint is kept.
 
 # %%
 arguments = training_arguments(recipe, run)
@@ -108,7 +114,8 @@ pd.Series({name: str(getattr(arguments, name)) for name in shown}, name="value")
 # One training step is: show the model a batch, and ask how surprised it is by the right text. At
 # each position it gives every token of the vocabulary a score; *cross-entropy* is minus the
 # logarithm of the probability that the right token got, averaged over the positions that are not
-# −100. The trainer, too, is written out: model, arguments, data, collator.
+# −100: those of the whole update, however many batches it comes in. The trainer, too, is written
+# out: model, arguments, data, collator.
 
 # %%
 from utils.preprocessing.collator import SpeechCollator
@@ -148,8 +155,8 @@ with torch.no_grad():
 # ## By helper
 #
 # `build_trainer` does the same from the recipe. `WhisperTrainer` is `Seq2SeqTrainer` with four
-# additions: the short audio context, batches of equal speech, a dev WER from what the model
-# really writes, and checkpoints that count only when they are whole.
+# additions: the short audio context, updates of equal speech, dev error rates of what the model
+# transcribes, and checkpoints that count only when they are whole.
 
 # %%
 trainer = build_trainer(recipe, run)
@@ -168,8 +175,9 @@ del trainer, written_out, model, parts, batch, features, labels, logits, kept, s
 # The loss falls at once and then slowly; the dev WER, which begins with the baseline, follows with
 # jumps, since a single word may tip. Figure and table grow at every log; *audio, h/h* is hours heard
 # in an hour. If the run is interrupted or killed, run the lesson again: it goes on from the last
-# whole checkpoint and, on a CPU, ends with the same weights to the last bit. On a GPU the largest batch that fits is tried out
-# first; what it lacks of the recipe's is accumulated.
+# whole checkpoint and, on a CPU, ends with the same weights to the last bit. On a GPU the largest
+# batch that fits is tried out first; what it lacks of the recipe's is accumulated, and each update
+# is one of the same clips.
 
 # %%
 figure = display(draw_curves(before, 1), display_id=True)
@@ -188,16 +196,14 @@ def watch(rows, max_steps):
 trainer = train(recipe, run, watch)
 seconds = time.perf_counter() - started
 used, last = trainer.args, trainer.state.global_step
-print(f"{trainer.selection.verdict()}; step {kept_step(trainer)} of {last}")
+print(f"{trainer.selection.verdict()}; step {trainer.kept_step()} of {last}")
 print(f"{used.per_device_train_batch_size} clips x {used.gradient_accumulation_steps} an update")
 
 # %% [markdown]
 # ## Is the saved model the trained one?
 #
-# Load it as anyone would who gets the folder, and let both write the same clips. The saved folder
-# is an ordinary Whisper: nothing of this series is needed to use it. If the recipe has a
-# `tuned_share` below 1, `train` has moved the weights that far from where they started and no
-# further: little speech of one voice pulls them past what is good for other sentences.
+# Load it as anyone would who gets the folder, and let both transcribe the same clips. The saved
+# folder is an ordinary Whisper: nothing of this series is needed to use it.
 
 # %%
 from utils.preprocessing.prepare import waveform
@@ -213,10 +219,22 @@ clips, asked = [waveform(row) for row in some], {"language": some["language"][:]
 texts = {"reference": some["text"][:]}
 for name, pair in contestants.items():
     texts[name] = transcribe(*pair, clips, context=recipe.audio_context, **asked)
-read = (processor, splits["dev"], recipe, recipe.audio_context)
-saved_wer = error_rate(count_dev_errors(trainer.model, *read))
-print(f"dev WER of the saved model, on all {len(splits['dev'])} clips: {saved_wer:.1%}")
 pd.DataFrame(texts)
+
+# %% [markdown]
+# ## What did training change?
+#
+# The saved model and the one that you began with, on the same dev clips and at the same window of
+# 30 seconds; and once more at the short one that it was trained for. A result that disappoints is
+# a result: the line says what to try, and the next lessons run all the same.
+
+# %%
+saved = contestants["reloaded"]
+errors_after = count_dev_errors(*saved, dev, recipe, context=None)
+print(verdict(errors_before[metric], errors_after[metric], metric))
+at_recipe = count_dev_errors(*saved, dev, recipe, recipe.audio_context)
+saved_rate = error_rate(at_recipe[metric])
+print(f"at the recipe's window: dev {metric.upper()} {saved_rate:.1%}")
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
@@ -231,11 +249,11 @@ pd.DataFrame(texts)
 # | `lora` | 9.2 % | 0.91 | 3.4 GiB | 17 MB |
 # | `dora` | 9.0 % | 1.36 | 4.5 GiB | 18 MB |
 #
-# The frozen encoder and LoRA differ from `full` beyond chance (both p = 0.03); for DoRA this run
-# does not show it (0.06). A checkpoint too large for one card can be divided among several:
-# `docs/headless.md`. Expect trouble with a learning rate made for pretraining: fine-tuning wants
-# about a fortieth of it (2.5e-5 for base, 1.25e-5 for small; the default, with 80 steps only, takes
-# 4e-5, which was chosen on dev). If the loss falls and the dev WER rises,
+# That is one run each, with one learning rate for LoRA and DoRA (ten times that of `full`): it says
+# what they cost, and not how good they can be. A checkpoint too large for one card can be divided
+# among several: `docs/headless.md`. Expect trouble with a learning rate made for pretraining:
+# fine-tuning wants 1e-5 for small and larger, 2.5e-5 for base (the default, with 80 steps only,
+# takes 4e-5, which was chosen on dev). If the loss falls and the dev WER rises,
 # the model learns your few sentences by heart: train for fewer steps, or add speech. A loss that is
 # no number stops the run and names the step.
 
@@ -246,7 +264,8 @@ pd.DataFrame(texts)
 logs = read_metrics(run.metrics)
 draw_curves(before + logs, trainer.state.max_steps).savefig(run.figures / "training.png", dpi=120)
 report = training_report(trainer, run, seconds)
-report |= {"dev_wer_before": baseline, "dev_wer_saved": saved_wer}
+report |= {f"dev_{metric}_before": baseline, f"dev_{metric}_saved": saved_rate}
+report[f"dev_{metric}_saved_30s"] = error_rate(errors_after[metric])
 save_report(run, "training", report)
 pd.Series(report).to_frame("value")
 
@@ -254,19 +273,18 @@ pd.Series(report).to_frame("value")
 # ## Check
 
 # %%
-assert report["loss_last"] < report["loss_first"], (
-    "the loss did not fall: raise max_steps or learning_rate"
-)
-assert texts["reloaded"] == texts["trained"], "the saved model writes something else: save it again"
-assert saved_wer < baseline, "training did not beat the baseline: add speech, or change the steps"
+losses = [row["loss"] for row in logs if "loss" in row]
+assert torch.tensor(losses).isfinite().all(), "a loss is no number: lower learning_rate"
+assert texts["reloaded"] == texts["trained"], "the saved model differs: run the training cell again"
+assert (run.model / "model.safetensors").exists(), "no weights were saved: is the disk full?"
 assert not list(run.model.glob("*.bin")), "a pickle lies in model/: it must not be shared"
-print(f"dev WER {baseline:.1%} -> {saved_wer:.1%}")
+print(f"{len(losses)} losses logged, all finite; {run.model} is whole")
 
 # %% [markdown]
 # ## What you saw
 #
-# A baseline, one step's loss by hand, a curve that grew, and a saved model that writes what the
-# trained one writes. The checkpoint was chosen on dev, so the test split is still untouched.
+# A baseline, one step's loss by hand, a curve that grew, and a saved model that transcribes as the
+# trained one does. The checkpoint was chosen on dev, so the test split is still untouched.
 
 # %% [markdown]
 # ## Try it

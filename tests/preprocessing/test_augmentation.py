@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
-import torch
 
 from utils.config import Augmentation
-from utils.preprocessing.augmentation import add_noise, change_speed, mask_features, vary
+from utils.preprocessing.augmentation import add_noise, change_speed, vary
 
 
 @pytest.fixture
@@ -54,17 +53,3 @@ def test_the_share_of_noisy_clips_is_the_recipes(tone):
 
 def test_without_settings_a_clip_stays_as_it_is(tone):
     assert vary(tone, Augmentation(), np.random.default_rng(0)) is tone
-
-
-def test_masks_lie_on_speech_and_never_in_the_padding():
-    features = torch.rand(64, 80, 300, generator=torch.manual_seed(0))
-    plain = features.clone()
-    mask_features(features, [1.0] * 64, np.random.default_rng(0))
-    assert torch.equal(features[:, :, 100:], plain[:, :, 100:])
-    blanked = (features != plain)[:, :, :100]
-    spans, bands = blanked.all(1).float().mean(1), blanked.all(2).float().mean(1)
-    # Two spans of U(0, 20) frames and two bands of U(0, 27) bands, overlaps not counted twice.
-    assert 0.12 < spans.mean() < 0.24
-    assert 0.2 < bands.mean() < 0.4
-    assert spans.max() <= 0.4
-    assert bands.max() <= 54 / 80

@@ -29,6 +29,7 @@ def clips(tokenizer, row, wav):
                 text=f"Frase numero {number}.",
                 id=str(number),
                 source=f"it {number % 2}",
+                speaker="ada",
                 audio=wav(3 + number % 2),
                 recording=f"{number % 2}.mp3",
                 start=(3.0 + number % 2) * (number // 2),
@@ -53,6 +54,57 @@ def test_every_clip_is_in_one_window_of_its_own_source_and_none_is_too_long(clip
             assert np.array_equal(clip["audio"], samples)
     # 12 clips of 3 s fill a window and a bit; 12 of 4 s do not fill two.
     assert sorted(len(cut(window)) for window in windows) == [2, 5, 7, 10]
+
+
+@pytest.mark.parametrize(
+    ("names", "company"),
+    [
+        ({"speaker": ["ada", "bob"]}, "speaker"),
+        ({"recording": ["one", "two"], "speaker": ["ada", "ada"]}, "recording"),
+        ({"speaker": ["", ""]}, None),
+    ],
+)
+def test_windows_and_prompts_join_one_recording_or_speaker_and_never_strangers(
+    clips, caplog, names, company
+):
+    rows = [
+        {**clip, "source": "it", "speaker": "", "recording": ""}
+        | {key: both[number % 2] for key, both in names.items()}
+        for number, clip in enumerate(clips)
+    ]
+    windows = list(join(rows, FULL))
+    by_text = {row["text"]: row for row in rows}
+    said = {tuple(row["labels"][4:-1]): row for row in rows}
+    for window in windows:
+        together = [by_text[text] for text, _ in cut(window)]
+        assert len({row[company] for row in together}) == 1 if company else len(together) == 1
+        # The text before is that of one clip's labels after another: all of the same company.
+        before = [row for ids, row in said.items() if contains(window["previous"], ids)]
+        assert {row[company] for row in before} <= {window[company]} if company else not before
+    assert len(windows) < len(rows) / 3 if company else len(windows) == len(rows)
+    assert ("neither recording nor speaker" in caplog.text) == (company is None)
+    assert len(caplog.records) == (company is None), "each source is told once"
+
+
+def contains(ids, part):
+    return any(tuple(ids[n : n + len(part)]) == part for n in range(len(ids)))
+
+
+def test_windows_of_many_speakers_do_not_wait_in_memory(clips, monkeypatch):
+    monkeypatch.setattr("utils.preprocessing.windows.MOST_OPEN", 3)
+    rows = [{**clip, "speaker": str(number)} for number, clip in enumerate(clips)]
+    taken, windows = 0, 0
+
+    def counted():
+        nonlocal taken
+        for row in rows:
+            taken += 1
+            yield row
+
+    for _ in join(counted(), FULL):
+        windows += 1
+        assert taken - windows <= 3
+    assert windows == len(rows)
 
 
 def test_the_labels_of_a_window_are_those_of_its_whole_text(clips, tokenizer):

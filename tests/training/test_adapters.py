@@ -93,7 +93,6 @@ def test_accumulation_multiplies_nothing_through_the_adapter_either(tiny_run):
     [
         ('weights = "lorra"', r'did you mean "lora"'),
         ("base_8bit = true", r'goes with weights = "lora" or "dora"'),
-        ('weights = "dora"\naverage_last = 2', "needs whole weights"),
         ('weights = "lora"\nshard = true', 'shard goes with weights = "full" or "frozen_encoder"'),
     ],
 )

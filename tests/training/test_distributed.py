@@ -9,16 +9,19 @@ import time
 import psutil
 import pytest
 import torch
+from datasets import DatasetDict
 from safetensors.torch import load_file
 
+from tests.examples import uneven
 from utils.artifacts import require
 from utils.training.progress import read_metrics
 from utils.training.run import train
+from utils.training.selection import FILE
 
 
-def start(recipe, run, *options):
+def start(recipe, run, *options, script=("-m", "utils.training")):
     command = [sys.executable, "-m", "torch.distributed.run", *options]
-    command += ["-m", "utils.training", str(recipe.path), "--runs", str(run.folder.parent)]
+    command += [*map(str, script), str(recipe.path), "--runs", str(run.folder.parent)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -28,8 +31,8 @@ def finish(*started):
         assert process.returncode == 0, said[-3000:]
 
 
-def train_with_two(recipe, run):
-    finish(start(recipe, run, "--standalone", "--nproc-per-node=2"))
+def train_with_two(recipe, run, **how):
+    finish(start(recipe, run, "--standalone", "--nproc-per-node=2", **how))
 
 
 def kill_a_worker_and_train_again(recipe, run):
@@ -59,6 +62,95 @@ def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run):
     alone, together = weights_of(one), weights_of(two)
     for name, weight in alone.items():
         assert torch.allclose(weight, together[name], atol=1e-5), name
+    # Each process has transcribed one of the two dev clips: the counts are those of both.
+    counts = [(run.checkpoints / "checkpoint-4" / FILE).read_text() for run in (one, two)]
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.slow
+def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(tiny_run, rows):
+    """The gradient, since with SGD at a rate of 1 it is what the weights moved by."""
+    table = 'max_steps = 1\noptim = "sgd"\nmax_grad_norm = 0\nlearning_rate = 1.0\n'
+    table += 'lr_scheduler_type = "constant"\nwarmup_steps = 0\nload_best_model_at_end = false\n'
+    windows = "[audio_context]\ntail_seconds = 0.0\nstep_seconds = 2.0"  # short, alike for all
+    found = []
+    for name, clips, accumulation in (("8x1", 8, 1), ("4x2", 4, 2), ("two times 4", 4, 1)):
+        batch = f"per_device_train_batch_size = {clips}\n"
+        batch += f"gradient_accumulation_steps = {accumulation}"
+        recipe, run = tiny_run(name.replace(" ", "_"), training=table + batch, tables=windows)
+        shutil.rmtree(run.prepared)
+        DatasetDict(train=uneven(rows), dev=rows.select(range(2))).save_to_disk(str(run.prepared))
+        if "two" in name:
+            train_with_two(recipe, run)
+        else:
+            train(recipe, run)
+        found.append(weights_of(run))
+    for other in found[1:]:
+        for name, weight in found[0].items():
+            assert torch.allclose(weight, other[name], rtol=1e-4, atol=1e-6), name
+
+
+FAULTY = """
+import os, sys
+import numpy as np, torch
+from utils.training import trainer
+from utils.training.__main__ import main
+
+rank, fault = int(os.environ["RANK"]), sys.argv.pop(1)
+if fault == "full":
+    compute_loss = trainer.WhisperTrainer.compute_loss
+
+    def limited(self, model, inputs, *args, **kwargs):
+        if rank == 1 and len(inputs["labels"]) > 2 and self.state.global_step == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return compute_loss(self, model, inputs, *args, **kwargs)
+
+    trainer.WhisperTrainer.compute_loss = limited
+else:
+    asked = []
+
+    def count(model, processor, rows, *_):
+        asked.append(1)  # of the one clip more and more are wrong, of the other fewer
+        wrong = len(asked) if rank else 9 - len(asked)
+        return dict.fromkeys(("wer", "cer"), np.array([[wrong, 10]] * len(rows)))
+
+    trainer.count_dev_errors = count
+main()
+"""
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_in_one_process_ends_all_and_the_next_start_takes_less(
+    tiny_run, tmp_path
+):
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    table = "max_steps = 4\nper_device_train_batch_size = 4"
+    recipe, run = tiny_run("full", training=table)
+    script = (tmp_path / "faulty.py", "full")
+    job = start(recipe, run, "--standalone", "--nproc-per-node=2", script=script)
+    said, _ = job.communicate(timeout=300)
+    assert job.returncode != 0
+    assert "Process 1 ran out of memory. Run the same again" in said
+    train_with_two(recipe, run, script=script)
+    report = require(run, "training")
+    assert (report["clips_at_once"], report["accumulation"]) == (2, 2)
+    recipe, whole = tiny_run("whole", training=table)
+    train_with_two(recipe, whole)
+    losses = [
+        [row["loss"] for row in read_metrics(one.metrics) if "loss" in row] for one in (run, whole)
+    ]
+    assert losses[0][:2] == losses[1][:2] and len(losses[0]) == 4
+
+
+@pytest.mark.slow
+def test_processes_that_transcribe_differently_decide_alike(tiny_run, tmp_path):
+    """One would stop for want of patience and the other go on, and wait for it for ever."""
+    (tmp_path / "faulty.py").write_text(FAULTY)
+    table = "max_steps = 8\nper_device_train_batch_size = 2"
+    recipe, run = tiny_run("patient", training=table, tables="[method]\npatience = 2")
+    train_with_two(recipe, run, script=(tmp_path / "faulty.py", "dev"))
+    rates = [row["eval_wer"] for row in read_metrics(run.metrics) if "eval_wer" in row]
+    assert rates == [pytest.approx(9 / 20)] * 3, "not the errors of both processes"
 
 
 @pytest.mark.slow
@@ -128,7 +220,7 @@ def test_two_processes_that_divide_the_weights_train_as_two_that_do_not(tiny_run
 def test_a_sharded_job_of_which_a_worker_is_killed_ends_bit_for_bit_the_same(tiny_run):
     table = "max_steps = 6\nper_device_train_batch_size = 2\nsave_steps = 1\n"
     table += "save_total_limit = 9\neval_steps = 1\nactivation_checkpointing = true"
-    method = SHARDED + 'weights = "frozen_encoder"\naverage_last = 2\n'
+    method = SHARDED + 'weights = "frozen_encoder"\n'
     recipe, whole = tiny_run("whole", training=table, tables=method)
     train_with_two(recipe, whole)
     recipe, run = tiny_run("killed", training=table, tables=method)

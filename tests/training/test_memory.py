@@ -1,19 +1,23 @@
+import numpy as np
 import pytest
 import torch
 
 from utils.preprocessing.batches import EqualSpeechBatches
 from utils.training import dev
 from utils.training.memory import (
+    Shape,
     effective_batch,
     fits,
     halving,
     largest_batch,
+    largest_shapes,
     smaller_batches,
     with_batch,
 )
 from utils.training.progress import read_metrics
 from utils.training.run import build_trainer, train
 from utils.training.trainer import WhisperTrainer
+from utils.whisper.audio_context import context_seconds
 
 
 @pytest.fixture
@@ -44,21 +48,54 @@ def test_smaller_batches_keep_the_effective_one():
 
 
 def test_the_probe_finds_the_largest_batch_that_divides_the_effective_one(tiny_run, small_card):
-    recipe, run = tiny_run(training="per_device_train_batch_size = 8")
+    """Above the recipe's clips at once, too: two times four may be eight at once."""
+    recipe, run = tiny_run(
+        training="per_device_train_batch_size = 2\ngradient_accumulation_steps = 4"
+    )
     trainer = build_trainer(recipe, run)
-    seconds = trainer.train_dataset["seconds"][:]
-
-    def cut(clips):
-        return EqualSpeechBatches(seconds, clips, 42)
-
-    assert fits(trainer, trainer.train_dataset, cut(8))
-    tried = small_card(3)
-    assert largest_batch(trainer, trainer.train_dataset, recipe.training, cut) == 2
-    assert tried[0] == 8, "the probe did not try the whole effective batch first"
+    rows = trainer.train_dataset
+    assert largest_batch(trainer, rows, recipe) == 8
+    assert largest_batch(trainer, rows, recipe, most=5) == 4
+    small_card(3)
+    assert largest_batch(trainer, rows, recipe) == 2
     assert all(weight.grad is None for weight in trainer.model.parameters())
     small_card(0)
-    with pytest.raises(torch.OutOfMemoryError, match="Not even one clip"):
-        largest_batch(trainer, trainer.train_dataset, recipe.training, cut)
+    assert largest_batch(trainer, rows, recipe) == 0
+
+
+@pytest.mark.parametrize("tables", ["", "speed = 0.1", "stock"])
+def test_no_batch_of_a_training_is_larger_than_what_was_tried(tiny_run, tables):
+    """Of other epochs, with their silent tails and at their slowest, too."""
+    tables = {"stock": "[audio_context]\nstock_share = 0.2"}.get(
+        tables, f"[augmentation]\n{tables}"
+    )
+    recipe, run = tiny_run(tables=tables)
+    collator = build_trainer(recipe, run).data_collator
+    random = np.random.default_rng(0)
+    seconds = random.lognormal(1.2, 0.7, 3000).clip(0.3, 30)
+    tokens = (5 + 4 * seconds).astype(int)
+    shapes = largest_shapes(seconds, tokens, EqualSpeechBatches(seconds, 16, 42, 2), recipe)
+    audio, decoder = (
+        max(s.clips * s.frames for s in shapes),
+        max(s.clips * s.tokens for s in shapes),
+    )
+    above = total = 0
+    for epoch in range(30):
+        batches = EqualSpeechBatches(seconds, 16, 42, 2)
+        batches.set_epoch(epoch)
+        for rows in filter(None, batches):
+            key = np.random.default_rng([epoch, rows[0]])
+            tail = key.uniform(0, collator.context.tail_seconds)
+            length = seconds[rows].max() / (1 - collator.augmentation.speed * key.random())
+            window = context_seconds(length, tail, collator.context)
+            if key.random() < collator.context.stock_share:
+                window = 30
+            above += (
+                len(rows) * window * 100 > audio * 1.1
+                or len(rows) * tokens[rows].max() > decoder * 1.1
+            )
+            total += 1
+    assert above == 0 and total > 5000
 
 
 def test_the_probe_holds_what_training_holds(tiny_run, monkeypatch):
@@ -72,7 +109,7 @@ def test_the_probe_holds_what_training_holds(tiny_run, monkeypatch):
         return compute_loss(self, model, *args, **kwargs)
 
     monkeypatch.setattr(WhisperTrainer, "compute_loss", watched)
-    assert fits(trainer, trainer.train_dataset, [[0, 1], [2]])
+    assert fits(trainer, [Shape(2, 200, 9), Shape(1, 300, 11)])
     assert with_gradients == [False, True, True, True]
 
 

@@ -1,9 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, load_from_disk
+from safetensors.torch import load_file
 
-from utils.config import RecipeError
-from utils.training.dev import dev_slice
+from utils.config import RecipeError, load_recipe
+from utils.training.dev import count_dev_errors, dev_metric, dev_slice
+from utils.training.progress import training_report
 from utils.training.run import build_trainer, train
 from utils.training.selection import FILE, Selection
 
@@ -18,75 +23,115 @@ LUCK = errors(*[2] * 3, *[1] * 37)  # three more errors in forty clips
 WORSE = errors(*[2] * 30, *[1] * 10)
 
 
-def test_the_newest_is_kept_though_luck_gave_another_fewer_errors():
-    selection = Selection()
-    assert selection.verdict() == "dev was not read"
-    assert selection.accepts(BEST)
-    assert selection.accepts(LUCK)
-    said = selection.verdict()
-    assert said.startswith(
-        "errors on dev: 43 in the newest evaluation, 40 in the best one, p = 0.2"
-    )
-    assert said.endswith("the newest is kept")
+def selection(*evaluations, best=False):
+    found = Selection(best)
+    for number, one in enumerate(evaluations, 1):
+        found.add(one, number)
+    return found
 
 
-def test_one_that_dev_shows_to_be_worse_is_not_kept():
-    selection = Selection()
-    assert selection.accepts(BEST)
-    assert not selection.accepts(WORSE)
-    assert selection.verdict().endswith("the newest is not kept")
+def test_the_last_is_kept_though_luck_gave_another_fewer_errors():
+    assert selection().verdict() == "dev was not evaluated"
+    found = selection(BEST, LUCK)
+    assert not found.prefers_best()
+    said = found.verdict()
+    assert said.startswith("errors on dev: 43 at the last evaluation, 40 at the best one, p = 0.2")
+    assert said.endswith("against 0.05: the last is kept")
 
 
-def test_small_losses_do_not_add_up_unseen():
-    """Each is compared with the best and not with the one before."""
-    selection = Selection()
-    steps = [errors(*[2] * n, *[1] * (40 - n)) for n in range(0, 40, 4)]
-    accepted = [selection.accepts(step) for step in steps]
-    assert accepted[:2] == [True, True]
-    assert accepted[-1] is False
+@pytest.mark.parametrize("before", [(BEST,), (WORSE, BEST), (BEST, LUCK)])
+def test_a_last_one_that_dev_shows_to_be_worse_is_not_kept(before):
+    found = selection(*before, WORSE)
+    assert found.prefers_best()
+    assert found.fewest_step == [one is BEST for one in before].index(True) + 1
+    assert found.verdict().endswith("the best is kept")
 
 
-def test_a_better_one_becomes_the_measure():
-    selection = Selection()
-    assert selection.accepts(WORSE)
-    assert selection.accepts(BEST)
-    assert not selection.accepts(WORSE)
+def test_the_best_of_many_is_lucky_many_times_over():
+    eight_more = errors(*[2] * 8, *[1] * 32)  # p = 1/128 by itself
+    assert selection(BEST, eight_more).prefers_best()
+    assert not selection(*[BEST] * 8, eight_more).prefers_best()
+
+
+def test_with_patience_the_best_is_kept_whatever_luck_says():
+    found = selection(WORSE, BEST, LUCK, best=True)
+    assert found.prefers_best() and found.fewest_step == 2
+    assert found.verdict().endswith("with patience the best is kept")
 
 
 def test_one_clip_decides_nothing():
-    selection = Selection()
-    assert selection.accepts(errors(0))
-    assert selection.accepts(errors(9))
+    assert not selection(errors(0), errors(9)).prefers_best()
 
 
-@pytest.mark.parametrize("before", [None, BEST])
+@pytest.mark.parametrize("before", [(), (WORSE, BEST, LUCK)])
 def test_a_resumed_run_compares_with_what_the_first_part_saw(tmp_path, before):
-    selection = Selection()
-    if before is not None:
-        selection.accepts(before)
-    selection.save(tmp_path)
+    found = selection(*before)
+    found.save(tmp_path)
     again = Selection()
     again.load(tmp_path)
-    assert again.verdict() == selection.verdict()
-    assert again.accepts(WORSE) == (before is None)
+    for one in (found, again):
+        one.add(WORSE, 9)
+    assert again.verdict() == found.verdict()
+    assert again.prefers_best() == bool(before)
 
 
-def test_a_checkpoint_without_the_file_starts_anew(tmp_path):
-    selection = Selection()
-    selection.load(tmp_path)
-    assert selection.fewest is None
+@pytest.mark.parametrize("text", [None, "null", "[[[1, 10]], [[1, 10]]]"])
+def test_a_checkpoint_from_before_the_file_had_its_form_starts_anew(tmp_path, text):
+    if text:
+        (tmp_path / FILE).write_text(text)
+    found = Selection()
+    found.load(tmp_path)
+    assert not found.prefers_best()
 
 
-def test_training_keeps_the_checkpoint_that_dev_chose(tiny_run, monkeypatch):
-    """Of three evaluations the second is luckier than the third, and the first is worse."""
-    told = iter([WORSE, BEST, LUCK])
-    monkeypatch.setattr("utils.training.trainer.count_dev_errors", lambda *_: next(told))
-    recipe, run = tiny_run(training="max_steps = 6\nsave_total_limit = 3")
-    assert train(recipe, run).state.best_global_step == 6
-    told = iter([WORSE, BEST, WORSE])
-    recipe, run = tiny_run("other", training="max_steps = 6\nsave_total_limit = 3")
-    assert train(recipe, run).state.best_global_step == 4
-    assert (run.checkpoints / "checkpoint-6" / FILE).exists()
+@pytest.mark.parametrize(
+    ("told", "method", "kept"),
+    [
+        ((WORSE, BEST, LUCK), "", 6),
+        ((WORSE, BEST, WORSE), "", 4),
+        ((WORSE, BEST, LUCK, WORSE), "patience = 2", 4),
+    ],
+)
+def test_training_keeps_the_checkpoint_that_dev_chose(tiny_run, monkeypatch, told, method, kept):
+    given = iter(told)
+    monkeypatch.setattr(
+        "utils.training.trainer.count_dev_errors",
+        lambda model, processor, rows, *_: dict.fromkeys(("wer", "cer"), next(given)),
+    )
+    # As many dev clips as the counts above have.
+    monkeypatch.setattr("utils.training.run.dev_slice", lambda dev, _: dev.select([0] * 40))
+    steps = 8 if method else 6
+    recipe, run = tiny_run(
+        training=f"max_steps = {steps}\nsave_total_limit = 2\nlearning_rate = 1e-3",
+        tables=f"[method]\n{method}",
+    )
+    trainer = train(recipe, run)
+    assert trainer.kept_step() == kept
+    assert training_report(trainer, run, 1.0)["best_step"] == kept
+    saved = load_file(run.model / "model.safetensors")
+    checkpoint = load_file(run.checkpoints / f"checkpoint-{kept}/model.safetensors")
+    assert all(torch.equal(weight, saved[name]) for name, weight in checkpoint.items())
+
+
+def test_in_a_language_without_spaces_characters_decide(base):
+    """Each text has a wrong character in it: by words all are wrong from the start to the end."""
+    random = np.random.default_rng(0)
+    texts = ["".join(map(chr, 0x4E00 + random.integers(0, 3000, 20))) for _ in range(40)]
+    rows = Dataset.from_dict({"text": texts, "language": ["zh"] * 40, "audio": [[0]] * 40})
+    recipe = load_recipe("recipes/smoke.toml")
+    (source, *_) = recipe.sources
+    recipe = replace(recipe, sources=(replace(source, language="zh"),))
+    assert dev_metric(recipe) == "cer"
+    kept = selection()
+    for wrong, step in ((1, 1), (10, 2)):
+        hypotheses = [text[:-wrong] + "的" * wrong for text in texts]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("utils.training.dev.transcribe", lambda *_, h=hypotheses, **__: h)
+            counts = count_dev_errors(*base, rows, recipe, None)
+        assert list(counts) == ["cer", "wer"]
+        assert counts["wer"][:, 0].sum() == 40
+        kept.add(counts["cer"], step)
+    assert kept.prefers_best() and kept.fewest_step == 1
 
 
 @pytest.mark.parametrize(("minutes", "ids"), [(30, range(10)), (0.5, [0, 2, 4, 6, 9]), (0.01, [0])])

@@ -6,18 +6,19 @@ import pytest
 import torch
 from datasets import load_from_disk
 from transformers import TrainerCallback, WhisperForConditionalGeneration
+from transformers.trainer_pt_utils import LabelSmoother
 
 from tests.conftest import write_recipe
+from tests.examples import uneven
 from utils.artifacts import MissingArtifact, open_run, save_report
 from utils.config import load_recipe
-from utils.preprocessing.batches import EqualSpeechBatches
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.prepare import prepare
 from utils.training import __main__ as command
 from utils.training.arguments import training_arguments
 from utils.training.progress import progress_line, read_metrics
 from utils.training.run import build_trainer, train
-from utils.training.trainer import TrainingError, WhisperTrainer
+from utils.training.trainer import TrainingError, WhisperTrainer, loss_per_token
 from utils.whisper.load import load_model
 
 
@@ -33,7 +34,6 @@ def tiny_trainer(tiny_model, base, recipe, rows, tmp_path, **changes):
     table |= {"logging_steps": 1, "eval_strategy": "no", "save_strategy": "no"}
     table |= {"load_best_model_at_end": False, "warmup_steps": 0, **changes}
     arguments = training_arguments(dataclasses.replace(recipe, training=table), run)
-    tiny_model.accepts_loss_kwargs = False
     return WhisperTrainer(
         recipe=recipe,
         model=tiny_model,
@@ -45,49 +45,58 @@ def tiny_trainer(tiny_model, base, recipe, rows, tmp_path, **changes):
     )
 
 
-def loss_and_norm(*things, **changes):
-    trainer = tiny_trainer(*things, **changes)
-    trainer.train()
-    log = next(row for row in trainer.state.log_history if "grad_norm" in row)
-    return log["loss"], log["grad_norm"]
-
-
-def test_accumulation_changes_neither_loss_nor_gradient(base, recipe, rows, tmp_path, tiny_model):
-    # One context for all, or the tails of the small batches would make other inputs.
-    recipe = dataclasses.replace(
-        recipe, audio_context=dataclasses.replace(recipe.audio_context, enabled=False)
-    )
+def test_the_gradient_is_that_of_the_update_however_it_is_divided(
+    base, recipe, rows, tmp_path, tiny_model
+):
+    """Labels of 3 to 17 tokens; short windows, alike for all, since padding makes other inputs."""
+    context = dataclasses.replace(recipe.audio_context, tail_seconds=0.0, step_seconds=2.0)
+    recipe = dataclasses.replace(recipe, audio_context=context)
+    rows = uneven(rows)
     state = {name: value.clone() for name, value in tiny_model.state_dict().items()}
     results = {}
-    for batch_size, accumulation in ((8, 1), (1, 8)):
+    for batch_size, accumulation in ((8, 1), (4, 2), (2, 4), (1, 8)):
         tiny_model.load_state_dict(state)
-        results[accumulation] = loss_and_norm(
+        trainer = tiny_trainer(
             *(tiny_model, base, recipe, rows, tmp_path),
             per_device_train_batch_size=batch_size,
             gradient_accumulation_steps=accumulation,
+            label_smoothing_factor=0.1,
         )
-    assert results[8] == pytest.approx(results[1], rel=1e-3)
+        gradients = {}
+
+        class Watch(TrainerCallback):
+            def on_pre_optimizer_step(self, *_, seen=gradients, **__):
+                seen |= {
+                    n: w.grad.clone() for n, w in tiny_model.named_parameters() if w.requires_grad
+                }
+
+        trainer.add_callback(Watch())
+        trainer.train()
+        losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+        results[batch_size] = (losses, gradients)
+    (loss, expected), *others = results.values()
+    for other_loss, gradients in others:
+        assert other_loss == pytest.approx(loss, rel=1e-5)
+        for name, gradient in gradients.items():
+            assert torch.allclose(gradient, expected[name], rtol=1e-4, atol=1e-7), name
 
 
-def test_without_the_flag_accumulation_would_multiply_the_loss(
-    base, recipe, rows, tmp_path, tiny_model
-):
-    """When this fails, transformers has mended it, and load_model's flag can go."""
-    trainer = tiny_trainer(
-        *(tiny_model, base, recipe, rows, tmp_path),
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=8,
-    )
-    trainer.model_accepts_loss_kwargs = True
-    trainer.train()
-    log = next(row for row in trainer.state.log_history if "grad_norm" in row)
-    assert log["loss"] > 4 * np.log(51865)
+def test_the_loss_is_the_models_own_per_token_and_counts_all_tokens_of_an_update():
+    random = torch.Generator().manual_seed(0)
+    outputs = {"logits": torch.randn(2, 5, 11, generator=random)}
+    labels = torch.tensor([[1, 2, 3, -100, -100], [4, 5, 6, 7, 8]])
+    flat = outputs["logits"].flatten(0, 1), labels.flatten()
+    for smoothing in (0.0, 0.1):
+        mean = torch.nn.functional.cross_entropy(*flat, label_smoothing=smoothing)
+        assert torch.allclose(loss_per_token(outputs, labels, smoothing=smoothing), mean)
+        of_update = loss_per_token(outputs, labels, torch.tensor(16), smoothing)
+        assert torch.allclose(of_update, mean / 2)
+    smoothed = LabelSmoother(0.1)(outputs, labels.clone())
+    assert torch.allclose(loss_per_token(outputs, labels, smoothing=0.1), smoothed)
 
 
-def test_load_model_sets_the_flag_and_float32_though_the_file_holds_float16(base):
-    model = base[0]
-    assert model.accepts_loss_kwargs is False
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+def test_weights_are_float32_though_the_file_holds_float16(base):
+    assert {parameter.dtype for parameter in base[0].parameters()} == {torch.float32}
 
 
 def test_a_loss_that_is_no_number_stops_the_run_names_the_step_and_spares_the_weights(
@@ -119,47 +128,6 @@ class BrokenProcessor:
         batch = self.processor.feature_extractor(*args, **kwargs)
         batch.input_features[0] = float("nan")
         return batch
-
-
-def test_batches_hold_like_lengths_and_equal_speech_in_mixed_order_and_every_row_once():
-    random = np.random.default_rng(0)
-    seconds = random.uniform(0.5, 10, 203)
-    batches = EqualSpeechBatches(seconds, clips=4, seed=1)
-    drawn = list(batches)
-    assert sorted(row for batch in drawn for row in batch) == list(range(203))
-    assert len(drawn) == len(batches) == 51
-    assert np.mean([np.ptp(seconds[batch]) for batch in drawn]) < 0.5
-    batches.set_epoch(1)
-    again = {tuple(sorted(batch)) for batch in batches}
-    assert len(again & {tuple(sorted(batch)) for batch in drawn}) < 15, "batches come back"
-    speech = [seconds[batch].sum() for batch in drawn[:-1]]
-    assert np.std(speech) / np.mean(speech) < 0.25
-    assert max(map(len, drawn)) >= 10, "short clips come in larger batches"
-    means = [seconds[batch].mean() for batch in drawn]
-    assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.5, "batches are sorted by length"
-
-
-@pytest.mark.parametrize("rows", [1, 2, 3, 17, 801])
-@pytest.mark.parametrize("clips", [1, 2, 8])
-def test_one_endless_clip_among_short_ones_leaves_no_batch_empty(rows, clips):
-    batches = EqualSpeechBatches([0.3] * (rows - 1) + [30.0], clips, seed=1)
-    drawn = list(batches)
-    assert len(drawn) == len(batches)
-    assert all(drawn)
-    assert sorted(row for batch in drawn for row in batch) == list(range(rows))
-
-
-def test_the_order_follows_from_seed_and_epoch_alone():
-    seconds = [1.0, 2.0, 3.0, 4.0] * 5
-    batches = EqualSpeechBatches(seconds, 2, seed=1)
-    first = list(batches)
-    assert list(batches) == first
-    batches.set_epoch(1)
-    second = list(batches)
-    assert second != first
-    other = EqualSpeechBatches(seconds, 2, seed=1)
-    other.set_epoch(1)
-    assert list(other) == second
 
 
 def test_the_trainer_draws_other_batches_in_every_epoch(base, recipe, rows, tmp_path, tiny_model):

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import datasets
 import numpy as np
-import torch
-from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import Run
 from utils.config import Recipe
@@ -18,6 +16,7 @@ from utils.embedded.fetch import resolve, speech
 from utils.environment.colab import in_colab
 from utils.environment.machine import device
 from utils.whisper.captions import Segment
+from utils.whisper.load import load_checkpoint
 from utils.whisper.long_recordings import transcribe_long
 
 if TYPE_CHECKING:
@@ -49,10 +48,8 @@ def load_transcribers(recipe: Recipe, run: Run) -> dict[str, Transcriber]:
 
 def load_transcriber(path: str | Path, revision: str | None = None) -> Transcriber:
     """Load one model, to be asked as `transcriber(samples, language, task)`."""
-    processor = WhisperProcessor.from_pretrained(path, revision=revision)
-    model = WhisperForConditionalGeneration.from_pretrained(
-        path, revision=revision, dtype=torch.float32, use_safetensors=True
-    ).to(device())
+    model, processor = load_checkpoint(path, revision)
+    model.to(device())
 
     def hear(
         samples: np.ndarray, language: str, task: str

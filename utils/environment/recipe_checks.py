@@ -110,9 +110,6 @@ def _check_method(recipe: "Recipe") -> None:
     with_adapter = method.weights in ("lora", "dora")
     if method.base_8bit and not with_adapter:
         raise ValueError('[method] base_8bit goes with weights = "lora" or "dora" alone.')
-    if method.average_last and with_adapter:
-        # The mean of two products is not the product of two means.
-        raise ValueError("[method] average_last needs whole weights: not lora and dora.")
     if method.shard and with_adapter:
         raise ValueError(
             f'[method] shard goes with weights = "full" or "frozen_encoder": {method.weights} has '

@@ -33,16 +33,19 @@ def draw_speech(samples: np.ndarray, log_mel: np.ndarray, title: str = "") -> Fi
 
 
 def draw_curves(metrics: Sequence[Mapping[str, Any]], max_steps: int) -> Figure:
-    """Draw training loss and dev WER over steps.
+    """Draw training loss and dev error rate over steps.
 
     Args:
-        metrics: the trainer's logs, each with "step" and either "loss" or "eval_wer".
+        metrics: the trainer's logs, each with "step" and either "loss" or "eval_wer" and
+            "eval_cer"; the first of the two is the one that decides.
         max_steps: where the run will end: the axis does not jump while it grows.
     """
-    figure, (loss, wer) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
+    rates = [key for row in metrics for key in row if key in ("eval_wer", "eval_cer")]
+    rate = rates[0] if rates else "eval_wer"
+    figure, (loss, dev) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
     for axes, key, scale, label in (
         (loss, "loss", 1, "training loss"),
-        (wer, "eval_wer", 100, "dev WER, %"),
+        (dev, rate, 100, f"dev {rate[5:].upper()}, %"),
     ):
         points = [(row["step"], scale * row[key]) for row in metrics if key in row]
         axes.plot(*zip(*points, strict=True) if points else ((), ()), marker="o", markersize=3)

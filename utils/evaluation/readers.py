@@ -20,7 +20,7 @@ from utils.preprocessing.prepare import usable, waveform
 from utils.preprocessing.quality import QualityReport
 from utils.streaming.sources import stream
 from utils.whisper.decoding import transcribe
-from utils.whisper.load import load_model
+from utils.whisper.load import load_checkpoint, load_model
 
 ONE_IN_AT_30S = 4
 BATCHES_AT_ONCE = 4  # decoded before the next line of the journal: what an interruption can cost
@@ -182,12 +182,7 @@ def load_readers(recipe: Recipe, checkpoint: str | Path, stock_window: bool) -> 
     """
     everything = ("test", "unseen", "untrained")
     base, base_processor = load_model(recipe)
-    folder = resolve(str(checkpoint))
-    tuned = WhisperForConditionalGeneration.from_pretrained(
-        folder, dtype="float32", use_safetensors=True
-    )
-    tuned.generation_config.forced_decoder_ids = None  # old checkpoints; languages are given
-    processor = WhisperProcessor.from_pretrained(folder)
+    tuned, processor = load_checkpoint(resolve(str(checkpoint)))
     context = None if stock_window or not recipe.audio_context.enabled else recipe.audio_context
     readers = {
         "before": Reader(base.to(device()), base_processor, None, everything),

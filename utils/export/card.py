@@ -260,16 +260,12 @@ def _making(recipe: Recipe, run: Run) -> list[str]:
     speech = f"{prepared['clips']['train']} {what}, {prepared['minutes']['train'] / 60:.2f} hours"
     if not recipe.preprocessing.stored:
         speech = f"{what} read from their sources while training, and not counted"
-    kept = f"the checkpoint that dev chose was that of step {training['best_step']}"
-    if recipe.method.average_last:
-        kept = f"the weights are the mean of the last {recipe.method.average_last} checkpoints"
+    kept = f"the weights kept are those of step {training['best_step']}"
     return [
         "## How it was made",
         f"- Training speech: {speech}.\n"
         f"- Training: {training['steps']} steps in {training['seconds'] / 60:.0f} minutes, "
         f"precision {training['precision']}; {kept}.\n"
-        f"- Weights saved: {recipe.model.tuned_share:g} of the way from the base model to the "
-        "fine-tuned one.\n"
         f"- Machine: {machine}.\n"
         f"- Versions: {versions}.\n"
         "- To make it again: `04_training.ipynb` fetches the series of lessons that it belongs to "

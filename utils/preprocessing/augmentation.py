@@ -2,15 +2,11 @@
 
 import librosa
 import numpy as np
-import torch
 
 from utils.config import Augmentation
-from utils.whisper.audio_context import FRAMES_PER_SECOND, SAMPLING_RATE, STOCK_SECONDS
+from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 
 NOISE_DB = (5.0, 30.0)  # how far the noise stays below the speech
-# SpecAugment's policy for LibriSpeech (Park et al., Interspeech 2019, table 1): two spans of at
-# most 1 s and a fifth of the clip, two bands of at most 27 of 80 mel bands.
-SPANS, SPAN_FRAMES, SPAN_SHARE, BAND_SHARE = 2, 100, 0.2, 27 / 80
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
@@ -55,27 +51,3 @@ def vary(samples: np.ndarray, how: Augmentation, random: np.random.Generator) ->
     if how.gain_db:
         samples = samples * np.float32(10 ** (gain * how.gain_db / 20))
     return samples
-
-
-def mask_features(
-    features: torch.Tensor, seconds: list[float], random: np.random.Generator
-) -> None:
-    """Blank spans of time and bands of frequency, in place; what is blank takes the clip's mean.
-
-    Args:
-        features: log-mel, `(batch, mels, frames)`.
-        seconds: how long each clip is; in the padding behind it a span would teach nothing.
-        random: where places and sizes come from.
-    """
-    mels = features.shape[1]
-    for clip, length in zip(features, seconds, strict=True):
-        frames = min(round(length * FRAMES_PER_SECOND), clip.shape[1])
-        speech = clip[:, :frames]
-        mean = speech.mean()
-        for _ in range(SPANS):
-            width = random.integers(0, min(SPAN_FRAMES, int(SPAN_SHARE * frames)) + 1)
-            start = random.integers(0, frames - width + 1)
-            speech[:, start : start + width] = mean
-            height = random.integers(0, int(BAND_SHARE * mels) + 1)
-            low = random.integers(0, mels - height + 1)
-            speech[low : low + height] = mean

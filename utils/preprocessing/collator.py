@@ -9,10 +9,15 @@ import torch
 from transformers import WhisperProcessor
 
 from utils.config import AudioContext, Augmentation, Windows
-from utils.preprocessing.augmentation import mask_features, vary
+from utils.preprocessing.augmentation import vary
 from utils.preprocessing.prepare import waveform
 from utils.preprocessing.windows import POSITIONS, timed_labels
-from utils.whisper.audio_context import SAMPLING_RATE, context_seconds
+from utils.whisper.audio_context import (
+    FRAMES_PER_SECOND,
+    SAMPLING_RATE,
+    STOCK_SECONDS,
+    context_seconds,
+)
 from utils.whisper.features import log_mel
 
 IGNORED = -100  # PyTorch's cross-entropy leaves these positions out of the loss
@@ -50,23 +55,46 @@ class SpeechCollator:
         self.windows = windows or Windows()
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return float32 `(batch, mels, frames)` and int64 `(batch, longest labels)`, twice."""
+        """Return a batch.
+
+        Returns:
+            `input_features`, float32 `(batch, mels, frames)`, int64 `decoder_input_ids` and
+            `labels` `(batch, longest labels)`. With SpecAugment also `attention_mask`
+            `(batch, frames)`: Whisper masks spans of time where it is 1, in the speech. Without
+            rows, a bit of silence with nothing to learn: an update of fewer clips than batches.
+        """
+        if not rows:
+            return self._nothing()
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
         random = np.random.default_rng([self.seed, batch_key])
-        tail = random.uniform(0, self.context.tail_seconds)
+        tail, stock = random.uniform(0, self.context.tail_seconds), random.random()
         clips = [vary(waveform(row), self.augmentation, random) for row in rows]
         seconds = [len(clip) / SAMPLING_RATE for clip in clips]
         context = context_seconds(max(seconds), tail, self.context)
-        features = log_mel(self.processor, clips, context)
-        if self.augmentation.spec_augment:
-            mask_features(features, seconds, random)
+        if stock < self.context.stock_share:
+            context = STOCK_SECONDS
         pairs = [self._read_and_write(*pair, random) for pair in zip(rows, clips, strict=True)]
         reads, writes = zip(*pairs, strict=True)
-        return {
-            "input_features": features,
-            # What fills up is never read: its label is left out of the loss.
+        batch = {
+            "input_features": log_mel(self.processor, clips, context),
+            # The label after a token that fills up is left out of the loss.
             "decoder_input_ids": _filled(reads, self.processor.tokenizer.pad_token_id),
             "labels": _filled(writes, IGNORED),
+        }
+        if self.augmentation.spec_augment:
+            frames = torch.arange(batch["input_features"].shape[-1])
+            ends = torch.tensor(seconds)[:, None] * FRAMES_PER_SECOND
+            batch["attention_mask"] = (frames < ends).long()
+        return batch
+
+    def _nothing(self) -> dict[str, torch.Tensor]:
+        silence = np.zeros(SAMPLING_RATE // 2, np.float32)
+        context = context_seconds(0.5, 0, self.context)
+        ids = torch.tensor([[self.processor.tokenizer.pad_token_id]])
+        return {
+            "input_features": log_mel(self.processor, [silence], context),
+            "decoder_input_ids": ids,
+            "labels": torch.full_like(ids, IGNORED),
         }
 
     def _read_and_write(

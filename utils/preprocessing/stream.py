@@ -29,7 +29,7 @@ Place = dict[str, Any]  # pass, pool and state of the rows where a pool begins; 
 class SpeechStream(torch.utils.data.IterableDataset):
     """Batches without end, like those of `EqualSpeechBatches`, from sources that are only read.
 
-    Clips are sorted by length within a pool of 50 batches. Every pass reads the sources in their
+    Clips are sorted by length within a pool of 50 updates. Every pass reads the sources in their
     own order: neighbours meet again, in other batches. Of several processes each takes its own
     files if they can be dealt out evenly; else each reads all rows and decodes every n-th.
 
@@ -37,8 +37,9 @@ class SpeechStream(torch.utils.data.IterableDataset):
         recipe: the experiment.
         tokenizer: the checkpoint's.
         held_out: the prepared splits that training must not see.
-        clips: in a batch on average.
+        clips: in an update on average, of this process.
         collate: makes a batch of prepared rows.
+        accumulation: batches of an update.
         processes: that train together.
         process: which of them this is.
     """
@@ -50,10 +51,12 @@ class SpeechStream(torch.utils.data.IterableDataset):
         held_out: Mapping[str, Dataset],
         clips: int,
         collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, torch.Tensor]],
+        accumulation: int = 1,
         processes: int = 1,
         process: int = 0,
     ):
         self.recipe, self.tokenizer, self.clips, self.collate = recipe, tokenizer, clips, collate
+        self.accumulation = accumulation
         self.seed = recipe.training.get("seed", 42)
         rows = training_stream(recipe.sources, self.seed, recipe.mixing)
         self.rows = split_dataset_by_node(rows, process, processes) if processes > 1 else rows
@@ -93,7 +96,7 @@ class SpeechStream(torch.utils.data.IterableDataset):
                 coming = reader.submit(next, pools)
                 self._begun.append((given, place))
                 batches = EqualSpeechBatches(
-                    [row["seconds"] for row in rows], self.clips, self.seed
+                    [row["seconds"] for row in rows], self.clips, self.seed, self.accumulation
                 )
                 batches.set_epoch(place["pool"])
                 for batch in islice(batches, place["batch"], None):
@@ -105,7 +108,7 @@ class SpeechStream(torch.utils.data.IterableDataset):
         reached = sum(before <= self.taken for before, _ in self._begun)
         self._begun = self._begun[reached - 1 :]
         before, place = self._begun[0]
-        place = {**place, "batch": place["batch"] + self.taken - before, "clips": self.clips}
+        place = {**place, "batch": place["batch"] + self.taken - before, "of": self.accumulation}
         (folder / self.file).write_text(json.dumps(place), encoding="utf-8")
 
     def go_on_from(self, folder: Path) -> None:
@@ -115,5 +118,5 @@ class SpeechStream(torch.utils.data.IterableDataset):
             FileNotFoundError: the checkpoint is not one of a stream, or of as many processes.
         """
         self.place = json.loads((folder / self.file).read_text(encoding="utf-8"))
-        # Another card may hold another number of clips at once: as many of the pool are done.
-        self.place["batch"] = self.place["batch"] * self.place.pop("clips") // self.clips
+        # Another card may hold another number of clips at once: as many updates are done.
+        self.place["batch"] = self.place["batch"] // self.place.pop("of") * self.accumulation

@@ -6,7 +6,8 @@ clip alone teaches none of that, and a model trained on such clips alone forgets
 `cut_samples` and `cut_tokens` divide a window into what is said and pauses, which have no tokens.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,47 +22,72 @@ POSITIONS = 448  # of Whisper's decoder, for prompt and labels together
 PROMPT_TOKENS = POSITIONS // 2 - 1
 CUT = "\n"  # between the texts of joined clips; in none of them
 LONGEST_GAP = 30.0  # seconds between two windows of a recording of which one prompts the other
+MOST_OPEN = 100  # windows that wait for more clips: each holds up to a megabyte of sound
+
+logger = logging.getLogger(__name__)
 
 
 def join(
     clips: Iterable[dict[str, Any]], windows: Windows, max_label_tokens: int = POSITIONS
 ) -> Iterator[dict[str, Any]]:
-    """Yield prepared clips joined to windows, those of one source in the order in which they come.
+    """Yield prepared clips joined to windows, in the order in which they come.
+
+    Clips of one recording are joined or, where no recordings are named, clips of one speaker. A
+    clip that names neither stays alone: the next one of its source may be anybody's.
 
     Args:
         clips: of `prepare_example`.
         windows: the recipe's; with 0 seconds every clip is a window.
         max_label_tokens: the most that a window's labels may have, timestamps included.
     """
-    waiting: dict[str, list[dict[str, Any]]] = {}
-    before: dict[str, dict[str, Any]] = {}  # the source's last clip, with the text of its window
+    waiting: dict[Hashable, list[dict[str, Any]]] = {}
+    before: dict[Hashable, dict[str, Any]] = {}  # the last clip, with the text of its window
+    alone: set[str] = set()
 
-    def close(source: str) -> dict[str, Any]:
-        clips = waiting.pop(source)
-        last = before.get(source)
+    def close(key: Hashable) -> dict[str, Any]:
+        clips, last = waiting.pop(key), before.pop(key, None)
         window = _merge(clips, last["text_ids"] if last and _follows(last, clips[0]) else [])
         if windows.previous_text:
-            before[source] = {
-                **clips[-1],
-                "audio": None,
-                "text_ids": _text_ids(window)[-PROMPT_TOKENS:],
-            }
+            text_ids = _text_ids(window)[-PROMPT_TOKENS:]
+            before[key] = {**clips[-1], "audio": None, "text_ids": text_ids}
+            if len(before) > MOST_OPEN:
+                del before[next(iter(before))]
         return window
 
     for clip in clips:
-        source = clip["source"]
-        together = [*waiting.get(source, []), clip]
+        key = _company(clip)
+        if key is None:
+            if windows.seconds and clip["source"] not in alone:
+                alone.add(clip["source"])
+                logger.warning(
+                    "%s names neither recording nor speaker: each of its clips stays alone. Give "
+                    "the data such a column, or leave out [windows] seconds.",
+                    clip["source"],
+                )
+            yield _merge([clip], [])
+            continue
+        together = [*waiting.get(key, []), clip]
         seconds = sum(one["seconds"] for one in together)
         # 2 times for each clip, and the prefix.
         tokens = sum(len(_text_ids(one)) + 2 * len(one["cut_tokens"]) for one in together) + 4
-        if source in waiting and (seconds > windows.seconds or tokens > max_label_tokens):
-            yield close(source)
+        if key in waiting and (seconds > windows.seconds or tokens > max_label_tokens):
+            yield close(key)
             together = [clip]
-        waiting[source] = together
+        waiting[key] = together
         if not windows.seconds:  # nothing to wait for
-            yield close(source)
-    for source in list(waiting):
-        yield close(source)
+            yield close(key)
+        elif len(waiting) > MOST_OPEN:
+            yield close(next(iter(waiting)))
+    for key in list(waiting):
+        yield close(key)
+
+
+def _company(clip: Mapping[str, Any]) -> Hashable | None:
+    """Return what the clips have in common that may share a window; None where it is unknown."""
+    for part in ("recording", "speaker"):
+        if clip.get(part):
+            return clip["source"], part, clip[part]
+    return None
 
 
 def _follows(last: Mapping[str, Any], clip: Mapping[str, Any]) -> bool:

@@ -8,8 +8,8 @@ from utils.artifacts import RunMismatch, open_run, save_report
 from utils.config import RecipeError, load_recipe
 from utils.embedded.cache import FetchError
 from utils.environment.gpu import HardwareError
-from utils.training.progress import progress_line
-from utils.training.run import Stopped, train, training_report
+from utils.training.progress import progress_line, training_report
+from utils.training.run import Stopped, train
 from utils.training.stopping import SIGNAL
 from utils.training.trainer import TrainingError
 

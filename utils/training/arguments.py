@@ -11,6 +11,7 @@ from utils.environment.machine import device, loader_workers, training_precision
 from utils.environment.presets import preset
 from utils.environment.training_table import DEFAULTS
 from utils.training.adapters import require_8bit
+from utils.training.dev import dev_metric
 
 
 def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
@@ -21,6 +22,7 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
     arguments = {
         **preset(width, recipe.method.weights),
         **DEFAULTS,
+        "metric_for_best_model": dev_metric(recipe),
         # A stream goes on from where a checkpoint says, without reading what came before.
         "ignore_data_skip": not recipe.preprocessing.stored,
         # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.
@@ -36,10 +38,6 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
     }
     # Processes that are started anew for each pass would import torch each time.
     arguments.setdefault("dataloader_persistent_workers", arguments["dataloader_num_workers"] > 0)
-    if recipe.method.average_last and arguments.get("save_total_limit"):
-        # The best one stays, too, and may be older.
-        least = recipe.method.average_last + 1
-        arguments["save_total_limit"] = max(arguments["save_total_limit"], least)
     if "8bit" in arguments.get("optim", ""):
         require_8bit(f'optim = "{arguments["optim"]}"')
     made = Seq2SeqTrainingArguments(

@@ -6,9 +6,21 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.config import AudioContext, Recipe
 from utils.preprocessing.prepare import waveform
+from utils.scoring.error_rates import error_rate
+from utils.scoring.intervals import paired_p_value
 from utils.scoring.predictions import count_row_errors
+from utils.text import has_word_spaces
 from utils.training.memory import halving
 from utils.whisper.decoding import transcribe
+
+CHANCE = 0.05  # a difference that luck alone gives more often is none
+RESAMPLES = 2000
+FEW_CLIPS = 50  # below, dev tells large differences alone
+
+
+def dev_metric(recipe: Recipe) -> str:
+    """Return what decides on dev: "wer", or "cer" where a trained language has no word spaces."""
+    return "wer" if all(map(has_word_spaces, recipe.languages)) else "cer"
 
 
 def dev_slice(dev: Dataset, minutes: float) -> Dataset:
@@ -27,10 +39,11 @@ def count_dev_errors(
     rows: Dataset,
     recipe: Recipe,
     context: AudioContext | None,
-) -> np.ndarray:
-    """Return `count_errors` of the words that a model writes for prepared rows.
+) -> dict[str, np.ndarray]:
+    """Return `count_errors` of what a model transcribes of prepared rows, by "wer" and "cer".
 
-    `context=None` reads at the stock 30 s window: the only fair one for an untrained model.
+    The metric that decides comes first. `context=None` decodes at the stock 30 s window: the only
+    fair one for an untrained model.
     """
     hypotheses = halving(
         lambda batch_size: transcribe(
@@ -43,6 +56,30 @@ def count_dev_errors(
         ),
         recipe.evaluation.batch_size,
     )
-    read = zip(rows["text"][:], rows["language"][:], hypotheses, strict=True)
-    told = [{"reference": text, "language": code, "dev": heard} for text, code, heard in read]
-    return count_row_errors(told, "dev", "word", recipe.evaluation.normalized)
+    pairs = zip(rows["text"][:], rows["language"][:], hypotheses, strict=True)
+    told = [{"reference": text, "language": code, "dev": found} for text, code, found in pairs]
+    units = {"wer": "word", "cer": "char"}
+    metrics = sorted(units, key=lambda metric: metric != dev_metric(recipe))
+    normalized = recipe.evaluation.normalized
+    return {metric: count_row_errors(told, "dev", units[metric], normalized) for metric in metrics}
+
+
+def verdict(before: np.ndarray, after: np.ndarray, metric: str) -> str:
+    """Return in a few sentences what training changed, and what to try where it did not help.
+
+    Args:
+        before: `count_errors` of the model that training began with.
+        after: of the trained one, on the same clips at the same window.
+        metric: "wer" or "cer", for the text.
+    """
+    p = paired_p_value(before, after, RESAMPLES)
+    rates = f"dev {metric.upper()} {error_rate(before):.1%} before, {error_rate(after):.1%} after"
+    said = f"{rates}, on the same {len(before)} clips at 30 s (p = {p:.2g})"
+    fewer = after[:, 0].sum() < before[:, 0].sum()
+    if p < CHANCE and fewer:
+        return f"{said}: better."
+    few = f" {FEW_CLIPS} dev clips tell more." if len(before) < FEW_CLIPS else ""
+    if p < CHANCE:
+        return f"{said}: worse. Try a third of the learning rate, fewer steps, or more speech."
+    lean = "fewer errors, which may be luck" if fewer else "no improvement is shown"
+    return f"{said}: {lean}. Try more steps or more speech.{few}"

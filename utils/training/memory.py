@@ -1,32 +1,59 @@
 """What fits the card: the largest batch at once, and smaller ones where memory runs out after all.
 
-A smaller batch with as much more accumulation is the same update: the recipe's product of both, the
-effective batch, stays what it is. Transformers' auto_find_batch_size leaves accumulation alone and
-so trains another recipe than the one that was written.
+A smaller batch with as much more accumulation is the same update of the same clips: the recipe's
+product of both, the effective batch, stays what it is. Transformers' auto_find_batch_size leaves
+accumulation alone and so trains another recipe than the one that was written.
 """
 
 import gc
+import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from datasets import Dataset
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
+
+from utils.artifacts import write_atomically
+from utils.config import Recipe
+from utils.preprocessing.batches import EqualSpeechBatches
+from utils.preprocessing.windows import POSITIONS
+from utils.whisper.audio_context import FRAMES_PER_SECOND, STOCK_SECONDS, context_seconds
 
 DEFAULT_CLIPS = 8  # what per_device_train_batch_size is where a recipe does not set it
 ADAM_BYTES = 8  # a weight's two running means, in float32
 ADAM_8BIT_BYTES = 2
 GRADIENT_BYTES = 4
+RESERVE = 0.1  # of the card's memory: what other shapes leave between them cannot be used
+EPOCHS_TRIED = 5  # whose batches are looked through for the largest; each epoch cuts others
+FITS = "clips_at_once.json"  # in the run folder: what is left when a process ran out of memory
 # A full card has other words, too, where it is not PyTorch's allocator that asks.
 FULL = ("out of memory", "_ALLOC_FAILED", "unable to find an engine")  # the last is cuDNN's
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
+# Every batch has another shape: without segments that grow, freed ones are too small for the next
+# batch and fill the card. The allocator looks at it once, before the first tensor is on the card.
+if torch.cuda.is_available() and not os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
-def effective_batch(training: Mapping[str, Any]) -> int:
-    """Return how many clips one update sees on one device."""
+
+class Shape(NamedTuple):
+    """How large a batch is."""
+
+    clips: int
+    frames: int  # of the log-mel
+    tokens: int  # of the longest label
+
+
+def effective_batch(training: Mapping[str, Any] | TrainingArguments) -> int:
+    """Return how many clips one update has on one device."""
+    if isinstance(training, TrainingArguments):
+        return training.train_batch_size * training.gradient_accumulation_steps
     clips = training.get("per_device_train_batch_size", DEFAULT_CLIPS)
     return clips * training.get("gradient_accumulation_steps", 1)
 
@@ -40,11 +67,27 @@ def with_batch(training: Mapping[str, Any], clips: int) -> dict[str, Any]:
     return {**training, **batch}
 
 
-def smaller_batches(training: Mapping[str, Any]) -> list[int]:
-    """Return the batches below the current one that divide the effective one, largest first."""
-    clips = training.get("per_device_train_batch_size", DEFAULT_CLIPS)
+def smaller_batches(training: Mapping[str, Any], below: int | None = None) -> list[int]:
+    """Return the batches that divide the effective one, largest first.
+
+    Args:
+        training: the recipe's.
+        below: only smaller ones than that; None is the current one.
+    """
+    below = below or training.get("per_device_train_batch_size", DEFAULT_CLIPS)
     effective = effective_batch(training)
-    return [size for size in range(clips - 1, 0, -1) if effective % size == 0]
+    return [size for size in range(below - 1, 0, -1) if effective % size == 0]
+
+
+def note_smaller(folder: Path, clips: int) -> None:
+    """Note in a run folder how many clips at once the next start is to take at most."""
+    write_atomically(folder / FITS, json.dumps(clips))
+
+
+def noted(folder: Path) -> int | None:
+    """Return what `note_smaller` has noted, if anything."""
+    path = folder / FITS
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def release() -> None:
@@ -72,32 +115,66 @@ def halving(work: Callable[[int], Result], batch_size: int) -> Result:
         logger.warning("Out of memory: going on with batches of %d.", batch_size)
 
 
-def fits(trainer: Trainer, data: Dataset, batches: Iterable[list[int]]) -> bool:
-    """Tell whether the heaviest of some batches can be trained on with all that training holds.
+def token_counts(rows: Mapping[str, Sequence], recipe: Recipe) -> np.ndarray:
+    """Return how many decoder positions each prepared row takes at most."""
+    counts = np.array([len(labels) for labels in rows["labels"][:]])
+    if recipe.windows.timestamps:
+        counts += [2 * len(cuts) for cuts in rows["cut_tokens"][:]]
+    if recipe.windows.previous_text:
+        counts += [len(previous) + 1 for previous in rows["previous"][:]]
+    return counts.clip(max=POSITIONS)
 
-    That is the optimizer, the gradients of a batch before where several make an update, and of
-    several processes the copy of the gradients that they exchange.
+
+def largest_shapes(
+    seconds: np.ndarray, tokens: np.ndarray, batches: EqualSpeechBatches, recipe: Recipe
+) -> list[Shape]:
+    """Return the shapes of the batches with most audio and with most tokens.
+
+    At their worst: with the longest silent tail, at the slowest speed, and in a 30-second window
+    where the recipe asks for a share of those.
     """
-    seconds, tokens = data["seconds"][:], [len(labels) for labels in data["labels"][:]]
-    batches = list(batches)
-    # Padding counts: a batch is as heavy as its longest member times its size.
-    heaviest = [
-        max(batches, key=lambda rows, sizes=sizes: len(rows) * max(sizes[row] for row in rows))
-        for sizes in (seconds, tokens)
-    ]
+    slowest = seconds / (1 - recipe.augmentation.speed)
+    audio = recipe.audio_context
+    if audio.stock_share:
+        slowest = np.full(len(seconds), STOCK_SECONDS)
+    most: dict[str, tuple[float, list[int]]] = {}
+    for epoch in range(EPOCHS_TRIED):
+        batches.set_epoch(epoch)
+        for rows in filter(None, batches):
+            # Padding counts: a batch is as large as its longest member times its size.
+            for kind, each in (("audio", slowest), ("tokens", tokens)):
+                size = len(rows) * each[rows].max()
+                most[kind] = max(most.get(kind, (0.0, [])), (size, rows))
+    shapes = []
+    for _, rows in most.values():
+        window = context_seconds(slowest[rows].max(), audio.tail_seconds, audio)
+        shapes.append(Shape(len(rows), round(window * FRAMES_PER_SECOND), tokens[rows].max()))
+    return shapes
+
+
+def fits(trainer: Trainer, shapes: Iterable[Shape]) -> bool:
+    """Tell whether batches of some shapes can be trained on with all that training holds.
+
+    That is the optimizer, the gradients of a batch before where several make an update, of several
+    processes the copy of the gradients that they exchange, and a tenth of the card in reserve.
+    """
     model, args = trainer.model.train(), trainer.args
+    config = trainer.accelerator.unwrap_model(model).config
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     held = ADAM_8BIT_BYTES if "8bit" in args.optim else ADAM_BYTES
-    held += GRADIENT_BYTES * (args.world_size > 1)
+    held = trained * (held + GRADIENT_BYTES * (args.world_size > 1))
+    if args.device.type == "cuda":
+        held += round(RESERVE * torch.cuda.mem_get_info()[1])
     if args.activation_checkpointing:  # else `train` alone would switch it on
         how = dict(args.activation_checkpointing_kwargs or {})
         own = {key: how.pop(key) for key in ("every_n_layers", "offload") if key in how}
         model.activation_checkpointing_enable(how or None, **own)
     try:
-        room = torch.empty(trained * held, dtype=torch.uint8, device=args.device)
-        for rows in heaviest * 2:  # the second time with gradients in place
-            batch = trainer.data_collator([data[row] for row in rows])
-            batch = {name: values.to(args.device) for name, values in batch.items()}
+        room = torch.empty(held, dtype=torch.uint8, device=args.device)
+        for clips, frames, tokens in [*shapes] * 2:  # the second time with gradients in place
+            ids = torch.ones(clips, tokens, dtype=torch.long, device=args.device)
+            features = torch.zeros(clips, config.num_mel_bins, frames, device=args.device)
+            batch = {"input_features": features, "decoder_input_ids": ids, "labels": ids}
             with trainer.accelerator.autocast():
                 loss = trainer.compute_loss(model, batch)
             loss.backward()
@@ -113,27 +190,24 @@ def fits(trainer: Trainer, data: Dataset, batches: Iterable[list[int]]) -> bool:
 
 
 def largest_batch(
-    trainer: Trainer,
-    data: Dataset,
-    training: Mapping[str, Any],
-    cut: Callable[[int], Iterable[list[int]]],
+    trainer: Trainer, rows: Mapping[str, Sequence], recipe: Recipe, most: int | None = None
 ) -> int:
-    """Return the largest number of clips at once that fits and divides the effective batch.
+    """Return the largest number of clips at once that fits and divides the effective batch; or 0.
 
     Args:
         trainer: with the model in place.
-        data: prepared rows like those that it trains on.
-        training: the recipe's; its effective batch is the most that is tried.
-        cut: clips at once → the batches of row numbers that training would take.
-
-    Raises:
-        torch.OutOfMemoryError: not even one clip fits.
+        rows: prepared ones like those that it trains on.
+        recipe: its effective batch is the most that is tried.
+        most: what is tried at most besides.
     """
-    effective = effective_batch(training)
-    for clips in range(effective, 0, -1):
-        if effective % clips == 0 and fits(trainer, data, cut(clips)):
+    seconds, tokens = np.array(rows["seconds"][:]), token_counts(rows, recipe)
+    effective, processes = effective_batch(recipe.training), trainer.args.world_size
+    for clips in smaller_batches(recipe.training, below=min(most or effective, effective) + 1):
+        # Every process tries the largest batch of all of them.
+        accumulation = effective // clips * processes
+        batches = EqualSpeechBatches(
+            seconds, effective * processes, trainer.args.seed, accumulation
+        )
+        if fits(trainer, largest_shapes(seconds, tokens, batches, recipe)):
             return clips
-    raise torch.OutOfMemoryError(
-        "Not even one clip fits the memory: take a smaller checkpoint, lora, base_8bit, "
-        "activation_checkpointing, or a lower max_seconds in [preprocessing]."
-    )
+    return 0

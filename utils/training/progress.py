@@ -1,4 +1,4 @@
-"""`metrics.jsonl`, the table and the one line that say how far training is."""
+"""`metrics.jsonl`, and what is shown of a training: one line, a table, the report."""
 
 import contextlib
 import json
@@ -11,12 +11,16 @@ import pandas as pd
 from transformers import TrainerCallback
 
 from utils.artifacts import Run, write_atomically
+from utils.environment.machine import precision
+from utils.training.dev import dev_metric
+from utils.training.trainer import WhisperTrainer
 
 # Of the logs; `reindex` leaves a column empty that was not logged yet.
 SHOWN = {
     "loss": "loss",
     "learning_rate": "learning rate",
     "eval_wer": "dev WER",
+    "eval_cer": "dev CER",
     "clips_per_second": "clips/s",
     "audio_hours_per_hour": "audio, h/h",
     "memory_gib": "memory, GiB",
@@ -64,8 +68,9 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
     if "loss" in last:
         parts.append(f"loss {last['loss']:.3f}")
         parts.append(f"{last['clips_per_second']:.1f} clips/s, {last['memory_gib']:.1f} GiB")
-    if "eval_wer" in last:
-        parts.append(f"dev WER {last['eval_wer']:.1%}")
+    # Both are logged, the one that decides first.
+    if rates := [key for key in last if key in ("eval_wer", "eval_cer")]:
+        parts.append(f"dev {rates[0][5:].upper()} {last[rates[0]]:.1%}")
     if "train_runtime" in last:
         parts.append(f"trained in {last['train_runtime']:.0f} s")
     elif done:
@@ -77,5 +82,23 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
 
 def progress_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """Return the newest logs, a line for each step."""
-    logs = pd.DataFrame(rows).groupby("step").last()  # loss and dev WER are logged one by one
+    logs = pd.DataFrame(rows).groupby("step").last()  # loss and dev rates are logged one by one
     return logs.reindex(columns=list(SHOWN)).rename(columns=SHOWN).tail(12)
+
+
+def training_report(trainer: WhisperTrainer, run: Run, seconds: float) -> dict[str, Any]:
+    """Return what `training.json` holds: steps, losses, dev rates, seconds, batches."""
+    logs, used, metric = read_metrics(run.metrics), trainer.args, dev_metric(trainer.recipe)
+    losses, key = [row["loss"] for row in logs if "loss" in row], f"eval_{metric}"
+    return {
+        "steps": trainer.state.global_step,
+        "best_step": trainer.kept_step(),
+        "loss_first": losses[0] if losses else None,  # none within fewer steps than logging_steps
+        "loss_last": losses[-1] if losses else None,
+        f"dev_{metric}_by_step": {row["step"]: row[key] for row in logs if key in row},
+        "seconds": seconds,
+        "precision": precision().name,
+        "weights": trainer.recipe.method.weights,
+        "clips_at_once": used.per_device_train_batch_size,
+        "accumulation": used.gradient_accumulation_steps,
+    }

@@ -1,42 +1,44 @@
-"""One training from a recipe to saved weights: fit the batch, resume, keep the weights."""
+"""One training from a recipe to saved weights: build the trainer, resume, keep the weights."""
 
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
+import transformers
 from accelerate import PartialState
-from datasets import load_from_disk
+from datasets import Dataset, DatasetDict, load_from_disk
 from peft import PeftModel
-from transformers import PrinterCallback
+from transformers import PrinterCallback, Seq2SeqTrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from utils.artifacts import Run, RunMismatch, require
 from utils.config import Recipe
-from utils.environment.machine import precision
-from utils.preprocessing.batches import EqualSpeechBatches
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.stream import SpeechStream
 from utils.training.adapters import choose_weights, merge, quantization
 from utils.training.arguments import training_arguments
-from utils.training.averaging import average, blend
-from utils.training.checkpoints import (
-    copy_checkpoints,
-    find_valid_checkpoint,
-    save_model,
-    whole_checkpoints,
+from utils.training.checkpoints import copy_checkpoints, find_valid_checkpoint, save_model
+from utils.training.dev import dev_metric, dev_slice
+from utils.training.memory import (
+    effective_batch,
+    largest_batch,
+    note_smaller,
+    noted,
+    ran_out,
+    release,
+    smaller_batches,
+    with_batch,
 )
-from utils.training.dev import dev_slice
-from utils.training.memory import largest_batch, ran_out, release, smaller_batches, with_batch
-from utils.training.progress import MetricsFile, read_metrics
+from utils.training.progress import MetricsFile
 from utils.training.sharding import Sharded, gather
 from utils.training.stopping import SIGNAL, Patience, ends_on_sigterm
-from utils.training.trainer import CLIPS, ShardedWhisperTrainer, WhisperTrainer
+from utils.training.trainer import CLIPS, ShardedWhisperTrainer, TrainingError, WhisperTrainer
 from utils.whisper.load import load_model
 
+Watch = Callable[[list[dict], int], None]
 logger = logging.getLogger(__name__)
 
 
@@ -44,68 +46,12 @@ class Stopped(RuntimeError):
     """The machine asked to stop; a whole checkpoint is written, and the same command goes on."""
 
 
-def build_trainer(
-    recipe: Recipe, run: Run, watch: Callable[[list[dict], int], None] | None = None
-) -> WhisperTrainer:
-    """Return a trainer over the prepared data of a run.
-
-    Args:
-        recipe: the experiment.
-        run: holds `prepared/`; checkpoints and `metrics.jsonl` go into it.
-        watch: called at every log with all logs so far and the last step to come.
-    """
-    require(run, "preprocessing")
-    arguments = training_arguments(recipe, run)
-    model, processor = load_model(recipe, quantization(recipe.method))
-    model = choose_weights(model, recipe.method)
-    splits = load_from_disk(str(run.prepared)).with_format(
-        "numpy", columns=["audio"], output_all_columns=True
-    )
-    collator = SpeechCollator(
-        processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
-    )
-    train_dataset = splits["train"]
-    if not recipe.preprocessing.stored:
-        train_dataset = SpeechStream(
-            recipe,
-            processor.tokenizer,
-            {name: rows for name, rows in splits.items() if name != "train"},
-            arguments.train_batch_size,
-            collator,
-            arguments.world_size,
-            arguments.process_index,
-        )
-    # One process has nobody to divide with.
-    sharded = recipe.method.shard and arguments.world_size > 1
-    trainer = (ShardedWhisperTrainer if sharded else WhisperTrainer)(
-        recipe=recipe,
-        checkpoints=run.checkpoints,
-        model=model,
-        args=arguments,
-        train_dataset=train_dataset,
-        eval_dataset=dev_slice(splits["dev"], recipe.evaluation.dev_minutes),
-        data_collator=collator,
-        processing_class=processor,
-        callbacks=[MetricsFile(run, watch)],
-    )
-    if "report_to" not in recipe.training:
-        board = TensorBoardCallback()
-        board.logging_dir = str(run.tensorboard)  # the name of its own would tell the machine's
-        trainer.add_callback(board)
-    trainer.remove_callback(PrinterCallback)
-    if recipe.method.patience:
-        trainer.add_callback(Patience(recipe.method.patience))
-    return trainer
-
-
-def train(
-    recipe: Recipe, run: Run, watch: Callable[[list[dict], int], None] | None = None
-) -> WhisperTrainer:
+def train(recipe: Recipe, run: Run, watch: Watch | None = None) -> WhisperTrainer:
     """Fine-tune, going on from the newest whole checkpoint, and save what the recipe keeps of it.
 
     Raises:
         MissingArtifact: the data has not been prepared.
-        TrainingError: the loss is no number.
+        TrainingError: the loss is no number, or one of several processes ran out of memory.
         DiskFull: a checkpoint does not fit.
         Stopped: SIGTERM came.
     """
@@ -117,9 +63,16 @@ def train(
             break
         except RuntimeError as error:
             smaller = smaller_batches(recipe.training)
-            # Of several processes the others wait for this one's gradients: they start together.
-            if not ran_out(error) or not smaller or trainer.args.world_size > 1:
+            if not ran_out(error) or not smaller:
                 raise
+            if trainer.args.world_size > 1:
+                # The others wait for this one's gradients: they have to start together.
+                note_smaller(run.folder, smaller[0])
+                raise TrainingError(
+                    f"Process {trainer.args.process_index} ran out of memory. Run the same again: "
+                    f"training goes on from the last whole checkpoint with {smaller[0]} clips at "
+                    "once and as much more accumulation, which is the same training."
+                ) from error
         del trainer
         release()
         logger.warning("Out of memory: going on with %d clips at once.", smaller[0])
@@ -128,8 +81,79 @@ def train(
     return trainer
 
 
+def build_trainer(recipe: Recipe, run: Run, watch: Watch | None = None) -> WhisperTrainer:
+    """Return a trainer over the prepared data of a run.
+
+    Args:
+        recipe: the experiment.
+        run: holds `prepared/`; checkpoints and `metrics.jsonl` go into it.
+        watch: called at every log with all logs so far and the last step to come.
+    """
+    require(run, "preprocessing")
+    arguments = training_arguments(recipe, run)
+    # The Trainer sets it, too, but later than the matrices of LoRA are drawn.
+    transformers.set_seed(arguments.seed)
+    model, processor = load_model(recipe, quantization(recipe.method))
+    model = choose_weights(model, recipe.method)
+    splits = load_from_disk(str(run.prepared)).with_format(
+        "numpy", columns=["audio"], output_all_columns=True
+    )
+    collator = SpeechCollator(
+        processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
+    )
+    # One process has nobody to divide with.
+    sharded = recipe.method.shard and arguments.world_size > 1
+    trainer = (ShardedWhisperTrainer if sharded else WhisperTrainer)(
+        recipe=recipe,
+        checkpoints=run.checkpoints,
+        model=model,
+        args=arguments,
+        train_dataset=train_rows(recipe, splits, collator, arguments),
+        eval_dataset=dev_slice(splits["dev"], recipe.evaluation.dev_minutes),
+        data_collator=collator,
+        processing_class=processor,
+        callbacks=[MetricsFile(run, watch)],
+    )
+    if "report_to" not in recipe.training:
+        board = TensorBoardCallback()
+        board.logging_dir = str(run.tensorboard)  # the name of its own would tell the machine's
+        trainer.add_callback(board)
+    trainer.remove_callback(PrinterCallback)
+    if recipe.method.patience:
+        trainer.add_callback(Patience(recipe.method.patience, f"eval_{dev_metric(recipe)}"))
+    return trainer
+
+
+def train_rows(
+    recipe: Recipe,
+    splits: DatasetDict,
+    collator: SpeechCollator,
+    arguments: Seq2SeqTrainingArguments,
+) -> Dataset | SpeechStream:
+    """Return what is trained on: the stored rows, or batches read while training goes on."""
+    if recipe.preprocessing.stored:
+        return splits["train"]
+    return SpeechStream(
+        recipe,
+        collator.processor.tokenizer,
+        {name: rows for name, rows in splits.items() if name != "train"},
+        effective_batch(arguments),
+        collator,
+        arguments.gradient_accumulation_steps,
+        arguments.world_size,
+        arguments.process_index,
+    )
+
+
 def fit_batch(recipe: Recipe, run: Run) -> Recipe:
-    """Return the recipe with the largest batch at once that the GPU holds, and the same updates."""
+    """Return the recipe with the largest batch at once that the GPU holds, and the same updates.
+
+    Raises:
+        torch.OutOfMemoryError: not even one clip fits.
+    """
+    most = noted(run.folder)
+    if most:
+        recipe = replace(recipe, training=with_batch(recipe.training, most))
     if not torch.cuda.is_available():
         return recipe  # without a limit of its own, memory is not what bounds the batch
     if recipe.method.shard and PartialState().num_processes > 1:
@@ -137,17 +161,18 @@ def fit_batch(recipe: Recipe, run: Run) -> Recipe:
     release()  # what a notebook has let go lies on the card until it is collected
     trainer = build_trainer(recipe, run)
     rows = load_from_disk(str(run.prepared))["train"]  # of a stream these are a sample
-    rows = rows.with_format("numpy", columns=["audio"], output_all_columns=True)
-    seconds, seed = rows["seconds"][:], trainer.args.seed
-    clips = largest_batch(
-        trainer, rows, recipe.training, lambda clips: EqualSpeechBatches(seconds, clips, seed)
-    )
+    clips = largest_batch(trainer, rows, recipe, most)
     # What fits the fullest card; all of them divide the effective batch.
     every = trainer.accelerator.gather(torch.tensor([clips], device=trainer.args.device))
     clips = int(every.min())
     del trainer
     release()
     torch.cuda.reset_peak_memory_stats()  # what is told from here on is training's
+    if not clips:
+        raise torch.OutOfMemoryError(
+            "Not even one clip fits the memory: take a smaller checkpoint, lora, base_8bit, "
+            "activation_checkpointing, or a lower max_seconds in [preprocessing]."
+        )
     return replace(recipe, training=with_batch(recipe.training, clips))
 
 
@@ -202,10 +227,7 @@ def same_sums_on_cpu(device: torch.device) -> Iterator[None]:
 
 @torch.no_grad()
 def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
-    """Turn what training ended with into the model that the recipe keeps, and save that.
-
-    In this order: the mean of the last checkpoints, the adapter merged, the blend with the start.
-    """
+    """Save the weights that training ended with, adapters merged, as an ordinary Whisper."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     # The saved model will be read without autocast, which accelerate has put around this one's
     # forward; its own way to take it off takes Whisper's decorators along (accelerate 1.15).
@@ -213,9 +235,6 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
         vars(model).pop(name, None)
     if isinstance(trainer, Sharded):
         trainer.model = model = gather(model)
-    if recipe.method.average_last:
-        last = whole_checkpoints(Path(trainer.args.output_dir))[-recipe.method.average_last :]
-        average(model, last)
     if isinstance(model, PeftModel):
         if trainer.args.should_save:
             model.save_pretrained(run.adapter)
@@ -223,32 +242,6 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
         # Into weights as the checkpoint has them: those beside the adapter may be of 8 bits.
         start, _ = load_model(recipe)
         trainer.model = model = merge(start, run.adapter).to(trainer.args.device)
-    if recipe.model.tuned_share < 1:
-        start, _ = load_model(recipe)
-        blend(model, start.state_dict(), recipe.model.tuned_share)
+    model.config.apply_spec_augment = False  # whoever trains it further decides anew
     if trainer.args.should_save:
         save_model(model, trainer.processing_class, run.model)
-
-
-def kept_step(trainer: WhisperTrainer) -> int:
-    """Return at which step the checkpoint was written that dev chose; the last without any."""
-    best = trainer.state.best_model_checkpoint  # not every evaluation has a checkpoint
-    return int(best.rpartition("-")[2]) if best else trainer.state.global_step
-
-
-def training_report(trainer: WhisperTrainer, run: Run, seconds: float) -> dict[str, Any]:
-    """Return what `training.json` tells of a training: steps, losses, dev WER, seconds, batches."""
-    logs, state, used = read_metrics(run.metrics), trainer.state, trainer.args
-    losses = [row["loss"] for row in logs if "loss" in row]
-    return {
-        "steps": state.global_step,
-        "best_step": kept_step(trainer),
-        "loss_first": losses[0] if losses else None,  # none within fewer steps than logging_steps
-        "loss_last": losses[-1] if losses else None,
-        "dev_wer_by_step": {row["step"]: row["eval_wer"] for row in logs if "eval_wer" in row},
-        "seconds": seconds,
-        "precision": precision().name,
-        "weights": trainer.recipe.method.weights,
-        "clips_at_once": used.per_device_train_batch_size,
-        "accumulation": used.gradient_accumulation_steps,
-    }

@@ -1,8 +1,12 @@
-"""Which checkpoint is kept: the newest one, unless dev shows that another was better.
+"""Which checkpoint is kept: the last one, unless dev shows that the best one was better.
 
-A dev split of a few hundred words cannot tell neighbours apart: the lowest of several dev WERs is
-mostly the luckiest. Where no difference is shown, the end of the schedule, at its lowest learning
-rate, is the better guess. The same thought as the one-standard-error rule (Breiman et al. 1984).
+A dev split of a few hundred words cannot tell neighbours apart: the lowest of several dev error
+rates is mostly the luckiest. Where no difference is shown, the end of the schedule, at its lowest
+learning rate, is the better guess. The same thought as the one-standard-error rule (Breiman et al.
+1984). The best of many is lucky many times over, so the level is divided by the number of
+evaluations that it is the best of (Bonferroni). With `patience` the end is no end of a schedule but
+where dev had ceased to improve; then the best one is kept. How often either rule is right:
+`python -m benchmarks.selection`.
 """
 
 import json
@@ -13,50 +17,71 @@ import numpy as np
 from utils.scoring.intervals import paired_p_value
 
 CHANCE = 0.05  # a difference that luck alone gives more often is none
-RESAMPLES = 2000  # of the permutation test
+RESAMPLES = 10_000  # of the permutation test: p goes down to 1 / 5000, for up to 250 evaluations
 FILE = "dev_errors.json"  # in every checkpoint: a resumed run decides as an uninterrupted one
 
 
 class Selection:
-    """Compares each evaluation with the one of the fewest errors so far, clip by clip."""
+    """Compares the last evaluation with the one of the fewest errors, clip by clip.
 
-    def __init__(self) -> None:
+    Args:
+        best: keep the one of the fewest errors in any case.
+    """
+
+    def __init__(self, best: bool = False) -> None:
+        self.best = best
         self.fewest: np.ndarray | None = None  # errors of the evaluation with the fewest
-        self.newest: np.ndarray | None = None
+        self.last: np.ndarray | None = None
+        self.steps: list[int] = []  # of every evaluation
+        self.fewest_step = 0
 
-    def accepts(self, errors: np.ndarray) -> bool:
-        """Tell whether the newest checkpoint is to be kept.
+    def add(self, errors: np.ndarray, step: int) -> bool:
+        """Take note of an evaluation; return whether it has the fewest errors so far.
 
         Args:
             errors: its `count_errors` on dev, the same clips in the same order every time.
+            step: of its checkpoint.
         """
-        self.newest = errors
-        if self.fewest is None or errors[:, 0].sum() <= self.fewest[:, 0].sum():
-            self.fewest = errors
-        return self.p_value() >= CHANCE
+        self.last, self.steps = errors, [*self.steps, step]
+        fewest = self.fewest is None or errors[:, 0].sum() <= self.fewest[:, 0].sum()
+        if fewest:
+            self.fewest, self.fewest_step = errors, step
+        return fewest
+
+    def level(self) -> float:
+        """Return below which p value the best evaluation is no luck."""
+        return CHANCE / max(len(self.steps) - 1, 1)
 
     def p_value(self) -> float:
-        """Return how often luck alone would set the newest so far from the one of the fewest."""
-        return paired_p_value(self.fewest, self.newest, RESAMPLES)
+        """Return how often luck alone would set the last so far from the one of the fewest."""
+        return paired_p_value(self.fewest, self.last, RESAMPLES)
+
+    def prefers_best(self) -> bool:
+        """Tell whether to go back to the best evaluation's checkpoint."""
+        return self.last is not None and (self.best or self.p_value() < self.level())
 
     def verdict(self) -> str:
         """Return the comparison in one line."""
-        if self.newest is None:
-            return "dev was not read"
-        newest, fewest = (int(errors[:, 0].sum()) for errors in (self.newest, self.fewest))
-        p = self.p_value()
-        return (
-            f"errors on dev: {newest} in the newest evaluation, {fewest} in the best one, "
-            f"p = {p:.2g}: the newest is {'' if p >= CHANCE else 'not '}kept"
-        )
+        if self.last is None:
+            return "dev was not evaluated"
+        last, fewest = (int(errors[:, 0].sum()) for errors in (self.last, self.fewest))
+        said = f"errors on dev: {last} at the last evaluation, {fewest} at the best one"
+        if self.best:
+            return f"{said}: with patience the best is kept"
+        kept = "best" if self.prefers_best() else "last"
+        return f"{said}, p = {self.p_value():.2g} against {self.level():.2g}: the {kept} is kept"
 
     def save(self, folder: Path) -> None:
         """Write what later evaluations are compared with into a checkpoint."""
-        both = None if self.newest is None else [self.fewest.tolist(), self.newest.tolist()]
-        (folder / FILE).write_text(json.dumps(both), encoding="utf-8")
+        told = {"steps": self.steps, "fewest_step": self.fewest_step}
+        if self.last is not None:
+            told |= {"fewest": self.fewest.tolist(), "last": self.last.tolist()}
+        (folder / FILE).write_text(json.dumps(told), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint; one without the file, from before there was one, starts anew."""
+        """Go on from a checkpoint; one from before this file had its form starts anew."""
         path = folder / FILE
-        both = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-        self.fewest, self.newest = map(np.array, both) if both else (None, None)
+        told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if isinstance(told, dict) and told["steps"]:
+            self.steps, self.fewest_step = told["steps"], told["fewest_step"]
+            self.fewest, self.last = np.array(told["fewest"]), np.array(told["last"])

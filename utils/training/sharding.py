@@ -114,5 +114,5 @@ class Sharded(Seq2SeqTrainer):
         weights = load_file(Path(checkpoint) / "model.safetensors")
         set_model_state_dict(self.model, weights, options=WHOLE_WEIGHTS)
 
-    def _load_best_model(self) -> None:
+    def _load_best_weights(self) -> None:
         self._load_from_checkpoint(self.state.best_model_checkpoint)

@@ -1,4 +1,4 @@
-"""When training ends before its last step: the machine asks, or the dev WER falls no more."""
+"""When training ends before its last step: the machine asks, or dev improves no more."""
 
 import signal
 import threading
@@ -12,18 +12,22 @@ SIGNAL = signal.SIGTERM  # what Slurm, Kubernetes, Docker and spot instances sen
 
 
 class Patience(TrainerCallback):
-    """Ends training after so many dev evaluations in a row without a lower WER.
+    """Ends training after so many dev evaluations in a row without a lower error rate.
 
     Transformers' EarlyStoppingCallback counts in an attribute that a resumed run starts from zero;
     the log is part of every checkpoint.
+
+    Args:
+        evaluations: how many.
+        rate: the key of the logs that decides, `eval_wer` or `eval_cer`.
     """
 
-    def __init__(self, evaluations: int):
-        self.evaluations = evaluations
+    def __init__(self, evaluations: int, rate: str):
+        self.evaluations, self.rate = evaluations, rate
 
     def on_evaluate(self, args, state, control, **_) -> None:  # noqa: ANN001
         """Stop if the best evaluation lies too far back."""
-        rates = [row["eval_wer"] for row in state.log_history if "eval_wer" in row]
+        rates = [row[self.rate] for row in state.log_history if self.rate in row]
         if rates and len(rates) - 1 - rates.index(min(rates)) >= self.evaluations:
             control.should_training_stop = True
 

@@ -6,19 +6,24 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer
+from transformers.trainer_utils import SaveStrategy
 
 from utils.config import Recipe
 from utils.preprocessing.batches import EqualSpeechBatches
+from utils.preprocessing.collator import IGNORED
 from utils.preprocessing.prepare import digest_of_clips
 from utils.preprocessing.stream import SpeechStream
 from utils.scoring.error_rates import error_rate
 from utils.training.checkpoints import copy_checkpoints, drop_old, new_checkpoint, stored_bytes
-from utils.training.dev import count_dev_errors
+from utils.training.dev import count_dev_errors, dev_metric
+from utils.training.memory import effective_batch
 from utils.training.pace import Pace
 from utils.training.selection import Selection
 from utils.training.sharding import Sharded
@@ -32,14 +37,43 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message names the step and the way out."""
 
 
+def loss_per_token(
+    outputs: Any,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Return the cross-entropy per label token of a whole update.
+
+    The mean of each batch, which is Whisper's own loss, would give a token of a batch with few of
+    them more weight, and an update of two batches another gradient than one of the same clips.
+
+    Args:
+        outputs: the model's, with logits `(batch, tokens, vocabulary)`.
+        labels: `(batch, tokens)`; -100 does not count.
+        num_items_in_batch: label tokens of the update, over accumulation and processes; the Trainer
+            counts them. None: those of these labels.
+        smoothing: the recipe's `label_smoothing_factor`.
+    """
+    logits = outputs["logits"].flatten(0, 1)
+    total = F.cross_entropy(
+        logits, labels.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )
+    if num_items_in_batch is None:
+        num_items_in_batch = (labels != IGNORED).sum()
+    return total / num_items_in_batch
+
+
 class WhisperTrainer(Seq2SeqTrainer):
     """Seq2SeqTrainer with a short audio context, dev WER from real decoding, whole checkpoints."""
 
     def __init__(self, *, recipe: Recipe, checkpoints: Path | None = None, **kwargs: Any):
-        super().__init__(**kwargs)
+        smoothing = kwargs["args"].label_smoothing_factor
+        loss = functools.partial(loss_per_token, smoothing=smoothing)
+        super().__init__(compute_loss_func=loss, **kwargs)
         self.recipe = recipe
-        self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they shall survive
-        self.selection, self.dev_errors = Selection(), None
+        self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they are kept
+        self.selection, self.dev_errors = Selection(recipe.method.patience > 0), None
         self.pace = Pace(self.args.world_size)
 
     @functools.cached_property
@@ -49,7 +83,7 @@ class WhisperTrainer(Seq2SeqTrainer):
         return "".join(digest_of_clips(rows) for rows in stored if isinstance(rows, Dataset))
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return batches of equal speech; under torchrun each process takes every n-th."""
+        """Return this process's batches of each update."""
         if isinstance(self.train_dataset, SpeechStream):
             loader = DataLoader(
                 self.train_dataset, batch_size=None, pin_memory=self.args.dataloader_pin_memory
@@ -57,10 +91,11 @@ class WhisperTrainer(Seq2SeqTrainer):
             return self._on_device(loader)
         batches = EqualSpeechBatches(
             self.train_dataset["seconds"][:],
-            self.args.train_batch_size,
+            effective_batch(self.args) * self.args.world_size,
             self.args.seed,
-            self.accelerator.num_processes,
-            self.accelerator.process_index,
+            self.args.gradient_accumulation_steps,
+            self.args.world_size,
+            self.args.process_index,
         )
         loader = DataLoader(
             self.train_dataset,
@@ -123,30 +158,66 @@ class WhisperTrainer(Seq2SeqTrainer):
         metric_key_prefix: str = "eval",
         **_: Any,
     ) -> dict[str, float]:
-        """Return the WER of what the model really writes on the dev split, at the short context."""
+        """Return WER and CER of what the model transcribes on dev, at the short context.
+
+        Each process takes every n-th clip, and all of them get the counts of all clips: whatever is
+        decided by them is decided alike everywhere.
+        """
         started = time.perf_counter()
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        self.dev_errors = count_dev_errors(
-            self.model, self.processing_class, rows, self.recipe, self.recipe.audio_context
+        mine = range(self.args.process_index, len(rows), self.args.world_size)
+        counts = count_dev_errors(
+            self.model,
+            self.processing_class,
+            rows.select(mine),
+            self.recipe,
+            self.recipe.audio_context,
         )
+        self.dev_errors = {
+            metric: self._of_all_processes(part, mine, len(rows)) for metric, part in counts.items()
+        }
         took = time.perf_counter() - started
         self.pace.leave_out(took)
         metrics = {
-            f"{metric_key_prefix}_wer": error_rate(self.dev_errors),
-            f"{metric_key_prefix}_runtime": took,
+            f"{metric_key_prefix}_{metric}": error_rate(errors)
+            for metric, errors in self.dev_errors.items()
         }
+        metrics[f"{metric_key_prefix}_runtime"] = took
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
         return metrics
 
+    def _of_all_processes(self, counts: np.ndarray, mine: range, clips: int) -> np.ndarray:
+        """Return the counts of all clips, in their order, from what each process has counted."""
+        whole = torch.zeros(clips, counts.shape[1], dtype=torch.int64, device=self.args.device)
+        whole[list(mine)] = torch.from_numpy(counts).to(self.args.device)
+        return self.accelerator.reduce(whole, "sum").cpu().numpy()
+
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        if not self.selection.accepts(self.dev_errors):
+        # An evaluation without a checkpoint is nothing that could be kept.
+        if not self.control.should_save and self.args.save_strategy != SaveStrategy.BEST:
             return False
-        self.state.best_metric = metrics["eval_wer"]
+        metric = dev_metric(self.recipe)
+        if not self.selection.add(self.dev_errors[metric], self.state.global_step):
+            return False
+        self.state.best_metric = metrics[f"eval_{metric}"]
         self.state.best_global_step = self.state.global_step
         return True
+
+    def _load_best_model(self) -> None:
+        if self.selection.prefers_best():
+            self._load_best_weights()
+
+    def _load_best_weights(self) -> None:
+        super()._load_best_model()
+
+    def kept_step(self) -> int:
+        """Return after which step the weights were as they are kept."""
+        if self.args.load_best_model_at_end and self.selection.prefers_best():
+            return self.selection.fewest_step
+        return self.state.global_step
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         folder = Path(self.args.output_dir)

@@ -1,30 +1,214 @@
-"""A Whisper checkpoint, loaded so that it can be fine-tuned, read and saved."""
+"""A Whisper checkpoint from anywhere, loaded so that it can be fine-tuned, evaluated and saved.
+
+Checkpoints of 2022 and 2023, and those that other scripts have saved, lack files and facts that
+later code takes for granted. Everything that the tokenizer knows is filled in from there; what
+cannot be used is refused with the way out.
+"""
+
+import re
+from pathlib import Path
 
 import torch
-from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration, WhisperProcessor
+from transformers import (
+    AddedToken,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
+)
 
 from utils.config import Recipe
 from utils.embedded.fetch import resolve
+from utils.whisper.labels import END, is_multilingual
+
+# Whisper's own SpecAugment: a tenth of the speech in spans of 0.2 s, and two bands of 10 of 80 mel
+# bands. About half of what the policy for LibriSpeech takes away (Park et al. 2019, table 1), which
+# was made for training from scratch.
+SPEC_AUGMENT = {
+    "mask_time_prob": 0.1,
+    "mask_time_length": 20,
+    "mask_time_min_masks": 0,
+    "mask_feature_prob": 0.25,
+    "mask_feature_length": 10,
+    "mask_feature_min_masks": 2,
+}
+TIMESTAMPS = 1501  # <|0.00|>, <|0.02|> … <|30.00|>
+
+
+class CheckpointError(OSError):
+    """A checkpoint that cannot be used; the message says why, and the way out."""
 
 
 def load_model(
     recipe: Recipe, quantized: BitsAndBytesConfig | None = None
 ) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
-    """Load the recipe's checkpoint, ready to be fine-tuned, and its processor."""
-    name, revision = resolve(recipe.model.checkpoint), recipe.model.revision
-    model = WhisperForConditionalGeneration.from_pretrained(
-        name,
-        revision=revision,
-        # Float32 whatever the file holds: an update of 4e-5 is lost in a float16 weight.
-        dtype=torch.float32,
-        use_safetensors=True,
-        quantization_config=quantized,
-    )
-    # Without this the Trainer takes the loss for already divided by the accumulation steps, and
-    # Whisper's is not: loss and gradients come out multiplied (transformers 5.23, issue 47688).
-    model.accepts_loss_kwargs = False
+    """Load the recipe's checkpoint, ready to be fine-tuned, and its processor.
+
+    Raises:
+        CheckpointError: it cannot be used.
+    """
+    name = resolve(recipe.model.checkpoint)
+    model, processor = load_checkpoint(name, recipe.model.revision, quantized)
+    # Explicitly off: a checkpoint from elsewhere may have been saved with it on.
+    model.config.apply_spec_augment = recipe.augmentation.spec_augment
+    if recipe.augmentation.spec_augment:
+        model.config.update(SPEC_AUGMENT)
     settings = model.generation_config
-    settings.forced_decoder_ids = None  # the old way to set a language, kept in old checkpoints
     if settings.is_multilingual and len(recipe.languages) == 1:
         settings.language, settings.task = recipe.languages[0], "transcribe"
-    return model, WhisperProcessor.from_pretrained(name, revision=revision)
+    return model, processor
+
+
+def load_checkpoint(
+    name: str | Path, revision: str | None = None, quantized: BitsAndBytesConfig | None = None
+) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+    """Load a Whisper in float32, and its processor, with all that they lack.
+
+    Args:
+        name: a folder or a Hub id.
+        revision: of the Hub id.
+        quantized: how the weights are held instead.
+
+    Raises:
+        CheckpointError: it cannot be used.
+        OSError: the Hub has nothing of that name, or cannot be reached.
+    """
+    if Path(name).exists():
+        _check_folder(Path(name))
+    kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
+    if kind != "whisper":
+        raise CheckpointError(f'{name} is a "{kind}" and no Whisper: give a Whisper checkpoint.')
+    try:
+        model = WhisperForConditionalGeneration.from_pretrained(
+            name,
+            revision=revision,
+            # Float32 whatever the file holds: an update of 4e-5 is lost in a float16 weight.
+            dtype=torch.float32,
+            use_safetensors=True,
+            quantization_config=quantized,
+        )
+    except OSError as error:
+        if "safetensors" in str(error):
+            raise CheckpointError(_only_a_pickle(name)) from None
+        raise
+    processor = _processor(model, name, revision)
+    add_timestamps(processor.tokenizer, name)
+    if len(processor.tokenizer) > model.config.vocab_size:
+        raise CheckpointError(
+            f"The tokenizer of {name} has {len(processor.tokenizer)} tokens, its weights know "
+            f"{model.config.vocab_size}: save the tokenizer that it was trained with beside it."
+        )
+    fill_generation_config(model, processor.tokenizer)
+    return model, processor
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse what is no Transformers checkpoint, naming what it is.
+
+    Raises:
+        CheckpointError: always with the way out.
+    """
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file: give the folder with config.json in it.")
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{folder} is an adapter without the model that it belongs to: merge it "
+            "(`merge_and_unload` of peft), save the result and give that folder."
+        )
+    if any(folder.glob("vocabulary.*")) and (folder / "model.bin").exists():
+        raise CheckpointError(
+            f"{folder} is a CTranslate2 model, which only faster-whisper can use: give the "
+            "Transformers checkpoint that it was made from."
+        )
+    if not (folder / "config.json").exists():
+        inside = next((path.parent for path in sorted(folder.glob("*/config.json"))), None)
+        way_out = f"give {inside}" if inside else "give the folder of a Whisper checkpoint"
+        raise CheckpointError(f"{folder} has no config.json: {way_out}.")
+    if (folder / "pytorch_model.bin").exists() and not any(folder.glob("model*.safetensors*")):
+        raise CheckpointError(_only_a_pickle(folder))
+
+
+def _only_a_pickle(name: str | Path) -> str:
+    return (
+        f"{name} has no model.safetensors. If it has a pytorch_model.bin, a pickle, which may "
+        "run code when it is loaded, convert it where you trust it: "
+        "`WhisperForConditionalGeneration.from_pretrained(NAME, use_safetensors=False)"
+        ".save_pretrained(FOLDER)`, add its processor likewise, and give FOLDER."
+    )
+
+
+def _processor(
+    model: WhisperForConditionalGeneration, name: str | Path, revision: str | None
+) -> WhisperProcessor:
+    try:
+        tokenizer = WhisperTokenizer.from_pretrained(name, revision=revision)
+    except (OSError, TypeError, ValueError) as error:  # each for another missing file
+        raise CheckpointError(
+            f"{name} has no tokenizer: save that of the checkpoint it was trained from beside it, "
+            "`WhisperProcessor.from_pretrained(BASE).save_pretrained(FOLDER)`."
+        ) from error
+    try:
+        features = WhisperFeatureExtractor.from_pretrained(name, revision=revision)
+    except OSError:
+        features = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+    return WhisperProcessor(feature_extractor=features, tokenizer=tokenizer)
+
+
+def add_timestamps(tokenizer: WhisperTokenizer, name: str | Path) -> None:
+    """Add `<|0.00|>` … `<|30.00|>` to a tokenizer from before they were part of it.
+
+    Raises:
+        CheckpointError: it is no tokenizer of Whisper, or other tokens are in their place.
+    """
+    known = tokenizer.get_vocab()
+    if "<|notimestamps|>" not in known or "<|startoftranscript|>" not in known:
+        raise CheckpointError(f"The tokenizer of {name} is not Whisper's: <|notimestamps|> lacks.")
+    if "<|0.00|>" in known:
+        return
+    first = known["<|notimestamps|>"] + 1
+    if len(tokenizer) != first:
+        taken = tokenizer.convert_ids_to_tokens(first)
+        raise CheckpointError(
+            f"The tokenizer of {name} has {taken} where Whisper has its timestamps: save the "
+            "tokenizer of the checkpoint it was trained from beside it."
+        )
+    times = (f"<|{number * 0.02:.2f}|>" for number in range(TIMESTAMPS))
+    tokenizer.add_tokens([AddedToken(time, normalized=False, special=False) for time in times])
+
+
+def fill_generation_config(
+    model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer
+) -> None:
+    """Set what decoding has to know of a checkpoint by its tokenizer, in place.
+
+    Languages and tasks are never forced by position: they are given with each call.
+    """
+    ids, config = tokenizer.get_vocab(), model.config
+    settings = model.generation_config or GenerationConfig()
+    # Else from_pretrained makes it anew from the model's config, without what is set here.
+    settings._from_model_config = False
+    settings.forced_decoder_ids = None  # the old way to set a language, kept in old checkpoints
+    settings.is_multilingual = is_multilingual(tokenizer)
+    settings.no_timestamps_token_id = ids["<|notimestamps|>"]
+    settings.prev_sot_token_id = ids["<|startofprev|>"]
+    settings.decoder_start_token_id = ids["<|startoftranscript|>"]
+    settings.eos_token_id = settings.pad_token_id = settings.bos_token_id = ids[END]
+    if getattr(settings, "max_initial_timestamp_index", None) is None:
+        settings.max_initial_timestamp_index = 50  # at most 1.0 s, as OpenAI decodes
+    settings.max_length = config.max_target_positions
+    if settings.is_multilingual:
+        first, last = ids["<|startoftranscript|>"], ids["<|translate|>"]
+        settings.lang_to_id = {
+            token: number
+            for token, number in ids.items()
+            if first < number < last and re.fullmatch(r"<\|[a-z]{2,3}\|>", token)
+        }
+        settings.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
+    # A distilled decoder may name its teacher's heads: of layers that it lacks, or other ones.
+    heads = getattr(settings, "alignment_heads", None) or []
+    if any(layer >= config.decoder_layers for layer, _ in heads):
+        settings.alignment_heads = None
+    model.generation_config = settings

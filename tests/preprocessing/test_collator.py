@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import torch
+
+from utils.config import AudioContext, Augmentation
+from utils.preprocessing.collator import IGNORED, SpeechCollator
+from utils.training.trainer import loss_per_token
+from utils.whisper.audio_context import audio_context
+from utils.whisper.load import SPEC_AUGMENT
+
+
+def test_a_share_of_the_batches_is_at_30_seconds_and_the_same_ones_again(base, rows):
+    windows = {}
+    for share in (0.0, 0.5, 1.0):
+        collator = SpeechCollator(base[1], AudioContext(stock_share=share))
+        pairs = [(a, b) for a in range(8) for b in range(8)]
+        drawn = [
+            [collator([rows[a], rows[b]])["input_features"].shape[-1] for a, b in pairs]
+            for _ in range(2)
+        ]
+        assert drawn[0] == drawn[1], "another call drew otherwise"
+        windows[share] = np.array(drawn[0])
+    assert windows[0.0].max() < 400 and windows[1.0].min() == 3000
+    stock = windows[0.5] == 3000
+    assert 20 < stock.sum() < 44
+    assert (windows[0.5][~stock] == windows[0.0][~stock]).all(), "the share moved the tails"
+
+
+def test_an_update_of_fewer_clips_than_batches_is_filled_with_nothing_to_learn(base, tiny_model):
+    batch = SpeechCollator(base[1], AudioContext(step_seconds=0.02))([])
+    assert (batch["labels"] == IGNORED).all()
+    with audio_context(tiny_model, batch["input_features"].shape[-1]):
+        outputs = tiny_model(batch["input_features"], decoder_input_ids=batch["decoder_input_ids"])
+    loss_per_token(outputs, batch["labels"], torch.tensor(7)).backward()
+    gradients = [weight.grad for weight in tiny_model.parameters() if weight.requires_grad]
+    assert all(torch.equal(grad, torch.zeros_like(grad)) for grad in gradients if grad is not None)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_whispers_own_spec_augment_masks_the_speech_and_not_the_padding(base, tiny_model, rows, on):
+    np.random.seed(0)
+    collator = SpeechCollator(base[1], AudioContext(), augmentation=Augmentation(spec_augment=on))
+    batch = collator([rows[0], rows[7]])  # 1.0 and 1.7 s
+    assert ("attention_mask" in batch) == on
+    tiny_model.config.update(SPEC_AUGMENT | {"apply_spec_augment": on})
+    plain, masked = batch["input_features"].clone(), None
+
+    def watch(_, given):
+        nonlocal masked
+        masked = given[0].clone()
+
+    tiny_model.get_encoder().register_forward_pre_hook(watch)
+    with audio_context(tiny_model, plain.shape[-1]):
+        tiny_model.train()(**batch)
+    assert masked.shape == plain.shape
+    changed = masked != plain
+    if not on:
+        assert not changed.any()
+        return
+    bands = changed.float().mean(2) > 0.9
+    assert 0 < bands.float().mean() <= 0.3, "no band of frequency is masked"
+    spans = (changed & ~bands[:, :, None]).any(1)
+    assert spans[1, :170].any(), "no span of time is masked"
+    # Of the clip that is too short for its share of spans Whisper masks one last frame.
+    assert not spans[0, 100:-1].any() and not spans[1, 170:-1].any()
+    tiny_model.eval()
+    with audio_context(tiny_model, plain.shape[-1]):
+        tiny_model(**{**batch, "input_features": plain.clone()})
+    assert torch.equal(masked, plain), "a model that transcribes is masked, too"

@@ -1,0 +1,172 @@
+"""Checkpoints as they were saved in 2022 and 2023, and by other scripts than ours."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import WhisperProcessor
+
+from tests.conftest import make_tiny_model
+from utils.whisper.load import CheckpointError, load_checkpoint
+from utils.whisper.long_recordings import transcribe_long
+
+
+@pytest.fixture(scope="module")
+def whole(base, tmp_path_factory):
+    """A whole checkpoint with the files of 2022 (vocab.json, merges.txt) beside those of today."""
+    folder = tmp_path_factory.mktemp("whole")
+    model = make_tiny_model(base[0].config)
+    model.generation_config = base[0].generation_config
+    model.save_pretrained(folder)
+    base[1].save_pretrained(folder)
+    base[1].feature_extractor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(whole, tmp_path):
+    """Return a function: a copy of the checkpoint without some files, with keys of others."""
+
+    def make(*without, **changed):
+        folder = tmp_path / "checkpoint"
+        shutil.copytree(whole, folder)
+        for pattern in without:
+            for path in folder.glob(pattern):
+                path.unlink()
+        for name, keys in changed.items():
+            path = folder / f"{name}.json"
+            path.write_text(json.dumps(json.loads(path.read_text()) | keys))
+        return folder
+
+    return make
+
+
+def old_tokenizer(folder, base):
+    """Replace the tokenizer's files by those of late 2022, which ended at <|notimestamps|>."""
+    tokenizer = base[1].tokenizer
+    for path in (folder / "tokenizer.json", folder / "tokenizer_config.json"):
+        path.unlink()
+    tokenizer.save_vocabulary(str(folder))
+    last = tokenizer.convert_tokens_to_ids("<|notimestamps|>")
+    added = {name: n for name, n in tokenizer.get_added_vocab().items() if n <= last}
+    (folder / "added_tokens.json").write_text(json.dumps(added))
+    special = [name for name in added if name != "<|endoftext|>"]
+    kinds = dict.fromkeys(("bos_token", "eos_token", "unk_token", "pad_token"), "<|endoftext|>")
+    kinds["additional_special_tokens"] = special
+    (folder / "special_tokens_map.json").write_text(json.dumps(kinds))
+    settings = kinds | {"tokenizer_class": "WhisperTokenizer", "model_max_length": 1024}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+FACTS = ("is_multilingual", "lang_to_id", "task_to_id", "no_timestamps_token_id")
+OUTDATED = {"is_multilingual": None, "lang_to_id": None, "no_timestamps_token_id": 50362}
+OF_2022 = {"forced_decoder_ids": [[1, 50274], [2, 50359]], "suppress_tokens": [1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("without", "changed"),
+    [
+        ((), {}),
+        (("generation_config.json",), {}),
+        (("generation_config.json",), {"config": OF_2022}),
+        ((), {"generation_config": OUTDATED | {"forced_decoder_ids": [[1, 50274]]}}),
+        (("preprocessor_config.json", "processor_config.json"), {}),
+        ((), {"config": {"apply_spec_augment": True}}),
+    ],
+)
+def test_what_a_checkpoint_lacks_is_filled_in_and_saved(
+    base, checkpoint, tmp_path, without, changed
+):
+    model, processor = load_checkpoint(checkpoint(*without, **changed))
+    model.save_pretrained(tmp_path / "again")
+    processor.save_pretrained(tmp_path / "again")
+    for one in (model, load_checkpoint(tmp_path / "again")[0]):
+        for fact in FACTS:
+            assert getattr(one.generation_config, fact) == getattr(base[0].generation_config, fact)
+        assert one.generation_config.forced_decoder_ids is None
+        # Stock generate takes language and task, which of an outdated config it refuses.
+        features = torch.zeros(1, 80, 3000)
+        one.generate(features, language="it", task="transcribe", max_new_tokens=2)
+
+
+def test_a_tokenizer_from_before_the_timestamps_gets_them_where_whisper_has_them(base, checkpoint):
+    folder = checkpoint()
+    old_tokenizer(folder, base)
+    before = WhisperProcessor.from_pretrained(folder).tokenizer
+    assert "<|0.00|>" not in before.get_vocab(), "the files are not those of 2022"
+    _, processor = load_checkpoint(folder)
+    for time in ("<|0.00|>", "<|30.00|>"):
+        expected = base[1].tokenizer.convert_tokens_to_ids(time)
+        assert processor.tokenizer.convert_tokens_to_ids(time) == expected
+
+
+def test_heads_of_a_deeper_teacher_are_left_out(checkpoint):
+    folder = checkpoint(generation_config={"alignment_heads": [[0, 1], [3, 1], [5, 6]]})
+    model, processor = load_checkpoint(folder)
+    assert model.generation_config.alignment_heads is None
+    samples = torch.randn(16_000).numpy() * 0.1
+    list(transcribe_long(model, processor, samples, language="it"))
+
+
+def pickled(folder):
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def converted(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "model.bin").touch()
+    (folder / "vocabulary.json").touch()
+
+
+def run_folder(folder):
+    inside = folder / "model"
+    inside.mkdir()
+    for path in folder.glob("*.json"):
+        path.rename(inside / path.name)
+
+
+def adapter(folder):
+    (folder / "config.json").rename(folder / "adapter_config.json")
+
+
+def other_model(folder):
+    (folder / "config.json").write_text('{"model_type": "wav2vec2"}')
+
+
+def no_tokenizer(folder):
+    for path in folder.glob("*tok*"):
+        path.unlink()
+    for name in ("vocab.json", "merges.txt", "processor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def more_tokens(folder):
+    processor = WhisperProcessor.from_pretrained(folder)
+    processor.tokenizer.add_tokens(["<mine>", "<yours>"])
+    processor.save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (pickled, r"pickle.*use_safetensors=False.*save_pretrained"),
+        (converted, "CTranslate2 model.*give the Transformers checkpoint"),
+        (run_folder, r"no config\.json: give .*/model\."),
+        (adapter, "adapter.*merge_and_unload"),
+        (other_model, '"wav2vec2" and no Whisper'),
+        (no_tokenizer, r"no tokenizer: .*WhisperProcessor\.from_pretrained"),
+        (more_tokens, r"51867 tokens, its weights know 51865"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_sentence_with_the_way_out(checkpoint, spoil, said):
+    folder = checkpoint()
+    spoil(folder)
+    with pytest.raises(CheckpointError, match=said):
+        load_checkpoint(folder)
+
+
+def test_a_file_is_no_checkpoint(tmp_path):
+    (tmp_path / "ggml-base.bin").touch()
+    with pytest.raises(CheckpointError, match="is a file"):
+        load_checkpoint(tmp_path / "ggml-base.bin")
