@@ -170,8 +170,8 @@ class Method:
     weights: Literal["full", "frozen_encoder", "lora", "dora"] = "full"
     rank: int = Field(32, ge=1, le=1024)  # of LoRA's and DoRA's matrices
     base_8bit: bool = False  # hold the weights beside LoRA's in 8 bits: needs bitsandbytes
-    # Early stopping: end after so many looks at dev without a better rate, and keep the best. 0 runs
-    # all steps, and keeps the last weights unless dev shows earlier ones to be better.
+    # Early stopping: end after so many looks at dev without a better rate, and keep the best. With
+    # 0 all steps are run, and the last weights kept unless dev shows earlier ones to be better.
     patience: Count = 0
     # Under torchrun: divide weights, gradients and optimizer among the processes (FSDP2), where one
     # card is too small for them. No largest batch is looked for then; [training] says it.

@@ -72,7 +72,7 @@ DEFAULTS: Mapping[str, Any] = {
     "save_strategy": "steps",
     # The one that `Selection` takes on dev: test is not looked at before lesson 05.
     "load_best_model_at_end": True,
-    "metric_for_best_model": "wer",
+    "metric_for_best_model": "wer",  # "cer" where the language has no words
     "greater_is_better": False,
     "report_to": "none",  # build_trainer adds TensorBoard, with a folder of the run's
 }

@@ -9,10 +9,11 @@ from utils.preprocessing.prepare import waveform
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import paired_p_value
 from utils.scoring.predictions import count_row_errors
-from utils.text import has_word_spaces
+from utils.text import leading_unit
 from utils.training.memory import halving
 from utils.whisper.decoding import transcribe
 
+METRICS = {"word": "wer", "char": "cer"}
 CHANCE = 0.05  # a difference that luck alone gives more often is none
 RESAMPLES = 2000
 FEW_CLIPS = 50  # below, dev tells large differences alone
@@ -20,7 +21,7 @@ FEW_CLIPS = 50  # below, dev tells large differences alone
 
 def dev_metric(recipe: Recipe) -> str:
     """Return what decides on dev: "wer", or "cer" where a trained language has no word spaces."""
-    return "wer" if all(map(has_word_spaces, recipe.languages)) else "cer"
+    return METRICS[leading_unit(recipe.languages)]
 
 
 def dev_slice(dev: Dataset, minutes: float) -> Dataset:
@@ -58,10 +59,12 @@ def count_dev_errors(
     )
     pairs = zip(rows["text"][:], rows["language"][:], hypotheses, strict=True)
     told = [{"reference": text, "language": code, "dev": found} for text, code, found in pairs]
-    units = {"wer": "word", "cer": "char"}
-    metrics = sorted(units, key=lambda metric: metric != dev_metric(recipe))
+    first = leading_unit(recipe.languages)
     normalized = recipe.evaluation.normalized
-    return {metric: count_row_errors(told, "dev", units[metric], normalized) for metric in metrics}
+    return {
+        METRICS[unit]: count_row_errors(told, "dev", unit, normalized)
+        for unit in sorted(METRICS, key=lambda unit: unit != first)
+    }
 
 
 def verdict(before: np.ndarray, after: np.ndarray, metric: str) -> str:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer
 from transformers.trainer_utils import SaveStrategy
 
-from utils.config import Recipe
+from utils.config import Recipe, UserError
 from utils.preprocessing.batches import EqualSpeechBatches
 from utils.preprocessing.collator import IGNORED
 from utils.preprocessing.prepare import digest_of_clips
@@ -33,7 +33,7 @@ from utils.whisper.audio_context import audio_context
 CLIPS = "clips.txt"  # in a checkpoint: the digest of what it was trained on
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on; the message names the step and the way out."""
 
 

@@ -20,7 +20,7 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from utils.config import Recipe
+from utils.config import Recipe, UserError
 from utils.embedded.fetch import resolve
 from utils.whisper.labels import END, is_multilingual
 
@@ -38,7 +38,7 @@ SPEC_AUGMENT = {
 TIMESTAMPS = 1501  # <|0.00|>, <|0.02|> … <|30.00|>
 
 
-class CheckpointError(OSError):
+class CheckpointError(UserError, OSError):
     """A checkpoint that cannot be used; the message says why, and the way out."""
 
 
