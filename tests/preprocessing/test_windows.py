@@ -268,9 +268,9 @@ def test_joined_clips_train_and_their_overlaps_are_found(tmp_path, base):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("seconds = 31", "seconds = 31 must be from 0 to 30"),
-        ("timestamps = 2.0", "timestamps = 2 must be from 0 to 1"),
-        ("previous_text = -0.1", "previous_text = -0.1 must be from 0 to 1"),
+        ("seconds = 31", "seconds = 31 must be at most 30"),
+        ("timestamps = 2.0", "timestamps = 2.0 must be at most 1"),
+        ("previous_text = -0.1", "previous_text = -0.1 must be at least 0"),
         ("second = 30", 'did you mean "seconds"'),
     ],
 )

@@ -92,6 +92,7 @@ def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(tiny_run,
 
 FAULTY = """
 import os, sys
+sys.path.insert(0, os.getcwd())
 import numpy as np, torch
 from utils.training import trainer
 from utils.training.__main__ import main

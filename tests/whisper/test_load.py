@@ -155,7 +155,7 @@ def more_tokens(folder):
         (run_folder, r"no config\.json: give .*/model\."),
         (adapter, "adapter.*merge_and_unload"),
         (other_model, '"wav2vec2" and no Whisper'),
-        (no_tokenizer, r"no tokenizer: .*WhisperProcessor\.from_pretrained"),
+        (no_tokenizer, r"no tokenizer of Whisper.*WhisperProcessor\.from_pretrained"),
         (more_tokens, r"51867 tokens, its weights know 51865"),
     ],
 )

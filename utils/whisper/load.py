@@ -35,6 +35,7 @@ SPEC_AUGMENT = {
     "mask_feature_length": 10,
     "mask_feature_min_masks": 2,
 }
+START, NO_TIMES = "<|startoftranscript|>", "<|notimestamps|>"
 TIMESTAMPS = 1501  # <|0.00|>, <|0.02|> … <|30.00|>
 
 
@@ -143,13 +144,17 @@ def _only_a_pickle(name: str | Path) -> str:
 def _processor(
     model: WhisperForConditionalGeneration, name: str | Path, revision: str | None
 ) -> WhisperProcessor:
+    fault: Exception | None = None
     try:
         tokenizer = WhisperTokenizer.from_pretrained(name, revision=revision)
     except (OSError, TypeError, ValueError) as error:  # each for another missing file
+        tokenizer, fault = None, error
+    # Of a folder without its files Transformers may make one that knows next to nothing.
+    if tokenizer is None or not {START, NO_TIMES} <= tokenizer.get_vocab().keys():
         raise CheckpointError(
-            f"{name} has no tokenizer: save that of the checkpoint it was trained from beside it, "
-            "`WhisperProcessor.from_pretrained(BASE).save_pretrained(FOLDER)`."
-        ) from error
+            f"{name} has no tokenizer of Whisper's: save that of the checkpoint it was trained "
+            "from beside it, `WhisperProcessor.from_pretrained(BASE).save_pretrained(FOLDER)`."
+        ) from fault
     try:
         features = WhisperFeatureExtractor.from_pretrained(name, revision=revision)
     except OSError:
@@ -161,14 +166,12 @@ def add_timestamps(tokenizer: WhisperTokenizer, name: str | Path) -> None:
     """Add `<|0.00|>` … `<|30.00|>` to a tokenizer from before they were part of it.
 
     Raises:
-        CheckpointError: it is no tokenizer of Whisper, or other tokens are in their place.
+        CheckpointError: other tokens are in their place.
     """
     known = tokenizer.get_vocab()
-    if "<|notimestamps|>" not in known or "<|startoftranscript|>" not in known:
-        raise CheckpointError(f"The tokenizer of {name} is not Whisper's: <|notimestamps|> lacks.")
     if "<|0.00|>" in known:
         return
-    first = known["<|notimestamps|>"] + 1
+    first = known[NO_TIMES] + 1
     if len(tokenizer) != first:
         taken = tokenizer.convert_ids_to_tokens(first)
         raise CheckpointError(
@@ -192,15 +195,15 @@ def fill_generation_config(
     settings._from_model_config = False
     settings.forced_decoder_ids = None  # the old way to set a language, kept in old checkpoints
     settings.is_multilingual = is_multilingual(tokenizer)
-    settings.no_timestamps_token_id = ids["<|notimestamps|>"]
+    settings.no_timestamps_token_id = ids[NO_TIMES]
     settings.prev_sot_token_id = ids["<|startofprev|>"]
-    settings.decoder_start_token_id = ids["<|startoftranscript|>"]
+    settings.decoder_start_token_id = ids[START]
     settings.eos_token_id = settings.pad_token_id = settings.bos_token_id = ids[END]
     if getattr(settings, "max_initial_timestamp_index", None) is None:
         settings.max_initial_timestamp_index = 50  # at most 1.0 s, as OpenAI decodes
     settings.max_length = config.max_target_positions
     if settings.is_multilingual:
-        first, last = ids["<|startoftranscript|>"], ids["<|translate|>"]
+        first, last = ids[START], ids["<|translate|>"]
         settings.lang_to_id = {
             token: number
             for token, number in ids.items()
