@@ -1,15 +1,16 @@
 # %% [markdown]
-# # 1 · Check the machine
+# # 1 · Environment: a first transcription
 #
-# Before you wait for a training run, you find out in a minute whether this machine can do one.
+# You listen to a clip, see what Whisper makes of it and where it fails, and then check whether
+# this machine can repair that.
 #
-# - You will compare the installed versions with the ones that this series needs.
-# - You will see which device and which number format it trains with here, and why.
-# - You will hear a real recording and read what Whisper, not yet fine-tuned, makes of it.
+# - You will transcribe a real recording by hand, in three steps, and see its mistakes in colour.
+# - You will see how Whisper is built, and which of its parts fine-tuning changes.
+# - You will check versions, device and number format, and learn what each check is for.
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
-# | nothing | `environment.json` | 1 minute on 2 cores, and one download of about 150 MB |
+# | nothing | `environment.json` | 1 minute on 2 cores, and one download of about 300 MB |
 
 # %% tags=["parameters"]
 RECIPE: str = "recipes/embedded.toml"  # which experiment to run
@@ -23,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 import soundfile
 import torch
-from IPython.display import Audio, display
+from IPython.display import HTML, Audio, display
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 import utils
@@ -32,38 +33,185 @@ from utils.config import load_recipe
 from utils.embedded.fetch import resolve, speech
 from utils.environment import machine as environment
 from utils.environment.colab import mount_drive
+from utils.environment.diagrams import draw_boxes
 from utils.environment.packages import check_versions, require_versions, versions
-from utils.environment.panel import panel
 from utils.streaming.sound import decode_audio
 from utils.streaming.sources import SAMPLING_RATE, stream
-from utils.whisper.decoding import most_tokens, transcribe
+
+# %% [markdown]
+# ## What is a recipe, and what is a run?
+#
+# Three words come up in every lesson:
+#
+# - a *recipe* is a file in `recipes/` that says all about one experiment: which model, which
+#   speech, which settings;
+# - a *run* is that experiment carried out: the folder `runs/RECIPE`, in which each lesson finds
+#   what the one before has written;
+# - a *split* is a part of the speech: *train* is learned from, *dev* is looked at during training,
+#   *test* measures the result once, at the end.
 
 # %%
 mount_drive(RECIPE, RUNS)
 recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
-print(f"{recipe.name}: {recipe.model.checkpoint}, results in {run.folder}")
+print(f"recipe {recipe.name}: {recipe.model.checkpoint}, results in {run.folder}")
 
 # %% [markdown]
-# ## What is Whisper?
+# ## What happens in the seven lessons?
 #
-# A network that OpenAI trained on 680,000 hours of speech from the web, in 97 languages, each
-# stretch with the text that stood beside it (Radford et al. 2022). It has two halves: the *encoder*
-# turns a picture of the sound into a description of what is heard, and the *decoder* writes text
-# from that description, piece by piece, each from those before it.
+# Each lesson reads files of the one before and writes its own. You can stop after any of them and
+# go on tomorrow.
+
+# %%
+lessons = [
+    [("1 Environment: can this machine train?", "blue")],
+    [("2 Streaming: read speech, row by row", "")],
+    [("3 Preprocessing: clips and labels → prepared/", "")],
+    [("4 Training → model/", "green")],
+    [("5 Evaluation: before and after → evaluation.json", "")],
+    [("6 Demo: a page", ""), ("7 Export: files to deploy", "")],
+]
+draw_boxes(lessons, "The seven lessons in order, with the files that each writes", "down")
+
+# %% [markdown]
+# ## What do you want to repair?
 #
-# `sound → log-mel picture → encoder → description → decoder → text`
+# Listen first. This is the longest of the first ten clips of the recipe's first source. The
+# default recipe takes Czech dialogues from a computer game, spoken by actors and carried by a
+# Debian package; its licence asks that the authors are named, and the line below the player does.
+
+# %%
+source = recipe.sources[0]
+first_ten = islice(stream(source, source.train or source.test), 10)
+row = max(first_ten, key=lambda row: len(row["text"]))
+clip = decode_audio(row["audio"])
+display(Audio(clip, rate=SAMPLING_RATE))
+if source.dataset == "embedded":
+    print(speech(source.language, source.name).attribution)
+print(f"{len(clip) / SAMPLING_RATE:.1f} s of {source.label}. Reference: {row['text']}")
+
+# %% [markdown]
+# The text is the *reference*: what was really said. If you do not know the language, that is no
+# obstacle: you will compare texts, not judge them.
+
+# %% [markdown]
+# ## By hand
+#
+# A transcription takes three steps. The *processor* turns samples into a *log-mel spectrogram*, a
+# picture of the sound: 80 bands of pitch by 3,000 columns of a hundredth of a second, which is
+# always 30 seconds, padded with silence. `generate` returns *tokens*, numbered pieces of text, one
+# after the other. The processor turns tokens into text.
+#
+# First the *checkpoint*, the weights that fine-tuning starts from:
+
+# %%
+device = environment.device()
+checkpoint = resolve(recipe.model.checkpoint)
+processor = WhisperProcessor.from_pretrained(checkpoint, revision=recipe.model.revision)
+model = WhisperForConditionalGeneration.from_pretrained(
+    checkpoint, revision=recipe.model.revision, dtype=torch.float32
+).to(device)
+print(f"{model.num_parameters() / 1e6:.0f} million weights on the {device.type.upper()}")
+
+# %%
+from utils.whisper.decoding import most_tokens, transcribe
+
+inputs = processor(audio=clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")
+print("samples   ", clip.shape, "->", "input_features", tuple(inputs.input_features.shape))
+# An English-only checkpoint has no language to choose, and refuses the question.
+multilingual = model.generation_config.is_multilingual
+asked = {"language": source.language, "task": "transcribe"} if multilingual else {}
+# A guard: nobody speaks 45 tokens a second, and a model that repeats itself stops here.
+limit = most_tokens(clip)
+tokens = model.generate(inputs.input_features.to(device), max_new_tokens=limit, **asked)
+print("tokens    ", tuple(tokens.shape), tokens[0, :6].tolist(), "…")
+by_hand = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
+print("hypothesis", by_hand)
+print("reference ", row["text"])
+
+# %% [markdown]
+# The shapes tell the story: a few ten thousand samples become 80 × 3,000 numbers, and those become
+# a handful of tokens. What the model returns is called the *hypothesis*.
+
+# %% [markdown]
+# ## By helper
+#
+# `transcribe` does this for many clips at once. It batches clips of similar length and drops a
+# clip from the batch as soon as its text is finished. Every lesson from here on uses it.
+
+# %%
+(by_helper,) = transcribe(model, processor, [clip], language=source.language)
+assert by_helper == by_hand, f"the helper returns {by_helper!r}, by hand it was {by_hand!r}"
+by_helper
+
+# %% [markdown]
+# ## Where is it wrong?
+#
+# Red and struck out: said, but not transcribed. Green: transcribed, but not said. Case and
+# punctuation do not count here.
+
+# %%
+from utils.evaluation.mistakes import word_diff_html
+from utils.scoring.error_rates import count_errors
+from utils.text import normalize
+
+pair = [normalize(text, source.language) for text in (row["text"], by_helper)]
+errors, words = count_errors([pair[0]], [pair[1]], "word")[0]
+display(HTML(word_diff_html(*pair)))
+print(f"{errors} errors in {words} words: a word error rate (WER) of {errors / max(words, 1):.0%}")
+
+# %% [markdown]
+# Each coloured word is one that the next lessons try to repair. One clip proves nothing; lesson 4
+# measures a *baseline* on many, and lesson 5 says whether the difference after training could be
+# chance.
+
+# %% [markdown]
+# ## How is Whisper built?
+#
+# OpenAI trained it on 680,000 hours of speech from the web in 97 languages, each stretch with the
+# text that stood beside it (Radford et al. 2022). It has two halves. The *encoder* turns the
+# spectrogram into vectors that describe the sound. The *decoder* produces the text, one token at a
+# time, from those vectors and from the tokens so far.
 #
 # It comes in sizes from tiny (39 million weights) to large (1,550 million); tiny, base, small and
-# medium also as English-only `.en`. *Fine-tuning* goes on with the training, on your speech: hours
-# where the first training took hundreds of thousands, and small steps, so that what it learned
-# there is kept.
+# medium also as English-only `.en`. *Fine-tuning* continues the training on your speech: hours
+# instead of hundreds of thousands of hours, and small steps, so that what the model knows is kept.
+
+# %%
+layers = f"{model.config.encoder_layers} layers", f"{model.config.decoder_layers} layers"
+parts = [
+    [("sound: 16,000 samples a second", "")],
+    [(f"log-mel spectrogram: {model.config.num_mel_bins} bands × 3,000 columns", "blue")],
+    [(f"encoder, {layers[0]}", "orange")],
+    [(f"1,500 vectors of {model.config.d_model} numbers", "")],
+    [(f"decoder, {layers[1]}", "orange"), ("tokens so far", "green")],
+    [("scores for the next token", "")],
+]
+draw_boxes(parts, "From sound through encoder and decoder to scores for the next token", "down")
+
+# %% [markdown]
+# Orange are the parts with weights: full fine-tuning changes both, and a recipe can also leave the
+# encoder as it is.
+
+# %% [markdown]
+# ## What does the decoder return?
+#
+# One score for every token that could come next: the *logits*. Their last dimension is the size of
+# the vocabulary: 51,865 for a multilingual Whisper up to large-v2, 51,866 for large-v3, 51,864 for
+# an English-only one.
+
+# %%
+silence = torch.zeros(1, model.config.num_mel_bins, 3000, device=device)
+start = torch.tensor([[model.config.decoder_start_token_id]], device=device)
+with torch.inference_mode():
+    logits = model(input_features=silence, decoder_input_ids=start).logits
+print("logits", tuple(logits.shape), "= (clips, tokens so far, vocabulary)")
 
 # %% [markdown]
 # ## Is it our `utils` that you imported?
 #
-# Many projects have a folder called `utils`, and Python takes the first one it finds. If it found
-# another one, errors far from here would make no sense, so you check the path of the file.
+# Now the checks. Python imports the first `utils` it finds. If that is the wrong one, you get
+# baffling errors later, so check it now.
 
 # %%
 imported = Path(utils.__file__).resolve()
@@ -77,9 +225,9 @@ print(imported.relative_to(Path.cwd()))
 # ## Are the versions new enough?
 #
 # `requirements.txt` is the one list of what a reader needs; the set-up cell installs from it, and
-# this table compares with it. A floor is the first version with a function that the lessons call, or
-# the first without a known security hole. If a row is not ok, the cell stops with the `pip` line
-# that puts it right.
+# this table compares with it. A floor is the first version with a function that the lessons call,
+# or the first without a known security hole. If a row is not ok, the cell stops with the `pip`
+# line that helps.
 
 # %%
 packages = check_versions()
@@ -95,12 +243,11 @@ require_versions(packages)
 # the model: its weights, and two averages that the *optimizer*, which changes the weights in
 # training, keeps for each of them.
 #
-# If there is an NVIDIA GPU that PyTorch cannot use, because its driver is too old, say, the cell
-# stops and prints the commands that help: the alternative would be hours on the CPU beside an idle
-# GPU. `WHISPER_CPU=1` in the environment says that the CPU is meant.
+# If there is an NVIDIA GPU that PyTorch cannot use, for example because its driver is too old, the
+# cell stops and prints the commands that help: the alternative would be hours on the CPU beside an
+# idle GPU. `WHISPER_CPU=1` in the environment says that the CPU is meant.
 
 # %%
-device = environment.device()
 total, free = environment.memory_gib()
 disk = environment.free_disk_gib(run.folder)
 facts = environment.machine() | {"device": str(device)}
@@ -112,8 +259,7 @@ pd.Series(facts, name="this machine").to_frame()
 #
 # *Precision* is how many bits a number has. Sixteen are faster than thirty-two on a GPU that was
 # built for them, and there are two kinds: *bf16* has the range of 32-bit numbers with fewer
-# digits; *fp16* has more digits, but the smallest changes that training asks for vanish in it
-# unless they are scaled up.
+# digits; *fp16* has more digits, but very small gradients vanish in it unless they are scaled up.
 # The weights stay in 32 bits in any case. A recipe cannot set this: it follows the hardware.
 
 # %%
@@ -122,58 +268,27 @@ print(f"{precision.name}, because {precision.reason}")
 print("arguments for the trainer:", environment.training_precision())
 
 # %% [markdown]
-# ## Does a forward pass work?
-#
-# Load the *checkpoint*: the weights that fine-tuning starts from. Given sound and the tokens
-# (pieces of words) written so far, Whisper returns one score for every token that could come next:
-# the *logits*. Their last dimension is the size of the vocabulary: 51,865 for a multilingual
-# Whisper up to large-v2, 51,866 for large-v3, 51,864 for an English-only one.
-
-# %%
-checkpoint = resolve(recipe.model.checkpoint)
-processor = WhisperProcessor.from_pretrained(checkpoint, revision=recipe.model.revision)
-model = WhisperForConditionalGeneration.from_pretrained(
-    checkpoint, revision=recipe.model.revision, dtype=torch.float32
-).to(device)
-silence = torch.zeros(1, model.config.num_mel_bins, 3000, device=device)
-start = torch.tensor([[model.config.decoder_start_token_id]], device=device)
-with torch.inference_mode():
-    logits = model(input_features=silence, decoder_input_ids=start).logits
-print("logits", tuple(logits.shape), "= (clips, tokens so far, vocabulary)")
-
-# %% [markdown]
-# ## What does the speech sound like?
-#
-# Take the recipe's first source and listen to the longest of its first ten clips. The default
-# recipe's speech is not synthetic: it is an actor in the dialogues of a game, carried by a Debian
-# package. Its makers and its licence are named wherever a clip is played.
-
-# %%
-source = recipe.sources[0]
-first_ten = islice(stream(source, source.train or source.test), 10)
-row = max(first_ten, key=lambda row: len(row["text"]))
-clip = decode_audio(row["audio"])
-display(Audio(clip, rate=SAMPLING_RATE))
-if source.dataset == "embedded":
-    print(speech(source.language, source.name).attribution)
-print(f"{len(clip) / SAMPLING_RATE:.1f} s of {source.label}: {row['text']}")
-
-# %% [markdown]
 # ## Which audio files can be read here?
 #
-# You need no FFmpeg: `soundfile` brings its own decoders. Here the clip is written in each format
-# and read again. MP3 and Ogg drop what few people hear, so the samples come back slightly changed.
-# You need no git-lfs either: the Hub's client fetches large files itself.
+# You need no FFmpeg and no git-lfs: `soundfile` brings decoders for WAV, FLAC, MP3 and Ogg, PyAV
+# for what phones and cameras record, and the Hub's client fetches large files itself. Here the
+# clip is written in four formats and read again.
 
 # %%
 rows = []
 for name, subtype in [("WAV", None), ("FLAC", None), ("MP3", None), ("OGG", "OPUS")]:
     file = io.BytesIO()
     soundfile.write(file, clip, SAMPLING_RATE, format=name, subtype=subtype)
-    seconds = len(decode_audio(file.getvalue())) / SAMPLING_RATE
-    rows.append({"format": name, "bytes": len(file.getvalue()), "seconds read back": seconds})
-formats = pd.DataFrame(rows)
-formats
+    again = decode_audio(file.getvalue())
+    shorter = min(len(again), len(clip))
+    change = abs(again[:shorter] - clip[:shorter]).max()
+    rows.append({"format": name, "kB": len(file.getvalue()) / 1000, "largest change": change})
+formats = pd.DataFrame(rows).set_index("format")
+formats.style.format({"kB": "{:.0f}", "largest change": "{:.4f}"})
+
+# %% [markdown]
+# WAV and FLAC come back as they were, up to the rounding to 16 bits; MP3 and Opus are smaller and
+# slightly changed, by less than you would hear.
 
 # %% [markdown]
 # ## Who are you on the Hub?
@@ -186,8 +301,7 @@ formats
 # - in Jupyter: run `from huggingface_hub import notebook_login; notebook_login()`;
 # - in a terminal: `hf auth login`.
 #
-# A token is a password. It belongs into none of the cells and into no recipe, and it is not shown
-# below.
+# A token is a password. Never put it in a cell or a recipe. The next cell does not print it.
 
 # %%
 print(environment.hub_account())
@@ -197,54 +311,24 @@ print(environment.hub_account())
 #
 # Choose a language, a checkpoint and some speech, and the panel says what memory and time a card
 # would need. These numbers are computed from the model's size and not measured. *Write recipe*
-# makes a file, whose name you then give as `RECIPE`. You can do without: one of `recipes/`, copied
-# and edited, is the same thing.
+# makes a file, whose name you then give as `RECIPE`. You can do without: a copy of a file in
+# `recipes/`, edited, is the same thing.
 
 # %%
+from utils.environment.panel import panel
+
 panel()
-
-# %% [markdown]
-# ## By hand
-#
-# A transcription takes three steps. The *processor* turns samples into a log-mel spectrogram: 80
-# bands of pitch by 3,000 frames, which is always 30 seconds, padded with silence. `generate`
-# writes token after token. The processor turns tokens into text.
-
-# %%
-inputs = processor(audio=clip, sampling_rate=SAMPLING_RATE, return_tensors="pt")
-print("samples       ", clip.shape, "->", "input_features", tuple(inputs.input_features.shape))
-# An English-only checkpoint has no language to choose, and refuses the question.
-multilingual = model.generation_config.is_multilingual
-asked = {"language": source.language, "task": "transcribe"} if multilingual else {}
-# A guard: nobody speaks 45 tokens a second, and a model that repeats itself stops here.
-limit = most_tokens(clip)
-tokens = model.generate(inputs.input_features.to(device), max_new_tokens=limit, **asked)
-print("tokens        ", tuple(tokens.shape), tokens[0, :6].tolist(), "…")
-by_hand = processor.batch_decode(tokens, skip_special_tokens=True)[0].strip()
-print("Whisper hears ", by_hand)
-print("it should hear", row["text"])
-
-# %% [markdown]
-# ## By helper
-#
-# `transcribe` does the same for any number of clips, in batches of like length that a clip leaves
-# when its text has ended. Every lesson from here on uses it.
-
-# %%
-(by_helper,) = transcribe(model, processor, [clip], language=source.language)
-assert by_helper == by_hand, f"the helper hears {by_helper!r}, by hand it was {by_hand!r}"
-by_helper
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
 #
 # - Two cores and 8 GiB of memory are enough for the default recipe. A checkpoint of 244 million
-#   parameters (small) wants a GPU with 8 GiB or more, one of 1,550 million (large) 24 GB for LoRA
-#   and 40 GB for all weights.
+#   weights (small) needs a GPU with 8 GiB or more, one of 1,550 million (large) 24 GB for LoRA and
+#   40 GB for full fine-tuning.
 # - On a shared server other people's jobs take memory and disk too: look again before a long run.
 # - In Colab every notebook gets a machine of its own, and it is emptied when it stops. Set `RUNS`
 #   to a folder under `/content/drive/MyDrive`, and results survive; you are asked for access.
-# - A clip that Whisper already hears without a mistake proves little: lesson 4 measures many.
+# - A clip that Whisper already transcribes without a mistake proves little: lesson 4 measures many.
 
 # %% [markdown]
 # ## Save
@@ -270,22 +354,35 @@ assert logits.shape[-1] == model.config.vocab_size, (
     "damaged; delete it from the cache and run this lesson again"
 )
 assert torch.isfinite(logits).all(), "logits that are no numbers: the weights are damaged"
-assert by_helper, "Whisper heard nothing: play the clip, it may be silent"
+assert by_helper, "the transcription is empty: play the clip, it may be silent"
 assert disk > 5, f"{disk:.1f} GiB are free, 5 are needed: make room, or set RUNS to another disk"
-print(f"{device}, {precision.name}: this machine can train, and heard {by_helper!r}")
+print(f"{device}, {precision.name}: this machine can train; first transcription: {by_helper!r}")
 
 # %% [markdown]
 # ## What you saw
 #
-# The versions are in range, the model loads and its logits fit its vocabulary, and it already
-# understands some of what it hears. How much is what fine-tuning starts from.
+# A clip goes through spectrogram, encoder and decoder and comes out as text, with mistakes that
+# you can point at. The versions are in range, the model loads, and its logits fit its vocabulary:
+# this machine can start to repair them.
 #
 # ## Try it
 #
-# - Replace `source.language` in "By hand" and "By helper" by another language's code, and read what
-#   comes out.
-# - Decode one of your own recordings: `decode_audio(Path("my.mp3").read_bytes())`.
-# - Set the task to `"translate"`: Whisper then writes English.
+# Predict first, then run, then open the answer.
+#
+# 1. How many bytes has one minute of the clip as samples in 32-bit numbers?
+# 2. The decoder starts from one token. How many scores does it return for three tokens of one clip?
+# 3. Replace `source.language` in "By hand" and "By helper" by another language's code. What
+#    changes in the first tokens, and what in the text?
+# 4. Transcribe one of your own recordings: `decode_audio(Path("my.m4a").read_bytes())`.
+#
+# <details><summary>Answers</summary>
+#
+# 1. 60 × 16,000 samples × 4 bytes = 3,840,000 bytes.
+# 2. Three times the vocabulary: `(1, 3, 51865)` for a multilingual base model.
+# 3. The second token names the language; the text is forced into that language, often as a
+#    translation that nobody asked for.
+#
+# </details>
 #
 # ## Next
 #
