@@ -1,4 +1,4 @@
-"""Diagrams for the lessons: rows of labelled boxes as SVG, with a description for screen readers."""
+"""Diagrams for the lessons: rows of labelled boxes as SVG, with words for screen readers."""
 
 from collections.abc import Sequence
 from html import escape
