@@ -20,8 +20,13 @@ from packaging.utils import canonicalize_name
 from utils.environment.packages import KEPT, REQUIREMENTS
 
 LIST = Path(__file__).with_name("colab.txt")
-# PEFT asks for torchao where it is there; Colab's IPython 7 and ipywidgets 7 need the others.
-BESIDES = ("torchao", "backcall", "ipython-genutils", "pickleshare", "setuptools")
+# What does not follow from the packages here: PEFT asks for torchao where it is there; Colab's
+# older IPython, ipykernel and ipywidgets need the second line, its newer Python the third.
+BESIDES = (
+    "torchao",
+    *("backcall", "ipython-genutils", "nest-asyncio", "pickleshare", "setuptools", "six"),
+    *("audioop-lts", "standard-aifc", "standard-chunk", "standard-sunau"),
+)
 
 
 def reachable(names: list[str]) -> set[str]:
