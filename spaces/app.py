@@ -53,6 +53,8 @@ def transcribe(recording: str | None, language: str) -> str:
         raise refuse("There is no recording yet: speak or add a file.")
     try:
         samples = read(recording)
+    except gradio.Error:  # of ours; it is a ValueError, too
+        raise
     except (ValueError, OSError):  # PyAV's errors are one or the other
         raise refuse("This file holds no readable audio.") from None
     segments, _ = model.transcribe(
