@@ -48,7 +48,8 @@ print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {recipe.sourc
 #
 # A *stream* is a plan for reading: nothing is read when you make it, and one row is read when
 # you ask for one row. With a data set of a thousand hours on a server, the first clip is there
-# after seconds and the disk stays empty.
+# after seconds and the disk stays empty. Some files on the Hub must be read whole before their first
+# row is there (FLEURS has them): such a file is fetched once, and a line says so.
 
 # %%
 source = recipe.sources[0]
@@ -60,7 +61,7 @@ print(f"first row after {time.perf_counter() - started:.2f} s: {first['text']!r}
 # %% [markdown]
 # ## What does a row hold?
 #
-# Every source in this series gives the same six columns, whatever it is called where it comes
+# Every source in this series gives the same columns, whatever it is called where it comes
 # from. `audio` holds the bytes of an *encoded* file (WAV, FLAC, MP3 …), not samples: decoding
 # comes later, clip by clip, so that one damaged file costs one clip and not the rest of the
 # stream.

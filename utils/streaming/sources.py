@@ -3,8 +3,8 @@
 A row is `audio` (the bytes of an encoded file), `text`, `language`, `seconds` (or None),
 `source` (the label of its `Source`), `id`, `speaker` and `recording`, the longer one that it was
 cut from; both are "" where the data name none, and mean something within their source alone.
-Nothing is downloaded whole, nothing is decoded before it is needed, and one corrupt clip costs that
-clip.
+Nothing is downloaded whole but a file whose rows cannot be had apart, nothing is decoded before it
+is needed, and one corrupt clip costs that clip.
 """
 
 import hashlib
