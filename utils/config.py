@@ -53,7 +53,10 @@ class Source:
     train: str = "train"  # split names may be joined: "train+validation"
     dev: str = "dev"
     test: str = "test"
+    # Columns of a table, or of the Hub, with the texts and the sound. As they are, the first of
+    # the names that such columns usually have.
     text_column: str = "text"
+    audio_column: str = ""
     # recordings with annotations: the tier (Praat, ELAN), or the track of subtitles ("it" of
     # talk.it.srt), where a recording has several
     tier: str = ""

@@ -5,7 +5,9 @@ import pytest
 import soundfile
 
 from utils.config import RecipeError, Source
-from utils.streaming.recordings import read_audio, read_recordings, read_text
+from utils.streaming.files import read_text
+from utils.streaming.parts import read_audio
+from utils.streaming.recordings import read_recordings
 from utils.streaming.sound import decode_audio
 from utils.streaming.sources import SCHEMA, stream
 
@@ -82,7 +84,11 @@ def test_another_encoding_is_refused_with_its_line(tmp_path, wav):
     "name", ["../a.wav", "/etc/passwd", "in/../../a.wav", "C:\\a.wav", "..\\a.wav"]
 )
 def test_a_path_out_of_the_folder_is_refused(tmp_path, wav, name):
-    write(tmp_path, wav, **{"a.wav": 1.0, "data/list.tsv": f"file_name\ttext\n{name}\tciao\n"})
+    write(
+        tmp_path,
+        wav,
+        **{"a.wav": 1.0, "data/b.wav": 1.0, "data/list.tsv": f"file_name\ttext\n{name}\tciao\n"},
+    )
     with pytest.raises(RecipeError, match="leads out of"):
         read_recordings(str(tmp_path / "data/list.tsv"), "it")
 
@@ -90,21 +96,29 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path, wav, name):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({}, "holds no recordings"),
-        ({"metadata.csv": "file_name,sentence\na.wav,ciao\n"}, 'column "text" is missing'),
-        ({"metadata.csv": "clip,text\na.wav,ciao\n"}, r"the file's name \(file_name\) is missing"),
+        ({}, "holds no recordings that are understood; it holds no files"),
+        (
+            {"metadata.csv": "file_name,said\na.wav,ciao\n"},
+            'no column "text"; it has file_name, said',
+        ),
+        ({"metadata.csv": "voce,text\na,ciao\n"}, r"the file's name \(file_name\) is missing"),
         ({"metadata.jsonl": "not json"}, "line 1, is no JSON"),
         ({"metadata.csv": "file_name,text,start\na.wav,ciao,late\n"}, "no number of seconds"),
         ({"metadata.csv": "file_name,text,start,end\na.wav,ciao,2,1\n"}, "before it starts"),
+        (
+            {"metadata.csv": "file_name,text\nz.wav,ciao\n"},
+            r"not there.* first is .*z.wav; there",
+        ),
         ({"metadata.csv": "file_name,text\na.wav,ciao, come va\n"}, "line 2, has more cells"),
         ({"metadata.tsv": "file_name\ttext\na.wav\tciao\tcome va\n"}, "line 2, has more cells"),
         ({"metadata.csv": "file_name,text\na.wav,uno\na.wav,due\n"}, "a.wav is named a second"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_place(tmp_path, wav, files, message):
+    write(tmp_path, wav, **({"a.wav": 1.0} if files else {}))
     with pytest.raises(RecipeError, match=message):
         read_recordings(str(write(tmp_path, wav, **files)), "it")
-    with pytest.raises(RecipeError, match="neither a folder nor a manifest"):
+    with pytest.raises(RecipeError, match="neither a folder nor a table"):
         read_recordings(str(tmp_path / "no"), "it")
 
 
@@ -148,6 +162,7 @@ def test_splits_come_from_folders_or_a_column_and_are_kept(tmp_path, wav):
     for split, name in (("train", "train"), ("dev", "validation"), ("test", "test")):
         assert [row["text"] for row in stream(source, split)] == [f"{name} uno"]
     write(tmp_path, wav, **{"list.csv": "file_name,text,split\na.wav,uno,valid\nb.wav,due,\n"})
+    write(tmp_path, wav, **{"a.wav": 1.0, "b.wav": 1.0})
     splits = [one.split for one in read_recordings(str(tmp_path / "list.csv"), "it")]
     assert splits == ["dev", "train"]
     with pytest.raises(RecipeError, match=r'no recordings in the split "test"; it has dev, train'):
@@ -156,6 +171,7 @@ def test_splits_come_from_folders_or_a_column_and_are_kept(tmp_path, wav):
 
 def test_without_splits_sentences_are_dealt_out_for_good_and_apart(tmp_path, wav):
     rows = [f"clip{i}.wav,Frase numero {i % 20}{'!' * (i // 20)}" for i in range(40)]
+    write(tmp_path, wav, **{f"clip{i}.wav": 0.1 for i in range(40)})
     write(tmp_path, wav, **{"metadata.csv": "\n".join(["file_name,text", *rows])})
     found = read_recordings(str(tmp_path), "it")
     sentences = {

@@ -10,16 +10,21 @@ import platform
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
-from utils.streaming.recordings import read_unquoted, safe_path
+from utils.streaming.files import Recording, leads_out
+from utils.streaming.splits import hold_out
+from utils.streaming.tables import read_unquoted
 
 DURATIONS = "clip_durations.tsv"
 TABLES = {"train.tsv", "dev.tsv", "test.tsv", DURATIONS}
 SPONTANEOUS = "ss-corpus-"
+# Tables of sentences and of clips that somebody complained of: they name no files.
+NO_SPLITS = {"clip_durations", "reported", "validated_sentences", "unvalidated_sentences"}
 SITE = "https://mozilladatacollective.com"
 # What transcribers of spontaneous speech mark: [disfluency], [noise]. Nobody says these words.
 TAGS = re.compile(r"\[[a-z _-]+\]")
@@ -58,7 +63,11 @@ def _tables(path: Path, modified: int, wanted: str) -> dict[str, str]:
     for inner, content in files:
         if inner.name in {*TABLES, wanted} or inner.name.startswith(SPONTANEOUS):
             data = content.read_bytes() if isinstance(content, Path) else content.read()
-            tables[inner.name] = data.decode("utf-8")
+            try:
+                tables[inner.name] = data.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                line = data[: error.start].count(b"\n") + 1
+                raise RecipeError(f"{path}: {inner.name}, line {line}, is not UTF-8.") from None
             if wanted in tables and tables.keys() >= TABLES:
                 break
         elif inner.suffix == ".tsv":  # hundreds of megabytes in a large language
@@ -66,44 +75,86 @@ def _tables(path: Path, modified: int, wanted: str) -> dict[str, str]:
     return tables
 
 
-def read_split(path: Path, split: str) -> dict[str, dict]:
+def _seconds(milliseconds: str) -> float | None:
+    try:
+        seconds = float(milliseconds) / 1000
+    except ValueError:
+        return None
+    return seconds if 0 < seconds < float("inf") else None
+
+
+def _rows(path: Path, name: str, text: str, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a table that must have some columns.
+
+    Raises:
+        RecipeError: it has not.
+    """
+    header = text.split("\n", 1)[0].rstrip("\r").split("\t")
+    if missing := [column for column in columns if text and column not in header]:
+        raise RecipeError(
+            f'{path}: {name} has no column "{missing[0]}"; it has {", ".join(header)}: it is no '
+            "table of Common Voice's clips."
+        )
+    return list(read_unquoted(text))
+
+
+def _clips(rows: list[dict[str, str]], file: str, text: str, split: str = "") -> list[Recording]:
+    return [
+        Recording(
+            path=Path(row[file]),
+            text=row[text],
+            id=row[file],
+            split=split or row.get("split", ""),
+            speaker=row.get("client_id", ""),
+        )
+        for row in rows
+    ]
+
+
+def read_split(path: Path, split: str, language: str = "") -> dict[str, dict]:
     """Return what the tables say of a split: file name → `text`, `seconds` (or None), `speaker`.
+
+    A dev or test split that is not there, or is empty, is held out of train.
 
     Args:
         path: an archive or an unpacked folder.
         split: "train", "dev", "test", or another table: "validated", "other".
+        language: Whisper's code.
 
     Raises:
         RecipeError: it is no Common Voice, or it has no such split.
     """
     wanted = f"{split}.tsv"
     tables = _tables(path, path.stat().st_mtime_ns, "train.tsv" if wanted in TABLES else wanted)
-    found, known = {}, {name[:-4] for name, text in tables.items() if name != DURATIONS}
-    spontaneous = next((text for name, text in tables.items() if name.startswith(SPONTANEOUS)), "")
-    if spontaneous:
-        rows = list(read_unquoted(spontaneous))
-        known = {row["split"] for row in rows}
-        for row in rows:
-            if row["split"] == split:
-                milliseconds = row.get("duration_ms", "")
-                found[row["audio_file"]] = {
-                    "text": TAGS.sub(" ", row["transcription"]),
-                    "seconds": float(milliseconds) / 1000 if milliseconds else None,
-                    "speaker": row.get("client_id", ""),
-                }
+    known = {name[:-4] for name in tables if name[:-4] not in NO_SPLITS}
+    table = next((name for name in tables if name.startswith(SPONTANEOUS)), "")
+    if table:
+        rows = _rows(path, table, tables[table], ("audio_file", "transcription"))
+        clips = _clips(rows, "audio_file", "transcription")
+        clips = [replace(one, text=TAGS.sub(" ", one.text)) for one in clips]
+        durations = {row["audio_file"]: row.get("duration_ms", "") for row in rows}
+        known = {one.split for one in clips} - {""}
     else:
-        durations = (line.split("\t") for line in tables.get(DURATIONS, "").splitlines()[1:])
-        seconds = {row[0]: float(row[1]) / 1000 for row in durations if len(row) > 1}
-        for row in read_unquoted(tables.get(wanted, "")):
-            name = row["path"]
-            found[name] = {
-                "text": row["sentence"],
-                "seconds": seconds.get(name),
-                "speaker": row.get("client_id", ""),
-            }
+        lines = (line.split("\t") for line in tables.get(DURATIONS, "").splitlines()[1:])
+        durations = {cells[0]: cells[1] for cells in lines if len(cells) > 1}
+        clips = []
+        for name in ("train", "dev", "test") if wanted in TABLES else (split,):
+            rows = _rows(path, f"{name}.tsv", tables.get(f"{name}.tsv", ""), ("path", "sentence"))
+            clips += _clips(rows, "path", "sentence", name)
+    if split in ("train", "dev", "test"):
+        clips = hold_out(clips, language, path.name)
+    found = {
+        one.id: {
+            "text": one.text,
+            "seconds": _seconds(durations.get(one.id, "")),
+            "speaker": one.speaker,
+        }
+        for one in clips
+        if one.split == split
+    }
     if not found and known == {"unassigned"}:
         raise RecipeError(
-            f"{path} has no splits: Mozilla has assigned none of its {len(rows)} clips. Take "
+            f"{path} has no splits: Mozilla has assigned none of its {len(clips)} clips. Take "
             'train = "unassigned" in the recipe, with dev and test from another source.'
         )
     if not found:
@@ -112,11 +163,12 @@ def read_split(path: Path, split: str) -> dict[str, dict]:
             + (f"it has {', '.join(sorted(known))}." if known else "is it Common Voice?")
         )
     for name in found:
-        safe_path(path.parent, name, f"{path}, {split}")
+        if leads_out(".", name):
+            raise RecipeError(f'{path}, {split}: "{name}" leads out of the folder of its clips.')
     return found
 
 
-def read_clips(path: Path, split: str) -> Iterator[tuple[str, dict, bytes]]:
+def read_clips(path: Path, split: str, language: str = "") -> Iterator[tuple[str, dict, bytes]]:
     """Yield (file name, `read_split`'s entry, MP3 bytes) in the order of the archive.
 
     Clips that the table names and the archive lacks come last, with b"": nothing to decode, so that
@@ -125,7 +177,7 @@ def read_clips(path: Path, split: str) -> Iterator[tuple[str, dict, bytes]]:
     Raises:
         RecipeError: see `read_split`; or the archive is cut off or not what Mozilla published.
     """
-    left = read_split(path, split)
+    left = read_split(path, split, language)
     if path.is_dir():
         files = ((PurePosixPath(p), p) for p in sorted(path.rglob("*")) if p.is_file())
     else:
@@ -141,17 +193,39 @@ def read_clips(path: Path, split: str) -> Iterator[tuple[str, dict, bytes]]:
         yield name, entry, b""
 
 
-def find(name: str) -> Path:
+def _of_language(folder: Path, language: str) -> Path:
+    """Return the folder of one locale; two that are unpacked side by side share a release's root.
+
+    Raises:
+        RecipeError: there are several, and not one of the language.
+    """
+    tables = [*folder.rglob("train.tsv"), *folder.rglob(f"{SPONTANEOUS}*.tsv")]
+    locales = sorted({table.parent for table in tables})
+    ours = [one for one in locales if one.name.lower().split("-")[0] == language]
+    if len(locales) < 2:
+        return folder
+    if len(ours) != 1:
+        names = ", ".join(one.relative_to(folder).as_posix() for one in locales)
+        raise RecipeError(
+            f"{folder} holds several locales ({names}): write the one's folder as name."
+        )
+    return ours[0]
+
+
+def find(name: str, language: str = "") -> Path:
     """Return where Common Voice is on disk, downloaded first if `name` is a locale.
 
     Args:
         name: an archive (.tar.gz), an unpacked folder, or a locale such as "es"; "spontaneous/es"
             for the spontaneous speech.
+        language: Whisper's code: of a folder with several locales it is the one to take.
 
     Raises:
         RecipeError: it is not there, or it cannot be downloaded; the message says what to do.
     """
     path = Path(name).expanduser()
+    if path.is_dir():
+        return _of_language(path, language)
     if path.exists():
         return path
     kind, _, locale = name.rpartition("/")

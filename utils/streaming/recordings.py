@@ -1,326 +1,203 @@
-"""Your own recordings on disk: sound and text matched by name, and dealt into splits.
+"""Your own recordings on disk: found in whatever layout they have, and dealt into splits.
 
-Three layouts: a folder with metadata.csv, .tsv or .jsonl in it or in its train/dev/test folders
-("audiofolder"); a folder of sound files, each beside a .txt of the same name, or long ones beside
-subtitles or annotations; a manifest file.
+A folder with tables or lists of files and texts, Kaldi's data folder, sound files beside a .txt
+each, or one table. What is not understood is told with what lies there.
 """
 
-import csv
-import hashlib
-import io
-import json
-import math
+import posixpath
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-import soundfile
-
 from utils.config import RecipeError
-from utils.streaming import annotations
-from utils.streaming.cues import make_clips
+from utils.streaming.columns import NoColumns
+from utils.streaming.files import SPLITS, Folder, Line, Recording, say, split_of
+from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
+from utils.streaming.pairs import read_pairs
 from utils.streaming.sound import promised_seconds
-from utils.text import normalize
+from utils.streaming.splits import hold_out
+from utils.streaming.tables import TABLES, read_table
 
-SPLITS = {"train": "train", "dev": "dev", "test": "test"}
-SPLITS |= {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "eval": "dev"}
-SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff")  # what libsndfile reads
-MANIFESTS = (".csv", ".tsv", ".jsonl")
-# What the column with the file's name is called in audiofolder, in NeMo, and by most people.
-FILE_COLUMNS = ("file_name", "audio_filepath", "audio", "path", "file")
-BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One clip: a file, or the part of it from `start` to `end` (seconds)."""
-
-    path: Path
-    text: str
-    id: str  # the file's name as the manifest has it, and the start of the part
-    split: str = ""  # "" where the data say nothing
-    start: float | None = None
-    end: float | None = None
-    speaker: str = ""  # "" where the data name none
-    recording: str = ""  # what other clips were cut from, too
-    notes: tuple[str, ...] = ()  # what was left out of the text, for the report
-    fault: str = ""  # why it cannot be used, where that is known already
+SPREADSHEETS = (".xlsx", ".xls", ".ods")
+TOLD = 3  # names in a sentence
+LAYOUTS = (
+    "a metadata.csv with the columns file_name and text, sound files each beside a .txt of its "
+    "name or beside subtitles (.srt, .vtt), a TextGrid, an .eaf or Audacity's labels, or a list of "
+    "ids and texts"
+)
 
 
-def read_text(path: Path) -> str:
-    """Read a text file written by any editor: UTF-8 or UTF-16, with or without its mark.
-
-    Raises:
-        RecipeError: it is in another encoding. Guessed, it would give wrong letters silently.
-    """
-    data = path.read_bytes()
-    encoding = next((e for mark, e in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise RecipeError(f"{path}, line {line}, is not UTF-8: save it as UTF-8.") from None
+def _shown(names: Iterable[str]) -> str:
+    names = list(names)
+    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
+    return ", ".join(names[:TOLD]) + more
 
 
-def read_unquoted(text: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of a tab-separated table, where a quote is part of the sentence.
-
-    Read as CSV, a sentence that begins with a quote swallows the rows up to the next one.
-    """
-    header, *lines = (line.rstrip("\r").split("\t") for line in text.split("\n"))
-    for cells in lines:
-        if any(cells):
-            row = dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False))
-            if len(cells) > len(header):
-                row[None] = cells[len(header) :]  # as csv.DictReader gives what is too much
-            yield row
+def _split_of_table(path: Path) -> str:
+    """Return the split that a table's own name says: train.csv, test_manifest.jsonl."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    return next((SPLITS[word] for word in words if word in SPLITS), "")
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield (line number, columns) of a manifest.
-
-    Raises:
-        RecipeError: a line is no JSON, or has more cells than the header: half of a text, cut at
-            its comma, would be trained on as the whole.
-    """
-    text = read_text(path)
-    if path.suffix == ".jsonl":
-        # Not splitlines: it also breaks at characters that JSON allows inside a string.
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise RecipeError(f"{path}, line {number}, is no JSON: {error}.") from None
-                if not isinstance(row, dict):
-                    raise RecipeError(f"{path}, line {number}: a JSON object is needed.")
-                yield number, {key: "" if v is None else str(v) for key, v in row.items()}
-        return
-    header = text.split("\n", 1)[0]
-    if path.suffix == ".tsv":
-        numbered = enumerate(read_unquoted(text), 2)
-    else:
-        # The spreadsheets of half of Europe write semicolons.
-        delimiter = ";" if ";" in header and "," not in header else ","
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-        numbered = ((reader.line_num, row) for row in reader)
-    for number, row in numbered:
-        if any(row.pop(None, None) or []):
-            raise RecipeError(
-                f"{path}, line {number}, has more cells than the header: in a .csv, put a text "
-                'with a comma in it between quotes ("); in a .tsv, take tabs out of it.'
-            )
-        yield number, {key.strip(): value or "" for key, value in row.items() if key}
-
-
-def safe_path(folder: Path, name: str, where: str) -> Path:
-    """Return the file that a manifest names, inside the manifest's folder.
-
-    Raises:
-        RecipeError: the name is absolute or leads out of the folder.
-    """
-    inner = PurePosixPath(name.replace("\\", "/"))
-    if inner.is_absolute() or ".." in inner.parts or re.match(r"[A-Za-z]:", name):
-        raise RecipeError(
-            f'{where}: "{name}" leads out of {folder}; files are named relative to the manifest, '
-            "inside its folder."
+def _resolve(path: Path, lines: Sequence[Line], folder: Folder) -> Iterable[tuple[str, Recording]]:
+    """Yield (place, recording) of each line of one table or list."""
+    by_name = _split_of_table(path)
+    for line, sound in zip(lines, folder.locate(lines, path.parent), strict=True):
+        beside = folder.name(path.parent)
+        asked = posixpath.normpath(posixpath.join(beside, line.name.replace("\\", "/")))
+        name = folder.name(sound) if sound else asked
+        is_part = line.start is not None or line.end is not None
+        split = split_of(line.split, PurePosixPath(name).parts[:-1]) or by_name
+        yield (
+            line.where,
+            Recording(
+                path=sound or folder.root / asked,
+                text=line.text,
+                id=f"{name}@{line.start or 0:g}" if is_part else name,
+                split=split or split_of("", PurePosixPath(beside).parts),
+                start=line.start,
+                end=line.end,
+                speaker=line.speaker,
+                recording=line.recording or (name if is_part else ""),
+            ),
         )
-    return folder / inner
 
 
-def _seconds(row: dict[str, str], column: str, where: str) -> float | None:
-    value = row.get(column, "").strip().replace(",", ".")
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise RecipeError(f'{where}: {column} = "{value}" is no number of seconds.')
-    return seconds
-
-
-def _split(row: dict[str, str], name: str) -> str:
-    named = row.get("split", "").strip().lower()
-    folders = (SPLITS.get(part.lower(), "") for part in PurePosixPath(name).parts[:-1])
-    return SPLITS.get(named, named) or next(filter(None, folders), "")
-
-
-def read_manifest(path: Path, text_column: str = "text", within: str = "") -> list[Recording]:
-    """Read a CSV, TSV or JSONL manifest, one clip a line.
-
-    Its columns: the file's name (`FILE_COLUMNS`), the text, and if they are there `split`, and in
-    seconds `start` and `end`, or NeMo's `offset` and `duration`.
-
-    Args:
-        path: of the manifest; files are named relative to its folder.
-        text_column: the column with the text.
-        within: the folder it lies in, for the ids and the splits of a folder of manifests.
+def _merge(found: Iterable[tuple[str, Recording]]) -> list[Recording]:
+    """Return each clip once, though two tables name it.
 
     Raises:
-        RecipeError: a column is missing, or a line cannot be used as it is; the message has both.
+        RecipeError: a clip has two texts.
     """
-    found: dict[str, Recording] = {}
-    for number, row in _rows(path):
-        where = f"{path}, line {number}"
-        column = next((name for name in FILE_COLUMNS if name in row), None)
-        if column is None or text_column not in row:
-            missing = f'"{text_column}"' if column else f"of the file's name ({FILE_COLUMNS[0]})"
+    merged: dict[tuple, tuple[str, Recording]] = {}
+    twice = 0
+    for where, one in found:
+        key = (one.path, one.start, one.end)
+        first, before = merged.setdefault(key, (where, one))
+        if before is one:
+            continue
+        if before.text.split() != one.text.split():
             raise RecipeError(
-                f"{where}: the column {missing} is missing; it has {', '.join(row)}. The recipe's "
-                "text_column says where the text is."
+                f"{where}: {one.id} is named a second time, and {first} has another text. If these "
+                "are parts of one file, give start and end in seconds; if one table is out of "
+                "date, give the other one as name in the recipe."
             )
-        name = row[column].strip()
-        start, end = _seconds(row, "start", where), _seconds(row, "end", where)
-        if "offset" in row:
-            start, duration = _seconds(row, "offset", where), _seconds(row, "duration", where)
-            end = duration and (start or 0) + duration
-        if end is not None and end <= (start or 0):
-            raise RecipeError(f"{where}: the clip ends at {end:g} s, before it starts.")
-        whole = f"{within}/{name}" if within else name
-        one = Recording(
-            path=safe_path(path.parent, name, where),
-            text=row[text_column],
-            id=whole if start is None and end is None else f"{whole}@{start or 0:g}",
-            split=_split(row, whole),
-            start=start,
-            end=end,
-        )
-        if one.id in found:
-            raise RecipeError(
-                f"{where}: {one.id} is named a second time. If these are parts of one file, give "
-                "start and end in seconds."
-            )
-        found[one.id] = one
-    return list(found.values())
+        twice += 1
+        known = {"split": before.split or one.split, "speaker": before.speaker or one.speaker}
+        merged[key] = first, replace(before, **known)
+    if twice:
+        say(f"{twice} clips are named twice with the same text, and count once.")
+    ids = Counter(one.id for _, one in merged.values())
+    return [
+        replace(one, id=f"{one.id}-{one.end:g}") if ids[one.id] > 1 and one.end else one
+        for _, one in merged.values()
+    ]
 
 
-def _read_annotated(
-    sound: Path, texts: dict[tuple[Path, str], str], name: str, language: str, tier: str
-) -> Iterator[Recording]:
-    """Yield the clips of a long recording that subtitles or an annotation divide."""
-    known = {"split": _split({}, name), "recording": name}
-    if not sound.is_file():
-        said = f"{next(iter(texts))[0].name} lies beside no sound of its name"
-        yield Recording(sound, said, name, fault="annotation without a sound", **known)
-        return
-    seconds = promised_seconds(sound) or math.inf
-    for clip in make_clips(annotations.read_cues(texts, tier, name), language, seconds):
-        told = {"start": clip.start, "end": clip.end, "notes": clip.notes, "fault": clip.fault}
-        yield Recording(sound, clip.text, f"{name}@{clip.start:g}", **told, **known)
+def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list[Line]]]:
+    """Return the tables of clips in a folder, each with its lines.
 
-
-def _read_pairs(folder: Path, language: str, tier: str) -> list[Recording]:
-    """Match every sound file with the .txt of the same name, or with what annotates it.
-
-    Either may lack the other. A .txt comes first, unless a tier is asked for.
+    Raises:
+        RecipeError: a table cannot be read, or one called metadata has no column of texts.
     """
-    files = sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    sounds = [path for path in files if path.suffix.lower() in SUFFIXES]
-    texts = {p: read_text(p) for p in files if p.suffix.lower() == ".txt" and p.stem != "README"}
-    timed = {path for path in files if annotations.is_annotation(path, texts.get(path, ""))}
-    plain = {path.with_suffix(""): text for path, text in texts.items() if path not in timed}
-    annotated = annotations.beside(sounds, sorted(timed))
-    alone = plain.keys() - {path.with_suffix("") for path in sounds}
-    # A text without a sound is a row whose file is missing, so that the report counts it.
-    paths = {*sounds, *annotated, *(path.with_suffix(".wav") for path in alone)}
+    tables = [path for path in folder.files if path.suffix.lower() in TABLES]
     found = []
-    for path in sorted(paths):
-        name = path.relative_to(folder).as_posix()
-        text = plain.get(path.with_suffix(""))
-        if path in annotated and (tier or text is None):
-            known = {
-                (p, track): texts.get(p) or read_text(p) for p, track in annotated[path].items()
-            }
-            found += _read_annotated(path, known, name, language, tier)
-        else:
-            found.append(Recording(path, text or "", name, _split({}, name)))
-    return found
+    for path in tables:
+        is_metadata = path.stem.lower() == "metadata"
+        if path.suffix.lower() == ".json" and folder.anywhere(path.stem):
+            continue  # what a recorder wrote beside each of its files
+        try:
+            found.append((path, read_table(path, text, audio)))
+        except NoColumns:
+            if is_metadata or (audio and len(tables) == 1):
+                raise
+    return [(path, lines) for path, lines in found if lines]
 
 
-def deal(recordings: list[Recording], language: str) -> list[Recording]:
-    """Give recordings without splits theirs: a tenth of the sentences each for test and dev.
+def _nothing(folder: Folder) -> RecipeError:
+    """Return what is said of a folder in which no texts were found."""
+    kinds = Counter(path.suffix.lower() or path.name for path in folder.files)
+    there = ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common(8)) or "no files"
+    tables = [p for p in folder.files if p.suffix.lower() in (*TABLES, *SPREADSHEETS)]
+    hint = ""
+    if tables:
+        names = _shown(folder.name(path) for path in tables)
+        hint = f" In {names} no column of files and texts is known."
+    if any(path.suffix.lower() in SPREADSHEETS for path in tables):
+        hint += " Save a spreadsheet as CSV (UTF-8)."
+    what = "no texts that are" if folder.sounds else "no recordings that are"
+    return RecipeError(
+        f"{folder.root} holds {what} understood; it holds {there}.{hint} What is read: {LAYOUTS}."
+    )
 
-    By the hash of the normalised text, so that a sentence is in one split whoever says it, and the
-    same folder always gives the same splits.
+
+def _tell_unnamed(folder: Folder, recordings: Sequence[Recording]) -> None:
+    named = {one.path for one in recordings}
+    if left := [folder.name(path) for path in folder.sounds if path not in named]:
+        say(f"{len(left)} sound files of {folder.root} are in no table: {_shown(left)}.")
+
+
+def _check_times(recordings: Sequence[Recording]) -> None:
+    """Refuse parts that lie behind the end of their recording: milliseconds taken for seconds.
+
+    Raises:
+        RecipeError: most parts of the first recording end far behind it.
     """
-    keys = [hashlib.sha256(normalize(one.text, language).encode()).digest() for one in recordings]
-    order = sorted(set(keys))
-    share = max(1, round(len(order) / 10))
-    splits = dict.fromkeys(order, "train")
-    splits |= dict.fromkeys(order[:share], "test") | dict.fromkeys(order[share : 2 * share], "dev")
-    return [replace(one, split=splits[key]) for one, key in zip(recordings, keys, strict=True)]
+    first = next((one.path for one in recordings if one.end and one.path.is_file()), None)
+    seconds = first and promised_seconds(first)
+    ends = [one.end for one in recordings if one.path == first and one.end]
+    if seconds and 2 * sum(end > 2 * seconds + 10 for end in ends) > len(ends):
+        raise RecipeError(
+            f"{first.name} is {seconds:.0f} s long, and most of its parts end later, the last at "
+            f"{max(ends):g} s: if these are milliseconds, call the columns start_ms and end_ms."
+        )
 
 
 def read_recordings(
-    name: str, language: str, text_column: str = "text", tier: str = ""
+    name: str,
+    language: str,
+    text_column: str = "text",
+    audio_column: str = "",
+    tier: str = "",
 ) -> list[Recording]:
-    """Return every recording of a folder or a manifest, each with its split.
+    """Return every recording of a folder or a table, each with its split.
 
     Args:
-        name: a folder, or a .csv, .tsv or .jsonl file.
+        name: a folder, or a table.
         language: Whisper's code.
-        text_column: of a manifest.
+        text_column: of tables; "text" takes the first name of texts that a table has.
+        audio_column: of tables; "" takes the first name of files that a table has.
         tier: of annotations or subtitles, where a recording has several.
 
     Raises:
-        RecipeError: there is nothing to read; or see `read_manifest`.
+        RecipeError: there is nothing that is understood, or a table cannot be read as it is.
     """
     path = Path(name).expanduser()
-    if path.is_file() and path.suffix.lower() in MANIFESTS:
-        found = read_manifest(path, text_column)
+    if path.is_file() and path.suffix.lower() in TABLES:
+        folder = Folder(path.parent)
+        found = [(path, read_table(path, text_column, audio_column))]
+    elif path.is_file() and path.suffix.lower() in LISTS:
+        folder = Folder(path.parent)
+        found = [(path, read_list(path, folder))]
     elif path.is_dir():
-        manifests = sorted(p for p in path.rglob("metadata.*") if p.suffix in MANIFESTS)
-        found = [
-            one
-            for manifest in manifests
-            for one in read_manifest(
-                manifest,
-                text_column,
-                "" if manifest.parent == path else manifest.parent.relative_to(path).as_posix(),
-            )
-        ] or _read_pairs(path, language, tier)
+        folder = Folder(path)
+        found = (
+            read_kaldi(folder)
+            or _read_tables(folder, text_column, audio_column)
+            or read_lists(folder)
+        )
     else:
         raise RecipeError(
-            f"{path} is neither a folder nor a manifest ({', '.join(MANIFESTS)}): name of the "
-            "[[sources]] table says where your recordings are."
+            f"{path} is neither a folder nor a table ({', '.join(TABLES)}): name in the recipe "
+            "says where your recordings are."
         )
-    if not found:
-        raise RecipeError(
-            f"{path} holds no recordings: it needs a metadata.csv with the columns file_name and "
-            "text, or sound files, each beside a .txt of the same name or beside subtitles (.srt, "
-            ".vtt), a TextGrid, an .eaf or Audacity's labels."
-        )
-    if not any(one.split for one in found):
-        return deal(found, language)
-    # What the data leave open is for training, where others of them are dealt out.
-    return [replace(one, split=one.split or "train") for one in found]
-
-
-def read_audio(recording: Recording) -> tuple[bytes, float | None]:
-    """Return an encoded file, cut to the recording's part, and its seconds.
-
-    A file that is missing or unreadable gives what `decode_audio` will refuse: it costs its clip,
-    and the report counts it.
-    """
-    if not recording.path.is_file():
-        return b"", None
-    cut = recording.start is not None or recording.end is not None
-    try:
-        if not cut:
-            data = recording.path.read_bytes()
-            return data, soundfile.info(io.BytesIO(data)).duration
-        with soundfile.SoundFile(recording.path) as file:
-            first = min(round((recording.start or 0) * file.samplerate), file.frames)
-            last = file.frames if recording.end is None else round(recording.end * file.samplerate)
-            file.seek(first)
-            # Read as integers, samples of a float file are not scaled: all become 0.
-            is_float = file.subtype in ("FLOAT", "DOUBLE")
-            samples = file.read(max(0, last - first), dtype="float32" if is_float else "int16")
-            part, subtype = io.BytesIO(), "FLOAT" if is_float else "PCM_16"
-            soundfile.write(part, samples, file.samplerate, subtype, format="WAV")
-            return part.getvalue(), len(samples) / file.samplerate
-    except soundfile.SoundFileError:
-        return (b"" if cut else data), None
+    recordings = _merge(one for table, lines in found for one in _resolve(table, lines, folder))
+    if recordings and path.is_dir():
+        _tell_unnamed(folder, recordings)
+    recordings = recordings or (read_pairs(folder, language, tier) if path.is_dir() else [])
+    if not any(one.text.strip() for one in recordings):
+        raise _nothing(folder)
+    _check_times(recordings)
+    return hold_out(recordings, language, path.name)

@@ -25,8 +25,10 @@ from datasets import (
 from utils.config import STOPS, Mixing, RecipeError, Source
 from utils.embedded import fetch as embedded
 from utils.streaming import common_voice
-from utils.streaming import recordings as manifests
+from utils.streaming.files import Recording
 from utils.streaming.hub import open_split, read_rows
+from utils.streaming.parts import read_audio
+from utils.streaming.recordings import read_recordings
 from utils.streaming.sound import AudioError, decode_audio, promised_seconds
 from utils.whisper.audio_context import SAMPLING_RATE
 
@@ -97,44 +99,42 @@ def _embedded_stream(source: Source, split: str) -> IterableDataset:
     )
 
 
-def _recordings(source: Source) -> list[manifests.Recording]:
-    return manifests.read_recordings(source.name, source.language, source.text_column, source.tier)
-
-
-def _recorded_rows(source: Source, split: str) -> Iterator[dict]:
-    for one in _recordings(source):
-        if one.split == split:
-            audio, seconds = (b"", None) if one.fault else manifests.read_audio(one)
-            yield {
-                "audio": audio,
-                "text": one.text,
-                "language": source.language,
-                "seconds": seconds,
-                "source": source.label,
-                "id": f"{source.label}/{one.id}",
-                "speaker": one.speaker,
-                "recording": one.recording,
-                "start": one.start,
-                "notes": list(one.notes),
-                "fault": one.fault,
-            }
+def _recorded_rows(recordings: Sequence[Recording], source: Source) -> Iterator[dict]:
+    for one in recordings:
+        audio, seconds = (b"", None) if one.fault else read_audio(one)
+        yield {
+            "audio": audio,
+            "text": one.text,
+            "language": source.language,
+            "seconds": seconds,
+            "source": source.label,
+            "id": f"{source.label}/{one.id}",
+            "speaker": one.speaker,
+            "recording": one.recording,
+            "start": one.start,
+            "notes": list(one.notes),
+            "fault": one.fault,
+        }
 
 
 def _recorded_stream(source: Source, split: str) -> IterableDataset:
-    found = _recordings(source)
-    splits = sorted({one.split for one in found})
-    if split not in splits:
+    columns = source.text_column, source.audio_column
+    found = read_recordings(source.name, source.language, *columns, tier=source.tier)
+    if not any(one.split == split for one in found):
+        splits = ", ".join(sorted({one.split for one in found}))
         raise RecipeError(
-            f'{source.name} has no recordings in the split "{split}"; it has {", ".join(splits)}. '
-            "Without any splits of its own, a folder is dealt into train, dev and test."
+            f'{source.name} has no recordings in the split "{split}"; it has {splits}. Its splits '
+            "are called train, dev and test, and a missing dev or test is held out of train."
         )
+    # A tuple: of a list, datasets would make as many files as it has entries.
+    chosen = tuple(one for one in found if one.split == split)
     return IterableDataset.from_generator(
-        _recorded_rows, features=SCHEMA, gen_kwargs={"source": source, "split": split}
+        _recorded_rows, features=SCHEMA, gen_kwargs={"recordings": chosen, "source": source}
     )
 
 
 def _common_voice_rows(path: Path, source: Source, split: str) -> Iterator[dict]:
-    for name, entry, audio in common_voice.read_clips(path, split):
+    for name, entry, audio in common_voice.read_clips(path, split, source.language):
         yield {
             "audio": audio,
             "language": source.language,
@@ -146,8 +146,10 @@ def _common_voice_rows(path: Path, source: Source, split: str) -> Iterator[dict]
 
 
 def _common_voice_stream(source: Source, split: str) -> IterableDataset:
-    path = common_voice.find(source.name)
-    common_voice.read_split(path, split)  # a split that is not there is told now, not at its turn
+    path = common_voice.find(source.name, source.language)
+    common_voice.read_split(
+        path, split, source.language
+    )  # a split that is not there is told now, not at its turn
     return IterableDataset.from_generator(
         _common_voice_rows,
         features=SCHEMA,

@@ -1,0 +1,428 @@
+"""Layouts of the field: each with the texts, parts, speakers and splits that are in it."""
+
+import csv
+import io
+import json
+import unicodedata
+
+import pytest
+
+from utils.config import RecipeError
+from utils.streaming.files import say
+from utils.streaming.parts import read_audio
+from utils.streaming.recordings import read_recordings
+
+COUNT = 4
+TEXT = "Frase numero {}, davvero."
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    """Each sentence about data is said once a process: in tests, once a test."""
+    say.cache_clear()
+
+
+@pytest.fixture
+def corpus(tmp_path, wav):
+    """Return a function that fills the folder: sounds named by a pattern, and other files."""
+
+    def fill(sounds="c{}.wav", count=COUNT, seconds=0.1, **files):
+        data = wav(seconds)
+        for number in range(count):
+            path = tmp_path / sounds.format(number)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        for name, content in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp_path
+
+    return fill
+
+
+def lines(pattern, count=COUNT, header=""):
+    numbers = range(count)
+    return header + "".join(pattern.replace("#", str(n)) + "\n" for n in numbers)
+
+
+def jsons(**keys):
+    """Return JSON lines, # replaced by the number of the line."""
+    return lines(json.dumps(keys))
+
+
+def said(folder, **settings):
+    return {
+        one.path.name: one.text.strip() for one in read_recordings(str(folder), "it", **settings)
+    }
+
+
+def table(kind, columns, header=True):
+    """Return a table of `COUNT` rows as pandas or Excel write it."""
+    rows = [[value.replace("#", str(n)) for value in columns.values()] for n in range(COUNT)]
+    file = io.StringIO()
+    csv.writer(file, delimiter=kind).writerows([list(columns), *rows] if header else rows)
+    return file.getvalue()
+
+
+T = TEXT.format("#")
+ROW = f'c#.wav,"{T}"'
+HEADER = "file_name,text\n"
+CSV = {"file_name": "c#.wav", "text": T}
+TASK = {
+    "id": 1,
+    "data": {"audio": "/data/upload/2/0a1b2c3d-c#.wav"},
+    "annotations": [{"result": [{"id": "x", "value": {"text": [T]}, "type": "textarea"}]}],
+}
+LOCAL = {"audio": "/data/local-files/?d=c#.wav", "transcription": T}
+PLAIN = {
+    "metadata.csv": {"metadata.csv": table(",", CSV)},
+    "METADATA.CSV": {"METADATA.CSV": table(",", CSV)},
+    "transcripts.csv": {"transcripts.csv": table(",", CSV)},
+    "semicolons": {"metadata.csv": table(";", CSV)},
+    "Excel's sep line": {"metadata.csv": "sep=;\r\n" + table(";", CSV)},
+    "UTF-16": {"metadata.tsv": table("\t", CSV).encode("utf-16")},
+    "BOM": {"metadata.csv": table(",", CSV).encode("utf-8-sig")},
+    "tabs in a .csv": {"metadata.csv": table("\t", CSV)},
+    "a .TSV": {"LIST.TSV": table("\t", CSV)},
+    "pandas' index": {"metadata.csv": table(",", {"": "#", **CSV})},
+    "pandas' index, saved twice": {"metadata.csv": table(",", {"Unnamed: 0": "#", "": "#", **CSV})},
+    "DeepSpeech": {
+        "a.csv": table(",", {"wav_filename": "c#.wav", "wav_filesize": "9", "transcript": T})
+    },
+    "audiofolder": {"metadata.csv": table(",", {"file_name": "c#.wav", "transcription": T})},
+    "capitals and spaces": {"a.csv": table(",", {"Audio Path": "c#.wav", "Normalized Text": T})},
+    "no header": {"list.csv": table(",", CSV, header=False)},
+    "no suffix": {"metadata.csv": table(",", CSV | {"file_name": "c#"})},
+    "another suffix": {"metadata.csv": table(",", CSV | {"file_name": "c#.mp3"})},
+    "another case": {"metadata.csv": table(",", CSV | {"file_name": "C#.WAV"})},
+    "another machine": {"metadata.csv": table(",", CSV | {"file_name": "/home/x/data/c#.wav"})},
+    "Windows": {"metadata.csv": table(",", CSV | {"file_name": "D:\\data\\c#.wav"})},
+    "jsonl": {"metadata.jsonl": jsons(file_name="c#.wav", text=T)},
+    "NeMo": {"manifest.json": jsons(audio_filepath="c#.wav", text=T, duration=0.1)},
+    "a list in JSON": {"a.json": json.dumps([json.loads(x) for x in jsons(**CSV).splitlines()])},
+    "pandas' JSON": {
+        "a.json": json.dumps(
+            {k: {n: v.replace("#", str(n)) for n in range(COUNT)} for k, v in CSV.items()}
+        )
+    },
+    "Whisper-Finetune": {"train.jsonl": jsons(audio={"path": "c#.wav"}, sentence=T, sentences=[])},
+    "LJSpeech": {"metadata.csv": lines(f"c#|{T}|frase")},
+    "LJSpeech, two columns": {"metadata.csv": lines(f"c#|{T}")},
+    "Coqui": {"metadata.csv": lines(f"c#.wav|{T}|anna", header="audio_file|text|speaker_name\n")},
+    "VITS": {"filelists/train.txt": lines(f"c#.wav|{T}")},
+    "LibriSpeech": {"84-121.trans.txt": lines(f"c# {T}")},
+    "a list with tabs": {"transcripts.txt": lines(f"c#\t{T}")},
+    "CMU Arctic": {"etc/txt.done.data": lines(f'( c# "{T}" )')},
+    "Kaldi's text alone": {"text": lines(f"c# {T}")},
+    "Kaldi": {"data/text": lines(f"u# {T}"), "data/wav.scp": lines("u# c#.wav")},
+    "Label Studio": {"export.json": "[" + ",".join(lines(json.dumps(TASK)).splitlines()) + "]"},
+    "Label Studio, JSON_MIN": {
+        "min.json": f"[{','.join(jsons(**LOCAL, annotator=1).splitlines())}]"
+    },
+    "Label Studio, CSV": {"e.csv": table(",", LOCAL | {"annotator": "1"})},
+    "sidecars in a tree of their own": {f"txt/c{n}.txt": TEXT.format(n) for n in range(COUNT)},
+    "sidecars of LibriTTS": {
+        f"c{n}.{kind}.txt": TEXT.format(n) if kind == "original" else "frase"
+        for n in range(COUNT)
+        for kind in ("normalized", "original")
+    },
+    "MFA's .lab": {f"c{n}.lab": TEXT.format(n) for n in range(COUNT)},
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_a_layout_is_recognised_by_its_files(corpus, kind):
+    folder = corpus(**PLAIN[kind])
+    assert said(folder) == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
+
+
+def test_sounds_in_folders_below_the_table(corpus):
+    folder = corpus("wavs/c{}.wav", **{"metadata.csv": lines(f"c#|{T}|frase")})
+    assert said(folder) == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
+    one = read_recordings(str(folder), "it")[0]
+    assert one.id == "wavs/c0.wav"
+
+
+def test_mls_has_its_splits_speakers_and_books_in_names(corpus):
+    files = {}
+    for split in ("train", "dev", "test"):
+        for n in range(2):
+            corpus(f"{split}/audio/{n}/7/{n}_7_00{{}}.wav", count=1)
+        files[f"{split}/transcripts.txt"] = "".join(f"{n}_7_000\t{split} {n}\n" for n in range(2))
+    found = read_recordings(str(corpus(count=0, **files)), "it")
+    assert {(one.split, one.speaker, one.recording, one.text) for one in found} == {
+        (split, str(n), f"{n}-7", f"{split} {n}")
+        for split in ("train", "dev", "test")
+        for n in (0, 1)
+    }
+
+
+def test_librispeech_s_folders_are_splits(corpus):
+    for split in ("train-clean-100", "dev-other", "test-clean"):
+        corpus(f"{split}/84/121/84-121-000{{}}.flac", count=2)
+        corpus(
+            count=0, **{f"{split}/84/121/84-121.trans.txt": "84-121-0000 UNO\n84-121-0001 DUE\n"}
+        )
+    found = read_recordings(str(corpus(count=0)), "en")
+    assert sorted(one.split for one in found) == ["dev"] * 2 + ["test"] * 2 + ["train"] * 2
+    assert {(one.speaker, one.recording) for one in found} == {("84", "84-121")}
+
+
+def test_voxforge_keeps_its_sessions_apart(corpus):
+    for session in ("anna-20090101-abc", "ugo-20100101-xyz"):
+        corpus(f"{session}/wav/a000{{}}.wav", count=2)
+        corpus(
+            count=0,
+            **{
+                f"{session}/etc/PROMPTS": f"{session}/mfc/a0000 UNO\n{session}/mfc/a0001 DUE\n",
+                f"{session}/etc/prompts-original": f"a0000 Uno, {session[0]}.\na0001 Due.\n",
+                f"{session}/etc/README": "User Name: x\n",
+            },
+        )
+    found = read_recordings(str(corpus(count=0)), "it")
+    assert {(one.id, one.text, one.speaker) for one in found} == {
+        ("anna-20090101-abc/wav/a0000.wav", "Uno, a.", "anna"),
+        ("anna-20090101-abc/wav/a0001.wav", "Due.", "anna"),
+        ("ugo-20100101-xyz/wav/a0000.wav", "Uno, u.", "ugo"),
+        ("ugo-20100101-xyz/wav/a0001.wav", "Due.", "ugo"),
+    }
+
+
+def test_kaldi_s_segments_are_parts_and_its_commands_are_not_run(corpus):
+    kaldi = {
+        "train/text": "u1 uno\nu2 due\n",
+        "train/wav.scp": "r c0.wav\n",
+        "train/segments": "u1 r 0.0 0.4\nu2 r 0.4 0.9\n",
+        "train/utt2spk": "u1 anna\nu2 ugo\n",
+    }
+    folder = corpus(seconds=1.0, **kaldi)
+    one, two = read_recordings(str(folder), "it")
+    assert (one.text, one.start, one.end, one.speaker) == ("uno", 0.0, 0.4, "anna")
+    assert (two.text, two.start, two.end, two.recording) == ("due", 0.4, 0.9, "r")
+    assert read_audio(two)[1] == pytest.approx(0.5)
+    command = "touch " + str(folder / "made") + " |"
+    corpus(count=0, **{"train/wav.scp": f"r {command}\n"})
+    with pytest.raises(RecipeError, match=r"wav.scp, line 1, is a command .*write the file's path"):
+        read_recordings(str(folder), "it")
+    assert not (folder / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("columns", "part"),
+    [
+        ({"start": "0.5", "end": "0.8"}, (0.5, 0.8)),
+        ({"start_time": "0,5", "end_time": "0,8"}, (0.5, 0.8)),
+        ({"begin": "0:00:00.5", "stop": "00:00,8"}, (0.5, 0.8)),
+        ({"startTime": "0.5s", "endTime": "800ms"}, (0.5, 0.8)),
+        ({"start": "0.5", "duration": "0.3"}, (0.5, 0.8)),
+        ({"offset": "0.5", "duration": "0.3"}, (0.5, 0.8)),
+        ({"start_ms": "500", "end_ms": "800"}, (0.5, 0.8)),
+        ({"start [ms]": "500", "duration_milliseconds": "300"}, (0.5, 0.8)),
+        ({"Begin Time": "0.5", "End Time": "0.8"}, (0.5, 0.8)),
+        ({"segment_start": "0.5", "segment_end": "0.8"}, (0.5, 0.8)),
+        ({"xmin": "0.5", "xmax": "0.8"}, (0.5, 0.8)),
+        ({"duration": "1.0"}, (None, None)),
+        ({"start_date": "2021-03-01"}, (None, None)),
+        ({"weekend": "1"}, (None, None)),
+    ],
+)
+def test_times_are_read_by_the_names_and_forms_that_people_use(corpus, columns, part):
+    row = {"file_name": "c0.wav", "text": "ciao", **columns}
+    table = io.StringIO()
+    csv.writer(table).writerows([row, row.values()])
+    folder = corpus(count=1, seconds=1.0, **{"list.csv": table.getvalue()})
+    (one,) = read_recordings(str(folder), "it")
+    assert (one.start, one.end) == (pytest.approx(part[0]), pytest.approx(part[1]))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"start_sample": "8000", "end_sample": "9000"}, '"start_sample" holds times'),
+        ({"start_page_time": "1.0"}, '"start_page_time" holds times .* not understood'),
+        ({"start": "00:00:01:12", "end": "3"}, 'start = "00:00:01:12" is no number of seconds'),
+        ({"start": "-1", "end": "3"}, 'start = "-1" is no number of seconds'),
+        ({"start": "2", "end": "1"}, "before it starts"),
+        ({"start": "0", "start_ms": "0"}, '"start_ms" holds times'),
+        ({"start": "500", "end": "800"}, "if these are milliseconds, call the columns start_ms"),
+    ],
+)
+def test_a_time_that_is_not_understood_is_never_passed_over(corpus, columns, message):
+    row = {"file_name": "c0.wav", "text": "ciao", **columns}
+    table = io.StringIO()
+    csv.writer(table).writerows([row, row.values()])
+    with pytest.raises(RecipeError, match=message):
+        read_recordings(str(corpus(seconds=1.0, **{"list.csv": table.getvalue()})), "it")
+
+
+def test_label_studio_s_regions_are_parts(corpus):
+    region = {"start": 0.1, "end": 0.4, "channel": 0}
+    result = [
+        {"id": "r", "value": region | {"labels": ["anna"]}, "type": "labels"},
+        {"id": "r", "value": region | {"text": ["Uno,", "due."]}, "type": "textarea"},
+        {"id": "s", "value": region | {"labels": ["rumore"]}, "type": "labels"},
+    ]
+    task = {
+        "data": {"audio": "/data/upload/1/0a1b2c3d-c0.wav"},
+        "annotations": [{"result": result}],
+    }
+    mini = {
+        "audio": "/data/upload/1/0a1b2c3d-c0.wav",
+        "annotator": 1,
+        "transcription": ["Uno, due."],
+    }
+    mini["label"] = [region | {"labels": ["anna"]}]
+    cells = {key: json.dumps(v) if isinstance(v, list) else str(v) for key, v in mini.items()}
+    sheet = io.StringIO()
+    csv.writer(sheet).writerows([cells, cells.values()])
+    for name, content in {
+        "a.json": json.dumps([task]),
+        "b.json": json.dumps([mini]),
+        "c.csv": sheet.getvalue(),
+    }.items():
+        folder = corpus(count=1, seconds=1.0, **{name: content})
+        (one,) = read_recordings(str(folder / name), "it")
+        assert (one.text, one.start, one.end, one.speaker) == ("Uno, due.", 0.1, 0.4, "anna"), name
+
+
+QUOTED = 'Disse "frase numero #".'
+
+
+@pytest.mark.parametrize("kind", ["pandas", "Excel", "by hand"])
+def test_quotes_of_a_tsv_are_the_format_s_or_the_sentence_s(corpus, kind):
+    cell = {
+        "pandas": '"Disse ""frase numero #""."',
+        "Excel": '"Sì, no"',
+        "by hand": '"Sì" disse',
+    }[kind]
+    folder = corpus(**{"metadata.tsv": lines(f"c#.wav\t{cell}", header="file_name\ttext\n")})
+    right = {"pandas": QUOTED.replace("#", "0"), "Excel": "Sì, no", "by hand": '"Sì" disse'}[kind]
+    assert said(folder)["c0.wav"] == right
+
+
+@pytest.mark.parametrize("where", [30, 58])
+@pytest.mark.parametrize("close", [False, True])
+def test_a_stray_quote_is_told_by_its_line_and_swallows_nothing(corpus, where, close):
+    rows = [
+        f"c{n}.wav,{QUOTED[6] if n == where or (close and n == where + 1) else ''}frase {n}"
+        for n in range(60)
+    ]
+    folder = corpus(count=60, **{"metadata.csv": "file_name,text\n" + "\n".join(rows) + "\n"})
+    with pytest.raises(RecipeError, match=rf"metadata.csv, line {where + 2}: a quote"):
+        read_recordings(str(folder), "it")
+
+
+def test_a_text_of_two_lines_between_quotes_is_one_text(corpus):
+    rows = 'file_name,text\nc0.wav,"uno,\ndue"\nc1.wav,tre\n'
+    assert said(corpus(count=2, **{"metadata.csv": rows})) == {
+        "c0.wav": "uno,\ndue",
+        "c1.wav": "tre",
+    }
+
+
+@pytest.mark.parametrize(("table", "disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_are_the_same_in_any_form_of_unicode(corpus, table, disk):
+    sounds = unicodedata.normalize(disk, "perché{}.wav")
+    rows = unicodedata.normalize(table, lines(f"perché{ROW[1:]}", header=HEADER))
+    assert len(said(corpus(sounds, **{"metadata.csv": rows}))) == COUNT
+
+
+def test_files_that_are_not_there_are_told_and_cost_their_clips(corpus, capsys):
+    rows = lines(ROW, count=COUNT + 1, header=HEADER)
+    found = read_recordings(str(corpus(**{"metadata.csv": rows})), "it")
+    assert [one.path.is_file() for one in found] == [True] * COUNT + [False]
+    said_of = capsys.readouterr().out
+    assert f"1 of {COUNT + 1} files that the table names are not there" in said_of
+    assert "c4.wav; there is" in said_of
+
+
+def test_what_is_in_no_table_is_told(corpus, capsys):
+    rows = lines(ROW, count=3, header=HEADER)
+    assert len(read_recordings(str(corpus(**{"metadata.csv": rows})), "it")) == 3
+    assert "1 sound files of" in (out := capsys.readouterr().out) and "c3.wav" in out
+
+
+def test_the_same_name_in_another_folder_is_not_taken_for_a_missing_file(corpus):
+    corpus("train/c{}.wav", count=2)
+    corpus("test/c{}.wav", count=3)
+    rows = {"train/metadata.csv": lines(ROW, count=3, header=HEADER)}
+    found = read_recordings(str(corpus(count=0, **rows)), "it")
+    assert [one.path.is_file() for one in found] == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"notes.xlsx": b"PK\x03\x04"},
+        {"a.csv": "speaker,age\nanna,9\n"},
+        {"c0.srt": "x"},
+        {"README.txt": "c0 is one"},
+    ],
+)
+def test_a_folder_whose_texts_were_not_found_says_what_else_lies_there(corpus, files):
+    folder = corpus(**files)
+    with pytest.raises(RecipeError) as found:
+        read_recordings(str(folder), "it")
+    message = str(found.value)
+    suffix = "." + next(iter(files)).rpartition(".")[2]
+    assert f"{COUNT} × .wav" in message and f"1 × {suffix}" in message and "metadata.csv" in message
+
+
+def test_two_metadata_files_do_not_double_the_data(corpus, capsys):
+    rows = table(",", CSV), jsons(**CSV)
+    folder = corpus(**{"metadata.csv": rows[0], "metadata.jsonl": rows[1]})
+    assert len(read_recordings(str(folder), "it")) == COUNT
+    assert f"{COUNT} clips are named twice" in capsys.readouterr().out
+    corpus(**{"metadata.jsonl": rows[1].replace("davvero", "forse")})
+    with pytest.raises(RecipeError, match=r"named a second time, and .*metadata.csv, line 2"):
+        read_recordings(str(folder), "it")
+
+
+@pytest.mark.parametrize("value", [{"it": "ciao"}, ["ciao"], True])
+def test_a_structure_is_no_text(corpus, value):
+    folder = corpus(**{"metadata.jsonl": json.dumps({"file_name": "c0.wav", "text": value})})
+    with pytest.raises(RecipeError, match=r"the text is a (dict|list|bool)"):
+        read_recordings(str(folder), "it")
+
+
+def test_numbers_are_texts(corpus):
+    rows = "".join(json.dumps({"file_name": f"c{n}.wav", "text": n}) + "\n" for n in range(COUNT))
+    assert list(said(corpus(**{"metadata.jsonl": rows})).values()) == ["0", "1", "2", "3"]
+    import pyarrow as pa
+    import pyarrow.parquet as parquet
+
+    names = [f"c{n}.wav" for n in range(COUNT)]
+    folder = corpus()
+    (folder / "metadata.jsonl").unlink()
+    parquet.write_table(
+        pa.table({"path": names, "text": [0.0, None, 2.5, 7.0]}), folder / "a.parquet"
+    )
+    assert list(said(folder).values()) == ["0", "", "2.5", "7"]
+
+
+def test_columns_may_be_named_in_the_recipe(corpus):
+    rows = lines("c#.wav,no.wav,sbagliato,giusto", header="dove,file_name,text,detto\n")
+    folder = corpus(**{"metadata.csv": rows})
+    found = said(folder, text_column="detto", audio_column="dove")
+    assert found == {f"c{n}.wav": "giusto" for n in range(COUNT)}
+    with pytest.raises(RecipeError, match='the column "qui" is missing; it has dove, file_name'):
+        said(folder, audio_column="qui")
+
+
+@pytest.mark.parametrize("third", ["anna", "ugo"])
+def test_a_speaker_in_a_table_without_a_header_is_no_text(corpus, third):
+    middle = lines(f"c#|{third}|{T}")
+    last = lines(f"c#|{T}|{third}")
+    for rows in (middle, last):
+        found = read_recordings(str(corpus(**{"metadata.csv": rows})), "it")
+        assert {(one.text, one.speaker) for one in found} == {
+            (TEXT.format(n), third) for n in range(COUNT)
+        }
+
+
+def test_common_voice_s_own_table_leads_to_its_reader(corpus):
+    header = "client_id\tpath\tsentence\tup_votes\n"
+    folder = corpus(**{"validated.tsv": lines("x\tc#.wav\tciao\t2", header=header)})
+    with pytest.raises(RecipeError, match='dataset = "common_voice"'):
+        read_recordings(str(folder), "it")

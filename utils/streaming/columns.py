@@ -1,0 +1,78 @@
+"""What data sets call their columns, and what a column of texts may hold."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from utils.config import RecipeError
+
+# In the order in which they count, where a table has several: audiofolder, NeMo, Coqui, DeepSpeech,
+# Common Voice, and what people write by themselves. An id names a file where it is a file's stem.
+FILE_COLUMNS = (
+    *("file_name", "filename", "audio_filepath", "audio_path", "audio_file", "audio", "path"),
+    *("wav_filename", "wav_path", "wav_file", "wav", "file", "file_path", "filepath", "sound"),
+    *("mp3", "flac", "clip", "recording_path", "fname", "utt_id", "utterance_id", "id", "name"),
+)
+TEXT_COLUMNS = (
+    *("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription"),
+    *("raw_text", "original_text", "text_original", "text_normalized", "normalized_transcription"),
+    *("normalized_transcript", "utterance", "verbatim", "orthographic", "txt", "caption", "words"),
+)
+# client_id is Common Voice's, speaker_id that of MLS and VoxPopuli.
+SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id")
+RECORDING_COLUMNS = ("recording", "recording_id", "chapter_id", "session_id", "session")
+SPLIT_COLUMNS = ("split", "subset", "partition", "set")
+
+
+class NoColumns(RecipeError):
+    """A table that is none of clips: it has no column of files, or none of texts."""
+
+
+def plain(name: str) -> str:
+    """Return a column's name as the lists of this module have it: `Audio Path` → `audio_path`."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def find_column(columns: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return the column that comes first among the known names, however it is written."""
+    there = {plain(column): column for column in reversed(list(columns))}
+    return next((there[name] for name in known if name in there), None)
+
+
+def text_column(columns: Iterable[str], wanted: str, where: str) -> str:
+    """Return the column of the texts: the recipe's, or if it says nothing the first known name.
+
+    Raises:
+        RecipeError: there is none; the message lists the columns.
+    """
+    columns = list(columns)
+    found = find_column(columns, TEXT_COLUMNS) if wanted == "text" else None
+    if wanted in columns:
+        found = wanted
+    if found is None:
+        raise NoColumns(
+            f'{where}: no column "{wanted}"; it has {", ".join(columns)}. Set text_column in the '
+            "recipe to the one with the texts."
+        )
+    return found
+
+
+def as_text(value: Any, where: str) -> str:
+    """Return a cell of a column of texts: numbers are texts, None is "".
+
+    Raises:
+        RecipeError: it is a structure, of which no part is sure to be what is said.
+    """
+    if value is None or value != value:  # pandas writes NaN for a cell without a value
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))  # pandas makes 7 to 7.0 where another cell is empty
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    raise RecipeError(
+        f"{where}: the text is a {type(value).__name__} ({str(value)[:60]}): text_column must name "
+        "a column with one text a row."
+    )

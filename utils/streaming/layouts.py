@@ -1,0 +1,137 @@
+"""Lists and folders in which corpora come, beside tables: what a file is shows in what is in it.
+
+LibriSpeech, MLS, AISHELL, VoxForge and CMU Arctic have lists of an id and its text; Kaldi has a
+file for each thing that it knows of an utterance; VCTK and most people have a .txt for each clip.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from utils.config import RecipeError
+from utils.streaming.files import SPLITS, Folder, Line, is_transcript, read_text
+from utils.streaming.tables import read_table
+
+LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}
+LARGEST_LIST = 1 << 28  # bytes
+ARCTIC = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # ( arctic_a0001 "Author of the danger trail." )
+LIBRISPEECH = re.compile(r"(\d+)[-_](\d+)[-_]\d+")  # speaker, chapter, number
+
+
+def corpus_split(name: str) -> str:
+    """Return the split that a corpus's folder is: train-clean-100, dev_other."""
+    return SPLITS.get(re.split(r"[-_]", name.lower())[0], "")
+
+
+def _split_within(folder: Folder, path: Path) -> str:
+    parts = PurePosixPath(folder.name(path)).parts
+    return next(filter(None, map(corpus_split, parts)), "")
+
+
+def _pairs_of(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield (line number, id, text) of a list."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if arctic := ARCTIC.fullmatch(line.strip()):
+            yield number, *arctic.groups()
+        elif line.strip():
+            name, _, said = line.strip().replace("\t", " ", 1).partition(" ")
+            yield number, name, said.strip()
+
+
+def _speaker(path: Path, name: str) -> tuple[str, str]:
+    """Return speaker and recording, where the corpus's names say them."""
+    if found := LIBRISPEECH.fullmatch(PurePosixPath(name).stem):
+        return found[1], f"{found[1]}-{found[2]}"
+    if path.parent.name == "etc":  # VoxForge: speaker-date-session/etc/PROMPTS
+        session = path.parent.parent.name
+        first = session.partition("-")[0]
+        return (session if first == "anonymous" else first), session
+    return "", ""
+
+
+def _is_list(path: Path, folder: Folder) -> bool:
+    """Tell whether a file may be a list: it is no clip's own text, and no program's file."""
+    is_named = path.suffix.lower() in LISTS and is_transcript(path)
+    if not is_named or folder.anywhere(path.stem) or path.stat().st_size > LARGEST_LIST:
+        return False
+    # VoxForge's list in capitals lies beside the one as it is written.
+    is_second = path.name == "PROMPTS" and path.with_name("prompts-original").is_file()
+    return not is_second and (bool(path.suffix) or not _is_binary(path))
+
+
+def read_list(path: Path, folder: Folder) -> list[Line]:
+    """Return the lines of a list: an id that is a sound's, and its text; none if it is no list."""
+    try:
+        text = read_text(path)
+    except RecipeError:
+        return []  # whatever it is, it is no list in UTF-8
+    if "|" in text.partition("\n")[0]:
+        return read_table(path)
+    pairs = list(_pairs_of(text))
+    if not folder.knows([name for _, name, _ in pairs], path.parent):
+        return []
+    split = _split_within(folder, path)
+    return [
+        Line(f"{path}, line {n}", name, said, None, None, split, *_speaker(path, name))
+        for n, name, said in pairs
+    ]
+
+
+def read_lists(folder: Folder) -> list[tuple[Path, list[Line]]]:
+    """Return the lists of a folder, each with its lines."""
+    lists = [(path, read_list(path, folder)) for path in folder.files if _is_list(path, folder)]
+    return [(path, lines) for path, lines in lists if lines]
+
+
+def _is_binary(path: Path) -> bool:
+    with path.open("rb") as file:
+        return b"\0" in file.read(256)
+
+
+def _table(path: Path, columns: int) -> dict[str, tuple[int, list[str]]]:
+    """Return a file of Kaldi's: id → line number and what follows it, cut into so many columns."""
+    rows = {}
+    for number, line in enumerate(read_text(path).split("\n") if path.is_file() else (), 1):
+        if cells := line.split(None, columns):
+            rows[cells[0]] = number, [*cells[1:], *[""] * (columns + 1 - len(cells))]
+    return rows
+
+
+def read_kaldi(folder: Folder) -> list[tuple[Path, list[Line]]]:
+    """Return the texts of Kaldi's data folders, each with its lines.
+
+    Raises:
+        RecipeError: wav.scp has commands, which are not run; a segment has no times.
+    """
+    there = set(folder.files)
+    texts = [p for p in folder.files if p.name == "text" and p.with_name("wav.scp") in there]
+    return [(path, list(_read_kaldi(path, _split_within(folder, path)))) for path in texts]
+
+
+def _read_kaldi(path: Path, split: str) -> Iterator[Line]:
+    sounds = _table(path.with_name("wav.scp"), 1)
+    segments = _table(path.with_name("segments"), 3)
+    speakers = _table(path.with_name("utt2spk"), 1)
+    for utterance, (number, (said,)) in _table(path, 1).items():
+        where, start, end = f"{path}, line {number}", None, None
+        recording, at = utterance, number
+        if utterance in segments:
+            at, (recording, first, last) = segments[utterance]
+            try:
+                start, end = float(first), float(last)
+            except ValueError:
+                start, end = 0.0, -1.0
+            if not 0 <= start < end:
+                raise RecipeError(
+                    f"{path.with_name('segments')}, line {at}: {first} to {last} are no seconds of "
+                    "a part."
+                )
+        at, (name,) = sounds.get(recording, (number, [recording]))
+        if name.rstrip().endswith("|"):
+            raise RecipeError(
+                f"{path.with_name('wav.scp')}, line {at}, is a command ({name[:60]}), and commands "
+                "in data are not run: write the file's path."
+            )
+        speaker = speakers.get(utterance, (0, [""]))[1][0]
+        whole = "" if start is None else recording
+        yield Line(where, name, said, start, end, split, speaker, whole)

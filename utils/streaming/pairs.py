@@ -1,0 +1,77 @@
+"""Sound with its text in a file of the same name: a .txt for each clip, or what annotates it."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from utils.streaming import annotations
+from utils.streaming.cues import make_clips
+from utils.streaming.files import Folder, Recording, is_transcript, read_text, split_of
+from utils.streaming.sound import promised_seconds
+
+TEXTS = (".txt", ".lab")
+# In LibriTTS a clip has two texts: as in the book, and with its numbers in words.
+IN_WORDS, AS_WRITTEN = ".normalized", ".original"
+
+Texts = dict[tuple[Path, str], str]  # annotation, its track → what is in the file
+
+
+def _annotated(
+    sound: Path, texts: Texts, name: str, language: str, tier: str
+) -> Iterator[Recording]:
+    """Yield the clips of a long recording that subtitles or an annotation divide."""
+    known = {"split": split_of("", PurePosixPath(name).parts[:-1]), "recording": name}
+    if not sound.is_file():
+        said = f"{next(iter(texts))[0].name} lies beside no sound of its name"
+        yield Recording(sound, said, name, fault="annotation without a sound", **known)
+        return
+    seconds = promised_seconds(sound) or math.inf
+    for clip in make_clips(annotations.read_cues(texts, tier, name), language, seconds):
+        told = {"start": clip.start, "end": clip.end, "notes": clip.notes, "fault": clip.fault}
+        yield Recording(sound, clip.text, f"{name}@{clip.start:g}", **told, **known)
+
+
+def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
+    """Return the text of each sound, beside it or in a tree of texts.
+
+    A text without a sound stands under the name that its sound would have, as a .wav.
+    """
+    found: dict[Path, str] = {}
+    for path, text in texts.items():
+        stem = path.with_suffix("")
+        if stem.suffix in (IN_WORDS, AS_WRITTEN):
+            stem = stem.with_suffix("")
+        sound = folder.find(folder.name(stem)) or folder.anywhere(stem.name)
+        sound = sound or path.with_suffix(".wav")
+        if sound not in found or path.with_suffix("").suffix == AS_WRITTEN:
+            found[sound] = text
+    return found
+
+
+def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]:
+    """Match every sound with the .txt of its name, or with what annotates it.
+
+    Either may lack the other, so that the report counts it. A .txt comes first, unless a tier is
+    asked for.
+
+    Args:
+        folder: whose files they are.
+        language: Whisper's code.
+        tier: of annotations or subtitles, where a recording has several.
+    """
+    names = [path for path in folder.files if path.suffix.lower() in TEXTS and is_transcript(path)]
+    texts = {path: read_text(path) for path in names}
+    timed = {path for path in folder.files if annotations.is_annotation(path, texts.get(path, ""))}
+    plain = _plain(folder, {path: text for path, text in texts.items() if path not in timed})
+    annotated = annotations.beside(folder.sounds, sorted(timed))
+    found = []
+    for path in sorted({*folder.sounds, *annotated, *plain}):
+        name = folder.name(path)
+        if path in annotated and (tier or path not in plain):
+            tracks = annotated[path].items()
+            known = {(p, track): texts.get(p) or read_text(p) for p, track in tracks}
+            found += _annotated(path, known, name, language, tier)
+        else:
+            split = split_of("", PurePosixPath(name).parts[:-1])
+            found.append(Recording(path, plain.get(path, ""), name, split))
+    return found

@@ -1,0 +1,113 @@
+"""Splits that data lack are held out of what is there, the same for the same data."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from utils.streaming.files import Recording, say
+from utils.text import normalize
+
+SHARE = 10  # one in so many clips is for test, another one for dev
+HELD_OUT = ("test", "dev")
+
+
+def place(text: str, language: str) -> float:
+    """Return where a sentence lies between 0 and 1, by the hash of its normalised text."""
+    digest = hashlib.sha256(normalize(text, language).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _together(recordings: Sequence[Recording]) -> list[str]:
+    """Return a key for each clip, equal where clips share a speaker or a recording."""
+    root: dict[str, str] = {}
+
+    def top(key: str) -> str:
+        while root.setdefault(key, key) != key:
+            key = root[key]
+        return key
+
+    keys = []
+    for one in recordings:
+        named = [f"recording {one.recording}"] if one.recording else []
+        named += [f"speaker {one.speaker}"] if one.speaker else []
+        tops = [top(name) for name in named or [f"clip {one.id}"]]
+        for other in tops[1:]:
+            root[other] = tops[0]
+        keys.append(tops[0])
+    return [top(key) for key in keys]
+
+
+def _keys(recordings: Sequence[Recording], language: str, needed: int) -> tuple[list[str], str]:
+    """Return what is kept together, a key for each clip, and in words what it is."""
+    named = [one for one in recordings if one.speaker]
+    if len(named) == len(recordings):
+        keys = _together(recordings)
+        if len(set(keys)) > needed:
+            return keys, "speaker"
+    if any(one.recording for one in recordings):
+        keys = [one.recording or one.id for one in recordings]
+        if len(set(keys)) > needed:
+            return keys, "recording"
+        return [], ""
+    return [normalize(one.text, language) for one in recordings], "sentence"
+
+
+def _choose(keys: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Return the split of each clip: whole groups by the order of their hashes, a tenth a split."""
+    sizes, chosen = Counter(keys), dict.fromkeys(keys, "train")
+    order = sorted(sizes, key=lambda key: hashlib.sha256(key.encode()).digest())
+    most = max(1, round(len(keys) / SHARE))
+    for split in splits:
+        left = [key for key in order if chosen[key] == "train"]
+        if len(left) < 2:
+            break
+        taken = 0
+        for key in left:
+            if taken + sizes[key] <= most:
+                chosen[key], taken = split, taken + sizes[key]
+        if not taken:  # all are larger than a tenth
+            chosen[min(left, key=lambda key: sizes[key])] = split
+    return [chosen[key] for key in keys]
+
+
+def _by_time(recordings: Sequence[Recording], splits: Sequence[str]) -> list[str]:
+    """Return splits that are stretches of too few recordings: the last ones are held out."""
+    order = sorted(
+        range(len(recordings)), key=lambda n: (recordings[n].path, recordings[n].start or 0)
+    )
+    most = max(1, round(len(order) / SHARE))
+    chosen = ["train"] * len(order)
+    for number, split in enumerate(splits):
+        for at in order[len(order) - (number + 1) * most : len(order) - number * most]:
+            chosen[at] = split
+    return chosen
+
+
+def hold_out(recordings: list[Recording], language: str, name: str = "") -> list[Recording]:
+    """Give recordings the splits that they lack, out of those for training.
+
+    Speakers stay together where all clips name theirs, parts of a recording in any case; else a
+    sentence is in one split whoever says it. The same folder always gives the same splits.
+
+    Args:
+        recordings: with the splits that they have; "" is for training.
+        language: Whisper's code.
+        name: of the folder, for the sentence that says what was done.
+    """
+    splits = {one.split or "train" for one in recordings}
+    missing = [split for split in HELD_OUT if split not in splits]
+    rest = [number for number, one in enumerate(recordings) if one.split in ("", "train")]
+    found = [replace(one, split=one.split or "train") for one in recordings]
+    if not missing or not rest:
+        return found
+    trained = [recordings[number] for number in rest]
+    keys, what = _keys(trained, language, len(missing))
+    chosen = _choose(keys, missing) if keys else _by_time(trained, missing)
+    for number, split in zip(rest, chosen, strict=True):
+        found[number] = replace(found[number], split=split)
+    way = f"by the hash of the {what}, no {what} in two splits"
+    if not keys:
+        way = "the end of a recording that is trained on, too: expect to do worse on another one"
+    say(f"{name} has no {' and no '.join(missing)} split: a tenth is held out of train, {way}.")
+    return found
