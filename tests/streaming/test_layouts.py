@@ -356,7 +356,7 @@ def test_the_same_name_in_another_folder_is_not_taken_for_a_missing_file(corpus)
     [
         {"notes.xlsx": b"PK\x03\x04"},
         {"a.csv": "speaker,age\nanna,9\n"},
-        {"c0.srt": "x"},
+        {"c0.docx": b"PK\x03\x04"},
         {"README.txt": "c0 is one"},
     ],
 )
