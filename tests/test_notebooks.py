@@ -274,7 +274,7 @@ def test_utils_import_downwards_only():
         for path in (ROOT / "utils").rglob("*.py")
         if (name := path.relative_to(ROOT / "utils").parts[0].removesuffix(".py")) != "__init__"
         for below in imported_utils(path.read_text("utf-8"))
-        if floor[below] < floor[name] and (name, below) != ("environment", "embedded")
+        if floor[below] < floor[name]
     ]
     assert upward == []
 

@@ -12,19 +12,21 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from utils.artifacts import (
     STAGES,
     Run,
-    RunMismatch,
     digest,
     notebook_of,
     open_run,
     require,
     write_atomically,
 )
-from utils.config import Recipe, RecipeError, load_recipe
+from utils.config import Recipe, UserError, load_recipe
+from utils.environment.command import command
+from utils.text import languages
 
 # Bars made of widgets, or redrawn a hundred times, are noise in a stored notebook.
 QUIET = {
@@ -37,7 +39,7 @@ QUIET = {
 CELL_SECONDS = 7 * 24 * 3600  # training is one cell; one that hangs ends the run some day
 
 
-class LessonFailed(RuntimeError):
+class LessonFailed(UserError):
     """A lesson stopped; the message is the lesson's own, and says where the notebook is kept."""
 
 
@@ -177,26 +179,29 @@ def is_progress(record: logging.LogRecord) -> bool:
     return record.msg.startswith(("step ", "fetching "))
 
 
-def main() -> int:
-    """Run the lessons of a recipe; return the exit code."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the lessons of a recipe, or list Whisper's languages."""
     parser = argparse.ArgumentParser(prog="python -m utils", description=__doc__)
-    parser.add_argument("recipe", nargs="?", default="recipes/embedded.toml")
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        default="recipes/embedded.toml",
+        help='a TOML file (%(default)s); or "languages", for the codes that a recipe may have',
+    )
     parser.add_argument("--runs", default="runs", help="the folder for results")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.recipe == "languages":
+        print(*(f"{code:4}{name.title()}" for code, name in languages().items()), sep="\n")
+        return
     os.environ.update(QUIET)
     logging.basicConfig(format="      %(message)s", level=logging.ERROR)
     papermill_log = logging.getLogger("papermill")
     papermill_log.setLevel(logging.INFO)
     papermill_log.addFilter(is_progress)
-    try:
-        recipe = load_recipe(options.recipe)
-        run = open_run(recipe, options.runs)
-        done = run_lessons(recipe, run, options.runs)
-    except (LessonFailed, RecipeError, RunMismatch, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    print_results(recipe, run, options.runs, done)
-    return 0
+    recipe = load_recipe(options.recipe)
+    run = open_run(recipe, options.runs)
+    print_results(recipe, run, options.runs, run_lessons(recipe, run, options.runs))
 
 
 if __name__ == "__main__":

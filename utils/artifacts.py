@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.config import Recipe
+from utils.config import Recipe, UserError
 from utils.environment.machine import peak_gib
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
@@ -21,11 +21,11 @@ STAGES = (
 BUILT_ON = ("preprocessing", "training", "evaluation")  # later stages are made from their results
 
 
-class MissingArtifact(FileNotFoundError):
+class MissingArtifact(UserError, FileNotFoundError):
     """An earlier lesson has not been run; the message names its notebook."""
 
 
-class RunMismatch(ValueError):
+class RunMismatch(UserError, ValueError):
     """The run folder was made from another recipe than the one at hand."""
 
 

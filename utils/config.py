@@ -23,6 +23,8 @@ STOPS = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement"
 class UserError(Exception):
     """What whoever runs a command can put right: one sentence says what, where and the way out."""
 
+    exit_code = 1
+
 
 class RecipeError(UserError, ValueError):
     """A recipe that cannot be used; the message names the file, the key and the way out."""

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.config import UserError
 from utils.demo.kept import UnusableRecording, keep_recording, kept_rows
 from utils.demo.page import private_folder, refusal
 from utils.demo.serve import announce, launch
+from utils.environment.command import command
 
 if TYPE_CHECKING:
     import gradio
@@ -73,8 +75,9 @@ def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
     return page
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the page until Ctrl+C; return the exit code."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the page until Ctrl+C."""
     parser = argparse.ArgumentParser(prog="python -m utils.recorder", description=main.__doc__)
     parser.add_argument("sentences", type=Path, help="a UTF-8 text file, one sentence a line")
     parser.add_argument("folder", type=Path, help="where the recordings go")
@@ -82,16 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         sentences = chosen.sentences.read_text(encoding="utf-8-sig").splitlines()
-        if not sentences_left(sentences, chosen.folder):
-            raise ValueError(f"{chosen.sentences} holds no sentence that {chosen.folder} lacks.")
-        page = build_recorder(sentences, chosen.folder)
-        url = launch(page, chosen.port)
-    except (OSError, ValueError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
+    except UnicodeDecodeError:
+        raise UserError(f"{chosen.sentences} is not text in UTF-8: save it as UTF-8.") from None
+    if not sentences_left(sentences, chosen.folder):
+        raise UserError(f"{chosen.sentences} holds no sentence that {chosen.folder} lacks.")
+    page = build_recorder(sentences, chosen.folder)
+    url = launch(page, chosen.port)
     announce(url, chosen.port)
     page.block_thread()
-    return 0
 
 
 if __name__ == "__main__":

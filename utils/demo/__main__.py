@@ -5,16 +5,16 @@ import secrets
 import sys
 from collections.abc import Sequence
 
-from utils.artifacts import RunMismatch, open_run, require
-from utils.config import RecipeError, load_recipe
+from utils.artifacts import open_run, require
+from utils.config import load_recipe
 from utils.demo.page import build_page
 from utils.demo.serve import GUEST, announce, credits, example_rows, launch, load_transcribers
-from utils.embedded.cache import FetchError
-from utils.environment.gpu import HardwareError
+from utils.environment.command import command
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the page of a recipe until Ctrl+C; return the exit code."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the page of a recipe until Ctrl+C."""
     parser = argparse.ArgumentParser(prog="python -m utils.demo", description=main.__doc__)
     parser.add_argument("recipe", help="the experiment, for example recipes/embedded.toml")
     parser.add_argument("--runs", default="runs", help="the folder of results (%(default)s)")
@@ -26,25 +26,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "Gradio downloads and runs its tunnel program for this",
     )
     chosen = parser.parse_args(arguments)
-    try:
-        recipe = load_recipe(chosen.recipe)
-        run = open_run(recipe, chosen.runs)
-        require(run, "training")
-        transcribers, languages = load_transcribers(recipe, run), recipe.languages
-        page = build_page(
-            transcribers, languages, example_rows(run), credits(recipe), run.corrections
-        )
-        password = secrets.token_urlsafe(12) if chosen.share else ""
-        url = launch(page, chosen.port, password)
-    except (OSError, FetchError, HardwareError, RecipeError, RunMismatch) as problem:
-        print(problem, file=sys.stderr)
-        return 1
+    recipe = load_recipe(chosen.recipe)
+    run = open_run(recipe, chosen.runs)
+    require(run, "training")
+    transcribers, languages = load_transcribers(recipe, run), recipe.languages
+    page = build_page(transcribers, languages, example_rows(run), credits(recipe), run.corrections)
+    password = secrets.token_urlsafe(12) if chosen.share else ""
+    url = launch(page, chosen.port, password)
     announce(url, chosen.port)
     if password:
         print(f"{page.share_url or 'No public address: is there a network?'}")
         print(f"User {GUEST}, password {password}")
     page.block_thread()
-    return 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import numpy as np
 import soundfile
 
 from utils.artifacts import digest, write_atomically
+from utils.config import UserError
 from utils.streaming.sound import MAX_SECONDS, AudioError, read_pieces
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.whisper.features import SILENCE
@@ -14,7 +15,7 @@ from utils.whisper.features import SILENCE
 METADATA = "metadata.jsonl"  # what `datasets` looks for in a folder of audio
 
 
-class UnusableRecording(ValueError):
+class UnusableRecording(UserError, ValueError):
     """A recording that cannot be used; the message is what a person is told."""
 
 

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from utils.config import UserError
+
 CACHE_VERSION = 1  # part of each folder's name: raise it when what is written changes
 MANIFEST = "manifest.json"  # written last: each file's digest
 
 
-class FetchError(RuntimeError):
+class FetchError(UserError):
     """Something embedded cannot be had; the message says what, where and the way out."""
 
 

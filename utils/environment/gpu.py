@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from utils.config import UserError
 from utils.environment import driver
 from utils.environment.colab import is_hosted
 
@@ -15,7 +16,7 @@ if CPU_ONLY:  # before CUDA starts, so that nothing else takes a GPU either
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-class HardwareError(RuntimeError):
+class HardwareError(UserError):
     """What is asked for and what this machine has do not fit; the message names the way out."""
 
 

@@ -1,13 +1,16 @@
 """What the tables of a recipe must be to each other, so that no lesson finds it out hours later."""
 
+import tomllib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.embedded.carried import MODELS, PREFIX, SPEAKERS
 from utils.environment.recipe_keys import nearest
 from utils.text import nearest_language
 
 if TYPE_CHECKING:
     from utils.config import Method, Recipe, Source
+
+EMBEDDED = Path(__file__).parent.parent / "embedded/carried.toml"  # names alone are asked of it
 
 
 def check_recipe(recipe: "Recipe") -> None:
@@ -47,17 +50,17 @@ def _check_language(source: "Source", place: str) -> None:
 
 def _check_embedded(recipe: "Recipe") -> None:
     """Refuse names that no package carries: at once, not when a lesson asks for them."""
-    known = [PREFIX + model for model in MODELS]
+    carried = tomllib.loads(EMBEDDED.read_text(encoding="utf-8"))
+    known = [f"embedded/{model}" for model in carried["models"]]
     checkpoint = recipe.model.checkpoint
-    if checkpoint.startswith(PREFIX) and checkpoint not in known:
+    if checkpoint.startswith("embedded/") and checkpoint not in known:
         raise ValueError(f'[model] has checkpoint = "{checkpoint}"{nearest(checkpoint, known)}')
     for number, source in enumerate(recipe.sources, 1):
         voice = f"{source.language} {source.name}"
-        known = [" ".join(pair) for pair in SPEAKERS]
-        if source.dataset == "embedded" and voice not in known:
+        if source.dataset == "embedded" and voice not in carried["speech"]:
             raise ValueError(
                 f'[[sources]] {number}: no embedded speech is called "{voice}"'
-                f"{nearest(voice, known)}"
+                f"{nearest(voice, carried['speech'])}"
             )
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from utils.artifacts import open_run, require
 from utils.config import load_recipe
-from utils.embedded.cache import FetchError
-from utils.environment.gpu import HardwareError
+from utils.environment.command import command
 from utils.evaluation.evaluate import compare, evaluate
 from utils.evaluation.page import verdict
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate or compare from the shell; return the exit code."""
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Evaluate or compare from the shell."""
     parser = argparse.ArgumentParser(prog="python -m utils.evaluation", description=__doc__)
     parser.add_argument("recipe", nargs="?", default="recipes/embedded.toml")
     parser.add_argument("--runs", default="runs", help="the folder for results")
@@ -23,27 +23,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--compare", nargs="+", type=Path, metavar="RUN", help="evaluated folders")
     options = parser.parse_args(arguments)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    try:
-        if options.compare:
-            print(compare(options.compare))
-            return 0
-        recipe = load_recipe(options.recipe)
-        run = open_run(recipe, options.runs)
-        folder = run.folder
-        if options.checkpoint:
-            folder /= "evaluation-" + options.checkpoint.strip("/.").replace("/", "-")
-        else:
-            require(run, "training")
-        report = evaluate(recipe, run, options.checkpoint or run.model, folder)
-    except KeyboardInterrupt:
-        print("\nInterrupted: give the same command again to go on.", file=sys.stderr)
-        return 130
-    except (FetchError, HardwareError, OSError, ValueError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    if options.compare:
+        print(compare(options.compare))
+        return
+    recipe = load_recipe(options.recipe)
+    run = open_run(recipe, options.runs)
+    folder = run.folder
+    if options.checkpoint:
+        folder /= "evaluation-" + options.checkpoint.strip("/.").replace("/", "-")
+    else:
+        require(run, "training")
+    report = evaluate(recipe, run, options.checkpoint or run.model, folder)
     print(verdict(report))
     print(f"report: {folder}/evaluation.html, {folder}/evaluation.json")
-    return 0
 
 
 if __name__ == "__main__":

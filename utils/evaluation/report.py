@@ -8,7 +8,7 @@ from typing import Any
 import datasets
 import numpy as np
 
-from utils.config import Recipe
+from utils.config import Recipe, RecipeError
 from utils.evaluation.mistakes import error_kinds, find_flags, frequent_errors
 from utils.preprocessing.windows import cut
 from utils.scoring.intervals import paired_p_value
@@ -116,7 +116,7 @@ def build_report(rows: Sequence[Row], recipe: Recipe) -> dict[str, Any]:
     """Return all of the evaluation report that follows from the prediction rows alone.
 
     Raises:
-        ValueError: there is no test clip.
+        RecipeError: there is no test clip.
     """
     resamples = recipe.evaluation.resamples
     parts = {
@@ -125,7 +125,7 @@ def build_report(rows: Sequence[Row], recipe: Recipe) -> dict[str, Any]:
     }
     test = parts["test"]
     if not test:
-        raise ValueError(
+        raise RecipeError(
             f"{recipe.path}: there is no test clip; give a trained source a test split."
         )
     measured = measure(test, resamples)

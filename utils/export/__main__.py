@@ -4,34 +4,31 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from utils.artifacts import RunMismatch, open_run, require
-from utils.config import RecipeError, load_recipe
-from utils.export.hub import PushError, describe, push, stage_model
+from utils.artifacts import open_run, require
+from utils.config import load_recipe
+from utils.environment.command import command
+from utils.export.hub import describe, push, stage_model
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Push the model of a recipe, and its Space if asked to; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m utils.hub", description=main.__doc__)
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Push the model of a recipe, and its Space if asked to."""
+    parser = argparse.ArgumentParser(prog="python -m utils.export", description=main.__doc__)
     parser.add_argument("recipe", help="the experiment, for example recipes/embedded.toml")
     parser.add_argument("--repository", required=True, help="YOU/NAME on the Hub")
     parser.add_argument("--space", default="", help="YOU/NAME of a Space; left out, none is pushed")
     parser.add_argument("--public", action="store_true", help="a new repository is open to all")
     parser.add_argument("--runs", default="runs", help="the folder of results (%(default)s)")
     chosen = parser.parse_args(arguments)
-    try:
-        recipe = load_recipe(chosen.recipe)
-        run = open_run(recipe, chosen.runs)
-        formats = require(run, "export")["formats"]
-        stage_model(recipe, run, chosen.repository, formats)
-        told = [push(run.repository, chosen.repository, private=not chosen.public)]
-        if chosen.space:
-            told.append(push(run.space, chosen.space, "space", private=not chosen.public))
-    except (OSError, RecipeError, RunMismatch, PushError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
+    recipe = load_recipe(chosen.recipe)
+    run = open_run(recipe, chosen.runs)
+    formats = require(run, "export")["formats"]
+    stage_model(recipe, run, chosen.repository, formats)
+    told = [push(run.repository, chosen.repository, private=not chosen.public)]
+    if chosen.space:
+        told.append(push(run.space, chosen.space, "space", private=not chosen.public))
     for done in told:
         print(describe(done))
-    return 0
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from utils.artifacts import Run, notebook_of, write_atomically
-from utils.config import Recipe
+from utils.config import Recipe, UserError
 from utils.embedded.fetch import speech
 from utils.export.card import language_name, write_card
 
@@ -61,7 +61,7 @@ SECRET = re.compile(r"hf_[A-Za-z0-9]{20,}")
 ATTEMPTS, LONGEST_WAIT = 5, 30  # seconds; the Hub's client tries uploads again, but no commit
 
 
-class PushError(RuntimeError):
+class PushError(UserError):
     """What must not or cannot be pushed; the message says what, where and the way out."""
 
 

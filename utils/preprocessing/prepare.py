@@ -22,7 +22,7 @@ from datasets import (
 from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperTokenizer
 
-from utils.config import Preprocessing, Recipe, Windows
+from utils.config import Preprocessing, Recipe, UserError, Windows
 from utils.preprocessing.parallel import map_in_order, usable_cores
 from utils.preprocessing.quality import (
     QualityReport,
@@ -64,7 +64,7 @@ PREPARED = Features(
 )
 
 
-class PreprocessingError(ValueError):
+class PreprocessingError(UserError, ValueError):
     """Too little is left of a split to go on; the message says what was dropped."""
 
 

@@ -22,12 +22,12 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import httpx
 from huggingface_hub.utils._http import default_client_factory
 
-from utils.config import RecipeError, Source
+from utils.config import RecipeError, Source, UserError
 
 LONGEST_PAUSE_SECONDS = 8.0  # what huggingface_hub waits at most between two tries
 
 
-class HubError(OSError):
+class HubError(UserError, OSError):
     """The Hub does not give what was asked for; the message says why and how to go on."""
 
 

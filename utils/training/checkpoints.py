@@ -20,6 +20,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from utils.config import UserError
+
 MARKER = "complete.json"
 # Without these training would go on from something else than where it was: patterns, because a
 # sharded optimizer is a folder.
@@ -30,7 +32,7 @@ SLACK = 2**20  # bytes of small files beside weights and optimizer
 logger = logging.getLogger(__name__)
 
 
-class DiskFull(OSError):
+class DiskFull(UserError, OSError):
     """A checkpoint does not fit; the message says what is needed, what is free and what is kept."""
 
 

@@ -15,7 +15,7 @@ from transformers import PrinterCallback, Seq2SeqTrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from utils.artifacts import Run, RunMismatch, require
-from utils.config import Recipe
+from utils.config import Recipe, UserError
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.stream import SpeechStream
 from utils.training.adapters import choose_weights, merge, quantization
@@ -42,8 +42,10 @@ Watch = Callable[[list[dict], int], None]
 logger = logging.getLogger(__name__)
 
 
-class Stopped(RuntimeError):
+class Stopped(UserError):
     """The machine asked to stop; a whole checkpoint is written, and the same command goes on."""
+
+    exit_code = 128 + SIGNAL  # what a shell reports for a process that the signal has ended
 
 
 def train(recipe: Recipe, run: Run, watch: Watch | None = None) -> WhisperTrainer:

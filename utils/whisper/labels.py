@@ -2,6 +2,7 @@
 
 from transformers import WhisperTokenizer
 
+from utils.config import RecipeError
 from utils.text import has_word_spaces
 
 END = "<|endoftext|>"
@@ -22,14 +23,14 @@ def prefix_ids(tokenizer: WhisperTokenizer, language: str, task: str = "transcri
     An English-only checkpoint knows start and no timestamps alone.
 
     Raises:
-        ValueError: the checkpoint knows no such language or task.
+        RecipeError: the checkpoint knows no such language or task.
     """
     task_tokens = [f"<|{language}|>", f"<|{task}|>"] if is_multilingual(tokenizer) else []
     tokens = ["<|startoftranscript|>", *task_tokens, "<|notimestamps|>"]
     ids = tokenizer.convert_tokens_to_ids(tokens)
     if tokenizer.unk_token_id in ids:  # <|endoftext|>, which would end the text before it begins
         unknown = tokens[ids.index(tokenizer.unk_token_id)]
-        raise ValueError(
+        raise RecipeError(
             f"This checkpoint has no token {unknown}. Give Whisper's code of a language, such as "
             "'it', and the task 'transcribe' or 'translate'."
         )

@@ -1,0 +1,87 @@
+"""What all commands do alike: any terminal, one sentence, the exit code of a shell."""
+
+import ast
+import io
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+from utils.config import UserError
+from utils.environment.command import command
+
+
+def raises(problem):
+    raise problem
+
+
+@pytest.mark.parametrize(
+    ("work", "code", "said"),
+    [
+        (lambda: None, 0, ""),
+        (lambda: 2, 2, ""),
+        (lambda: raises(UserError("say what to do")), 1, "say what to do"),
+        (lambda: raises(PermissionError(13, "Permission denied", "/x")), 1, "denied: '/x'"),
+        (lambda: raises(KeyboardInterrupt), 130, "Interrupted"),
+        (lambda: "ü".encode("ascii"), 1, "set LC_ALL=C.UTF-8"),
+    ],
+)
+def test_a_fault_is_one_sentence_and_its_exit_code(capsys, work, code, said):
+    assert command(lambda _: work())([]) == code
+    err = capsys.readouterr().err.strip()
+    assert said in err and "\n" not in err
+
+
+def test_a_fault_of_ours_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        command(lambda _: 1 / 0)([])
+
+
+def test_sigterm_cleans_up_and_ends_with_its_code():
+    before, cleaned = signal.getsignal(signal.SIGTERM), []
+
+    def work(_):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            cleaned.append(True)
+
+    with pytest.raises(SystemExit) as ended:
+        command(work)([])
+    assert (ended.value.code, cleaned) == (143, [True])
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_a_letter_shows_another(monkeypatch, encoding):
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding=encoding))
+    assert command(lambda _: print("Čeština … · 5–6 %"))([]) == 0
+    sys.stdout.flush()
+    assert file.getvalue().endswith(b"5?6 %\n")
+
+
+def test_a_command_says_what_is_missing_in_any_locale(tmp_path):
+    words = [str(tmp_path / "mañana é.toml"), "--runs", str(tmp_path)]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "utils", *words],
+        cwd=ROOT,
+        env=os.environ | plain,
+        capture_output=True,
+    )
+    assert done.returncode == 1
+    assert b"is not there" in done.stderr and b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "path", [*ROOT.glob("utils/**/__main__.py"), ROOT / "utils/recorder.py"], ids=str
+)
+def test_every_command_is_one_of_these(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    (main,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "main")
+    assert [ast.unparse(one) for one in main.decorator_list] == ["command"]
+    assert ast.unparse(tree.body[-1]).endswith("sys.exit(main())")
