@@ -1,12 +1,12 @@
 # %% [markdown]
-# # 2 · Stream speech
+# # 2 · Streaming: read speech row by row
 #
 # Speech is large and text is small: you read a data set as a stream, row by row, and start at
 # once.
 #
-# - You will read the first clip of a data set without downloading the rest.
 # - You will look at clips, listen to them and count them.
-# - You will turn several languages into one stream, and see what a wrong sampling rate does.
+# - You will see what a wrong sampling rate does to a transcript.
+# - You will turn several languages into one stream, and choose how much of each the model gets.
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
@@ -46,10 +46,11 @@ print(f"{recipe.name}: {len(recipe.sources)} sources, the first is {recipe.sourc
 # %% [markdown]
 # ## How soon do you have the first clip?
 #
-# A *stream* is a plan for reading: nothing is read when you make it, and one row is read when
-# you ask for one row. With a data set of a thousand hours on a server, the first clip is there
-# after seconds and the disk stays empty. Some files on the Hub must be read whole before their first
-# row is there (FLEURS has them): such a file is fetched once, and a line says so.
+# A *stream* is a plan for reading: nothing is read when you make it, and one row is read when you
+# ask for one. With a data set of a thousand hours on a server, the first clip arrives after
+# seconds and the disk stays empty. The default recipe's speech is a package that lesson 1 has
+# already fetched, so here it comes from the disk. Some files on the Hub must be read whole before
+# their first row is there (FLEURS has them): such a file is fetched once, and a line says so.
 
 # %%
 source = recipe.sources[0]
@@ -59,12 +60,16 @@ first = next(iter(rows))
 print(f"first row after {time.perf_counter() - started:.2f} s: {first['text']!r}")
 
 # %% [markdown]
-# ## What does a row hold?
+# One row, and nothing else was read.
+
+# %% [markdown]
+# ## What does a row contain?
 #
-# Every source in this series gives the same columns, whatever it is called where it comes
-# from. `audio` holds the bytes of an *encoded* file (WAV, FLAC, MP3 …), not samples: decoding
-# comes later, clip by clip, so that one damaged file costs one clip and not the rest of the
-# stream.
+# Every source has the same columns here, whatever the original data set calls them. `audio` holds
+# the bytes of an *encoded* file (WAV, FLAC, MP3 …), not samples: decoding comes later, clip by
+# clip, so that one damaged file costs one clip and not the rest of the stream. `speaker` and
+# `recording` are empty where nobody knows them; lesson 5 needs them to say how sure its numbers
+# are.
 
 # %%
 pd.DataFrame(
@@ -95,7 +100,8 @@ def decoded(rows):
             print(f"left out: {error}")
 
 
-for row, samples in islice(decoded(rows), 3):
+longer = (pair for pair in decoded(rows) if len(pair[1]) > 2 * SAMPLING_RATE)
+for row, samples in islice(longer, 3):
     print(f"{row['id']}: {row['text']}")
     display(Audio(samples, rate=SAMPLING_RATE))
 embedded_sources = [one for one in recipe.sources if one.dataset == "embedded"]
@@ -105,9 +111,9 @@ for one in embedded_sources:
 # %% [markdown]
 # ## How long are the clips, and how long are the texts?
 #
-# Two limits await: Whisper hears 30 seconds at once and writes at most 448 tokens. And everything
-# far from the rest deserves a look: a ten-second clip with three letters, or a one-second clip
-# with a paragraph. The first 1,000 rows are enough to know.
+# There are two limits: Whisper takes 30 seconds at once and returns at most 448 tokens. And
+# whatever is far from the rest deserves a look: a ten-second clip with three letters, or a
+# one-second clip with a paragraph. The first 1,000 rows are enough to see it.
 
 
 # %%
@@ -125,11 +131,15 @@ plt.close(figure)
 display(figure, lengths.describe().round(1))
 
 # %% [markdown]
+# Look at both ends of the histograms, and at *min* and *max* in the table: lesson 3 drops what is
+# outside the limits, and says how many clips that were.
+
+# %% [markdown]
 # ## What does a wrong sampling rate do?
 #
 # A *sampling rate* is how many numbers a second of sound has. Telephones use 8,000, CDs 44,100,
-# and Whisper has never heard anything but 16,000. Hand it other samples and nothing complains:
-# the model hears a voice that speaks too fast or too slow, and writes something else.
+# and Whisper was trained on 16,000. Give it other samples and nothing complains: to the model the
+# voice is too fast or too slow.
 
 # %%
 model, processor = load_model(recipe)
@@ -138,6 +148,10 @@ fast = librosa.resample(right, orig_sr=SAMPLING_RATE, target_sr=SAMPLING_RATE //
 heard = transcribe(model, processor, [right, fast], language=source.language)
 print(f"at 16,000 Hz: {heard[0]}\nat  8,000 Hz, taken for 16,000: {heard[1]}")
 display(Audio(fast, rate=SAMPLING_RATE))
+
+# %% [markdown]
+# The second line is what a wrong rate costs. `decode_audio` resamples, so that it cannot happen
+# here.
 
 # %% [markdown]
 # ## How do several languages become one stream?
@@ -164,13 +178,16 @@ for number in range(5):
     print(f"batch {number} | {shares} | {sum(map(seconds_of, batch)):5.1f} s speech")
 
 # %% [markdown]
-# ## Who is heard how often, and when does the mix end?
+# The shares differ from batch to batch and are right on average.
+
+# %% [markdown]
+# ## How much of each language, and when does the mix end?
 #
-# Drawn in proportion to their hours, small languages are hardly heard; drawn evenly, their few
-# clips come again and again. A *temperature* lies between: shares are hours to the power of
-# 1/temperature. The second table has 40 clips of one speaker and 10 of another, drawn evenly:
-# `[mixing]` in the recipe says whether the mix stops when one has run out, goes on and repeats,
-# or gives every clip once.
+# If you sample in proportion to hours, small languages almost disappear; if you sample evenly,
+# their few clips repeat. A *temperature* T is a compromise: each share is proportional to
+# hours^(1/T). The second table mixes 40 clips of one source with 10 of another, evenly: `[mixing]`
+# in the recipe says whether the mix stops when one has run out, goes on and repeats, or takes
+# every clip once.
 
 # %%
 hours = {"Spanish": 400, "Italian": 200, "Welsh": 10}  # an example
@@ -186,10 +203,28 @@ display(pd.DataFrame(shares).rename_axis("temperature", axis=1).style.format("{:
 pd.DataFrame(ends).T
 
 # %% [markdown]
+# Read the first table by columns: at temperature 1 Welsh has 2 %, at 100 almost a third. In the
+# second table, "first_exhausted" never repeats a clip and wastes the rest of the large source.
+
+# %%
+from ipywidgets import FloatSlider, interact
+
+
+@interact(temperature=FloatSlider(3, min=1, max=20, step=0.5))
+def show_shares(temperature):
+    shares = mixing_shares(sized, temperature)
+    print(*(f"{name:8} {share:6.1%}" for name, share in zip(hours, shares, strict=True)), sep="\n")
+
+
+# %% [markdown]
+# Move the slider until Welsh has 10 %. (In a page without a kernel it stands still; the table above
+# has four of its positions.)
+
+# %% [markdown]
 # ## How do you join splits?
 #
 # With little data you may want to train on what others call validation as well. Split names are
-# joined with a plus sign; the test split never is, or the result means nothing.
+# joined with a plus sign; never join the test split, or the result means nothing.
 
 
 # %%
@@ -203,11 +238,14 @@ counts = {split: count(split) for split in (*apart, joined)}
 counts
 
 # %% [markdown]
+# The joined split has as many rows as both together.
+
+# %% [markdown]
 # ## What changes for a data set on the Hub?
 #
 # Only the source in the recipe. `name` is the *config*, the part of the data set that you want,
-# and `text_column` says where the transcript stands. A *revision* is a state of the data set: a
-# branch moves on when its owner changes something, a commit never does. Whatever you write, the
+# and `text_column` names the column with the transcript. A *revision* is a state of the data set:
+# a branch moves on when its owner changes something, a commit never does. Whatever you write, the
 # commit that was read is kept in the report, so that you can write it into the recipe later.
 
 # %%
@@ -215,9 +253,12 @@ on_the_hub = load_recipe("recipes/fleurs.toml").sources[0]
 pd.DataFrame([vars(source), vars(on_the_hub)], index=["this recipe", "fleurs.toml"]).T
 
 # %% [markdown]
+# Only these keys differ; everything after this point is the same code.
+
+# %% [markdown]
 # ## What if you have no recordings?
 #
-# Then read some aloud: a quarter of an hour of one voice moved the default model. The page shows
+# Then read some aloud: half an hour of one voice is enough to see a difference. The page shows
 # one sentence after the other, and a folder on this machine gets your voice with its text. As a
 # source it is `dataset = "recordings"` with the folder as `name`, as in
 # `recipes/own_recordings.toml`.
@@ -237,7 +278,7 @@ print(*to_read[:3], f"… {len(to_read)} sentences to read", sep="\n")
 # %% [markdown]
 # ## By hand
 #
-# From bytes to what the model hears, in three steps: decode to samples, average the channels,
+# From bytes to what the model is given, in three steps: decode to samples, average the channels,
 # bring the rate to 16,000 Hz. `soundfile` decodes WAV, FLAC, MP3 and Ogg; for what a phone writes
 # (M4A, AMR, video), `decode_audio` asks FFmpeg, and here the clip is stored as WAV first.
 
@@ -264,12 +305,15 @@ print(f"resampled: shape {mono.shape} at {SAMPLING_RATE:,} Hz = {len(mono) / SAM
 # %% [markdown]
 # ## By helper
 #
-# `decode_audio` does the same, and answers what is no audio with an `AudioError` that says why.
+# `decode_audio` does the same, and raises an `AudioError` with the reason if the bytes are not audio.
 
 # %%
 helped = decode_audio(encoded.getvalue())
 assert (helped == mono).all(), "decode_audio and the three steps by hand disagree"
 print(f"equal: {len(helped):,} samples, from {helped.min():+.2f} to {helped.max():+.2f}")
+
+# %% [markdown]
+# Both ways give the same samples, to the last bit.
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
@@ -326,18 +370,28 @@ print(f"{clips:,} clips, {minutes:.0f} minutes of speech, in {len(table)} splits
 # %% [markdown]
 # ## What you saw
 #
-# A stream starts at once and reads what you ask for. Every source gives the same six columns.
-# Whisper hears 16,000 samples a second and cannot notice if you give it others. Several languages
-# become one stream, drawn by weight.
+# A stream starts at once and reads what you ask for. Every source has the same columns. Whisper
+# takes 16,000 samples a second and cannot notice if you give it others. Several languages become
+# one stream, sampled by weight.
 
 # %% [markdown]
 # ## Try it
 #
-# - Set the weight of Czech to 10 and read the five lines again.
-# - Play a clip at half the rate: `Audio(right, rate=8000)`.
-# - Add a second `[[sources]]` table to a copy of the recipe under a new name, and run lessons 1 and
-#   2 with it.
-# - Use your own speech: `recipes/own_recordings.toml` says how a folder must look.
+# Predict first, then run, then open the answer.
+#
+# 1. 100 hours of Spanish and 1 hour of Welsh at temperature 3: what is the share of Welsh?
+# 2. Set the weight of the first source of the mix to 10 and read the five lines again. How many of
+#    twelve rows do you expect?
+# 3. Play a clip at half the rate: `Audio(right, rate=8000)`. What happens to the pitch?
+# 4. Use your own speech: `recipes/own_recordings.toml` says what a folder must look like.
+#
+# <details><summary>Answers</summary>
+#
+# 1. 1 / (1 + 100^(1/3)) = 0.18: 18 % in place of 1 %.
+# 2. 10 of 11 parts of twelve rows: about eleven.
+# 3. It falls by an octave, and the clip takes twice as long.
+#
+# </details>
 
 # %% [markdown]
 # ## Next

@@ -1,12 +1,17 @@
 # %% [markdown]
-# # 3 · Prepare speech and text
+# # 3 · Preprocessing: prepare speech and text
 #
-# Whisper sees a picture of sound and writes numbered pieces of text: you make both, and look at
-# each.
+# Whisper takes a spectrogram and returns token numbers. In this lesson you make both and look at
+# them, then you filter the data and store it.
 #
-# - You will draw what the model really hears, at 30 seconds and at the length of the clip.
-# - You will turn text into label ids and back, and meet the start token that most code trains twice.
-# - You will filter the data with a reason for every drop, and store it ready for training.
+# - You will draw what the encoder is given, at 30 seconds and at the length of the clip.
+# - You will turn text into label ids and back, and meet the start token that many published
+#   scripts train twice.
+# - You will filter the data with a reason for every clip that is dropped, and store it ready for
+#   training.
+#
+# The lesson has two halves that can be read apart: sound and text first, filters and storage from
+# "Which clips must not be trained on?".
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
@@ -48,17 +53,17 @@ model, processor = load_model(recipe)
 print(f"{recipe.model.checkpoint}: {len(processor.tokenizer):,} tokens")
 
 # %% [markdown]
-# ## What does the model see?
+# ## What is the encoder given?
 #
 # Not samples: a *log-mel spectrogram*. Every hundredth of a second the *feature extractor*
-# measures how strong the sound is in 80 bands, spaced as the ear hears pitch, and takes the
-# logarithm. Stock Whisper fills every clip with silence to 30 seconds: look how much of the
-# picture is empty.
+# measures how strong the sound is in 80 bands, spaced as the ear perceives pitch, and takes the
+# logarithm. Stock Whisper pads every clip with silence to 30 seconds.
 
 # %%
 first = list(stream(recipe.sources[0], recipe.sources[0].train).take(30))
-pair = sorted(first, key=lambda one: abs(seconds_of(one) - 4))[:2]
-row = pair[0]
+row = min(first, key=lambda one: abs(seconds_of(one) - 4))
+shortest = min((one for one in first if seconds_of(one) > 0.5), key=lambda one: len(one["text"]))
+pair = [row, shortest]
 samples = decode_audio(row["audio"])
 features = log_mel(processor, [samples])
 print(f"input_features: {tuple(features.shape)} = (clips, mel bands, frames)")
@@ -67,11 +72,13 @@ figure.savefig(run.figures / "log_mel_30s.png", dpi=120)
 figure
 
 # %% [markdown]
-# ## What if the encoder heard only the clip?
+# Look at how much of the spectrogram is empty: the encoder works on all of it.
+
+# %% [markdown]
+# ## What if the encoder got only the clip?
 #
-# The same clip, with a window as long as the clip and half a second of silence. The numbers are
-# the same as in the first part of the picture above; nothing that the model needs is lost, and
-# the encoder has a fraction of the work. This is the *audio context*, and training uses it.
+# The same clip, in a window as long as the clip and half a second of silence. This is the *short
+# audio context*, and training uses it.
 
 # %%
 seconds = context_seconds(len(samples) / SAMPLING_RATE, 0.5, recipe.audio_context)
@@ -82,12 +89,16 @@ print(f"{seconds:g} s of 30 s: {tuple(short.shape)}; largest difference {differe
 draw_speech(samples, short[0].numpy(), "the same clip at a short audio context")
 
 # %% [markdown]
+# The numbers are those of the first part of the picture above: nothing that the model needs is
+# lost, and the encoder has a fraction of the work.
+
+# %% [markdown]
 # ## What is text to the model?
 #
 # A list of *token ids*. A token is a frequent piece of text, a word or a part of one, in any
-# script; what is not frequent is spelt with smaller pieces, down to single bytes. So every text
-# can be written and comes back unchanged, and a language that Whisper saw little of costs more
-# tokens a word.
+# script; what is rare is spelled with smaller pieces, down to single bytes. So every text can be
+# encoded and comes back unchanged, and a language that Whisper saw little of costs more tokens a
+# word.
 
 # %%
 tokenizer = processor.tokenizer
@@ -103,12 +114,15 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# ## What stands before the text?
+# The last two rows have a similar number of characters and several times the tokens. "round trip"
+# equals "text" in every row.
+
+# %% [markdown]
+# ## What comes before the text?
 #
-# The decoder is told what to do by its first tokens: start, the language, the task, and that no
-# time stamps are wanted. A multilingual model learns each language under its own token. An
-# English-only checkpoint has no language tokens that mean anything, and its prefix is two tokens
-# long.
+# The decoder's first tokens say what to do: start, the language, the task, and that no timestamps
+# are wanted. A multilingual model learns each language under its own token. An English-only
+# checkpoint has no language tokens that mean anything, and its prefix is two tokens long.
 
 # %%
 for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
@@ -116,14 +130,14 @@ for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
     print(code, prefix, tokenizer.convert_ids_to_tokens(prefix))
 
 # %% [markdown]
-# ## What does Whisper write first?
+# ## What is the first token of a sentence?
 #
-# A space. Its pieces of text carry the space in front of a word with them, and it writes the first
-# word of a sentence as it writes the others; only languages without spaces, as Chinese, Japanese or
-# Thai, begin without. A tokenizer that is handed bare text makes another piece of the first word. The
-# table asks the model you start from how surprised it is by both: minus the logarithm of the
-# probability that it gives to the first piece, and to all of them on average. Labels without the
-# space spend the first steps on teaching the model to leave it out.
+# A word with the space before it. Whisper's tokens include the space before a word, even for the
+# first word of a sentence; only languages without spaces, such as Chinese, Japanese or Thai, begin
+# without. Without the leading space the tokenizer produces a different first token.
+#
+# The table shows how surprised the base model is (−log probability) by the first token and, on
+# average, by all tokens.
 
 # %%
 surprise = {}
@@ -139,11 +153,15 @@ for name, text in {"bare text": row["text"], "space in front": " " + row["text"]
 pd.DataFrame(surprise).T
 
 # %% [markdown]
-# ## Where does Whisper stop?
+# The bare text's first piece surprises the model far more. Labels without the space spend the
+# first training steps on teaching the model to leave it out.
+
+# %% [markdown]
+# ## Where are Whisper's limits?
 #
-# The encoder has positions for 30 seconds of sound, the decoder for 448 tokens. Longer sound is
-# cut off without a word, and the text then says what the sound does not. Longer labels raise an
-# error, hours into a training run, unless they are dropped before.
+# The encoder has positions for 30 seconds of sound, the decoder for 448 tokens. Longer audio is
+# silently cut, so that the label then contains words that the encoder never got. Longer labels
+# raise an error, hours into a training run, unless they are dropped before.
 
 # %%
 limit = model.config.max_target_positions
@@ -153,6 +171,10 @@ try:
 except ValueError as error:
     print(f"{limit + 1} labels: {error}")
 print("an hour of silence:", tuple(log_mel(processor, [np.zeros(3600 * SAMPLING_RATE)]).shape))
+
+# %% [markdown]
+# The labels raise an error; the hour of silence is cut to 3,000 columns, 30 seconds, without a
+# word.
 
 # %% [markdown]
 # ## How should the text be written?
@@ -178,11 +200,11 @@ pd.DataFrame({"text": forms, "tokens": tokens})
 # %% [markdown]
 # ## What does a normaliser do to your language?
 #
-# Before errors are counted, a *normaliser* takes out what is not heard: case, commas. The usual
-# one treats every *combining mark* as punctuation, and in Hindi, Thai or Dhivehi those are the vowels:
-# words fall apart, and a wrong vowel is no error any more. `normalize` keeps them, and uses
-# Whisper's own rules for English. Where words have no spaces between, the character error rate
-# (CER) leads.
+# Before errors are counted, a *normaliser* removes what you cannot hear: case, commas. The usual
+# one treats every *combining mark* as punctuation, and in Hindi, Thai or Dhivehi those are the
+# vowels: words fall apart, and a wrong vowel is no longer an error. `normalize` keeps them, and
+# uses Whisper's own rules for English. For languages written without spaces, use the character
+# error rate (CER).
 
 # %%
 from whisper_normalizer.basic import BasicTextNormalizer
@@ -201,11 +223,13 @@ pd.DataFrame(
 )
 
 # %% [markdown]
+# Compare the Hindi and the Thai row: *usual* has lost the vowel signs.
+
+# %% [markdown]
 # ## By hand
 #
-# Two clips of different length become one batch. Labels of different length are filled up with
-# −100, which the loss leaves out. Filled up with a real token, the model would learn to write
-# that token.
+# Two clips of different length become one batch. Labels of different length are padded with −100,
+# which the loss leaves out. If we padded with a real token, the model would learn to produce it.
 
 # %%
 labels = []
@@ -223,10 +247,11 @@ by_hand = torch.tensor([ids + [IGNORED] * (longest - len(ids)) for ids in labels
 print(f"labels: {tuple(by_hand.shape)}\n{by_hand}")
 
 # %% [markdown]
-# The model makes the decoder's input itself: it moves the labels one place to the right and puts
-# `<|startoftranscript|>` in front. If the labels begin with it too, the model is trained to write
-# its own start token. Most published collators look for `bos_token`, which for Whisper is
-# `<|endoftext|>`, never find it, and train the start twice.
+# Look at the −100 at the end of the shorter row. The model makes the decoder's input itself: it
+# moves the labels one place to the right and puts `<|startoftranscript|>` in front. If the labels
+# begin with it too, the model is trained to produce its own start token. Most published collators
+# look for `bos_token`, which for Whisper is `<|endoftext|>`, never find it, and train the start
+# twice.
 
 # %%
 from transformers.models.whisper.modeling_whisper import shift_tokens_right
@@ -239,15 +264,36 @@ for name, one in (("right", by_hand[:1]), ("doubled", doubled)):
 print("bos_token is", tokenizer.bos_token)
 
 # %% [markdown]
-# ## By helper
-#
-# `prepare_example` makes a row ready, `SpeechCollator` makes a batch of rows. Training adds a
-# silent tail of random length, so that the model learns that speech ends where it ends and not
-# where the window does. A recipe's `[augmentation]` also plays each clip a little slower or faster,
-# which moves the pitch as another speaker would; the labels stay.
+# The second line has the start token twice. The next picture shows what the decoder reads, and
+# what it should return at each place:
 
 # %%
-# The recipe's limits come below, with their drop table; these two clips shall pass.
+from utils.environment.diagrams import draw_boxes
+
+shown = tokenizer.convert_ids_to_tokens([start, *by_hand[0, :4].tolist()])
+words = [
+    token.strip("<|>").replace("Ġ", "␣").replace("startoftranscript", "start") for token in shown
+]
+shift = [
+    [("decoder reads", "none"), *[(word, "green") for word in words[:-1]]],
+    [("label", "none"), *[(word, "blue") for word in words[1:]]],
+]
+draw_boxes(shift, "The label of each place is the token that the decoder reads at the next one")
+
+# %% [markdown]
+# Each label is the token that the decoder reads one place further on: it learns to say what comes
+# next. "start" is read and never a label.
+
+# %% [markdown]
+# ## By helper
+#
+# `prepare_example` prepares one row, `SpeechCollator` makes a batch of rows. Training adds a
+# silent tail of random length, so that the model learns that speech ends where it ends and not
+# where the window does. A recipe's `[augmentation]` also plays each clip a little slower or
+# faster, which moves the pitch as another speaker would; the labels stay.
+
+# %%
+# The recipe's limits come below, with their drop table; these two clips should pass.
 limits = {"min_seconds": 0.0, "max_seconds": 30.0, "max_label_tokens": 448}
 rules = dataclasses.replace(recipe.preprocessing, **limits)
 examples = [prepare_example(one, tokenizer, rules) for one in pair]
@@ -261,11 +307,11 @@ print({name: tuple(values.shape) for name, values in batch.items()}, "equal:", s
 # %% [markdown]
 # ## What if short clips shared one window?
 #
-# The other way to waste nothing: fill the stock 30 seconds with clips of one source, one behind
-# the other. The cuts are known, so that the labels can tell times, as they did when Whisper was
-# trained; a model that is trained on single clips alone forgets how. A recipe asks for it with
-# `[windows] seconds = 30`, `timestamps = 0.2` for a fifth of the windows, and `previous_text` for
-# the words of the window before as a prompt.
+# The other way to waste nothing: fill the stock 30 seconds with several clips of one recording or
+# one speaker. We know where we cut, so the labels can carry timestamps, as they did when Whisper
+# was trained; a model that is fine-tuned on single clips alone forgets them. A recipe asks for it
+# with `[windows] seconds = 30`, `timestamps = 0.2` for a fifth of the windows, and `previous_text`
+# for the text before the window as a prompt.
 
 # %%
 from utils.config import Windows
@@ -280,9 +326,9 @@ draw_speech(waveform(window), log_mel(processor, [waveform(window)])[0].numpy(),
 # %% [markdown]
 # ## Which clips must not be trained on?
 #
-# Clips with one thing wrong each. A clip that breaks a rule of `[preprocessing]` is dropped and
-# counted under its reason; the rest of the stream goes on. Silence, an impossible number of
-# characters a second, and what also stands in the test are dropped too.
+# Here are clips with one thing wrong each. A clip that breaks a rule of `[preprocessing]` is
+# dropped and counted under its reason; the rest of the stream goes on. Silence, an impossible
+# number of characters a second, and what is also in the test split are dropped too.
 
 # %%
 from utils.preprocessing.quality import Unusable
@@ -301,6 +347,9 @@ for name, one in broken.items():
         print(f"{name:14} kept: {len(prepared['labels'])} labels")
     except Unusable as reason:
         print(f"{name:14} dropped: {reason}")
+
+# %% [markdown]
+# Only the last one is kept; the others are dropped with their reason, and the cell went on.
 
 # %% [markdown]
 # ## How much of a batch is padding?
@@ -323,6 +372,9 @@ pd.DataFrame(
         "speech": {name: lengths.sum() / windows[name] for name in windows},
     }
 ).style.format({"speech": "{:.0%}", "encoded seconds": "{:.0f}"})
+
+# %% [markdown]
+# The row "30 s windows" is what stock recipes compute: most of it is silence.
 
 # %% [markdown]
 # ## What if the disk cannot hold the speech?
@@ -361,17 +413,18 @@ print(resumed.place)
 # %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# A short audio context is good when clips are much shorter than 30 seconds, which speech corpora
-# are. Expect trouble when you *evaluate* a model at a short context that was never trained at
+# A short audio context is good when clips are much shorter than 30 seconds, as in most speech
+# corpora. Expect trouble when you *evaluate* a model at a short context that was never trained at
 # one: it repeats itself without end. Some twenty training steps cure it; lesson 5 shows both
 # windows.
 #
-# Joined clips are good when the model shall keep its timestamps and read long recordings;
-# `docs/choosing.md` has both ways beside the stock window. Expect trouble when neighbours don't
-# belong together: another speaker at every cut is nothing that a recording holds.
+# Joined clips are good when the model should keep its timestamps and transcribe long recordings;
+# `docs/choosing.md` compares both ways with the stock window. It works badly if the joined clips
+# come from different speakers: real recordings don't change speaker every few seconds.
 #
-# Storing the prepared clips is good as far as the disk goes: an hour takes 115 MB, a thousand take
-# 115 GB. Expect a fast GPU to wait for a stream that is not stored: every pass decodes anew.
+# Storing the prepared clips is good as long as the disk is large enough: an hour takes 115 MB, a
+# thousand take 115 GB. A fast GPU waits for a stream that is not stored, because every pass
+# decodes anew.
 
 # %% [markdown]
 # ## Save
@@ -401,6 +454,10 @@ save_report(
 display(quality.table(), figure)
 
 # %% [markdown]
+# Read the table from top to bottom: how many clips came, how many were kept, and why the others
+# were dropped.
+
+# %% [markdown]
 # ## Check
 
 # %%
@@ -417,16 +474,29 @@ print(f"{len(splits['train'])} clips are ready for training, the longest has {lo
 # %% [markdown]
 # ## What you saw
 #
-# Sound becomes a log-mel picture, text becomes ids with a prefix that says language and task.
-# Labels are filled with −100 and do not contain the start token. Nothing is dropped without a
+# Sound becomes a log-mel spectrogram, text becomes ids with a prefix that says language and task.
+# Labels are padded with −100 and do not contain the start token. Nothing is dropped without a
 # reason that is counted.
 
 # %% [markdown]
 # ## Try it
 #
-# - Find a sentence in your language and look at its tokens: how many does a word take?
-# - Set `lower_case = true` in a copy of the recipe under a new name; run lessons 1 to 3 with it.
-# - Set `tail_seconds = 0` in another copy, and compare lesson 5 (`make run RECIPE=…` runs all).
+# Predict first, then run, then open the answer.
+#
+# 1. The shape of `input_features` for two clips at a context of 4 seconds?
+# 2. How many tokens may a text have if its prefix has four and the end one?
+# 3. Find a sentence in your language and look at its tokens: how many does a word take?
+# 4. Set `lower_case = true` in a copy of the recipe under a new name; run lessons 1 to 3 with it,
+#    and look at the column "tokens" again.
+#
+# <details><summary>Answers</summary>
+#
+# 1. `(2, 80, 400)`: 100 columns a second; 128 bands in place of 80 for large-v3 and turbo.
+# 2. 448 − 4 − 1 = 443; the recipe's `max_label_tokens` counts prefix and end, too.
+# 3. Between one and two in languages that Whisper saw much of, three and more in others.
+# 4. Often a few more or fewer: capitals and small letters are different tokens.
+#
+# </details>
 
 # %% [markdown]
 # ## Next
