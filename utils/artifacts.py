@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jinja2
+
 from utils.config import Recipe, UserError
 from utils.environment.machine import peak_gib
 
@@ -113,6 +115,24 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def render(template: Path, **values: Any) -> str:
+    """Return a jinja2 template with values filled in, every one of them escaped as in HTML.
+
+    Args:
+        template: a file beside the code that fills it.
+        values: what it names; one that is missing is an error.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,  # a transcript is input from outside
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template.name).render(values)
 
 
 def open_run(recipe: Recipe, runs: str | Path = "runs") -> Run:

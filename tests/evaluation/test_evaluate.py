@@ -58,7 +58,7 @@ def test_an_interrupted_evaluation_leaves_a_partial_report_and_resumes(recipe, t
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "the word error rate went from" in done.stdout
+    assert "Test split (" in done.stdout and "word error rate" in done.stdout
     rows = load_predictions(folder / "predictions.jsonl")
     assert len({row["id"] for row in rows}) == len(rows) == 9
     assert {row["split"] for row in rows} == {"test", "unseen", "untrained"}
@@ -72,13 +72,32 @@ def test_an_interrupted_evaluation_leaves_a_partial_report_and_resumes(recipe, t
     assert left == {"predictions.jsonl", "evaluation.json", "evaluation.html"}
 
 
-def test_runs_are_compared_from_the_shell(tmp_path, capsys):
-    for name in ("a", "b"):
-        save_predictions(tmp_path / name / "predictions.jsonl", prediction_rows(12))
-    assert main(["--compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert "it menardi" in capsys.readouterr().out
-    assert main(["--compare", str(tmp_path / "a"), str(tmp_path / "c")]) == 1
-    assert "c/predictions.jsonl is missing" in capsys.readouterr().err
+def test_runs_are_compared_from_the_shell_and_fail_a_pipeline_if_worse(tmp_path, capsys):
+    good = prediction_rows(60)
+    runs = {"a": good, "b": [row | {"after": row["before"]} for row in good]}
+    for name, rows in (runs | {"other": prediction_rows(1)}).items():
+        if name == "other":
+            rows = [row | {"id": "elsewhere"} for row in rows]
+        save_predictions(tmp_path / name / "predictions.jsonl", rows)
+    a, b, other = (str(tmp_path / name) for name in ("a", "b", "other"))
+    for arguments, code in (
+        ([a, b], 0),
+        ([a, b, "--fail-if-worse"], 2),
+        ([b, a, "--fail-if-worse"], 0),
+        ([a, a, "--fail-if-worse"], 0),
+        ([a, other, "--fail-if-worse"], 1),
+        ([a, str(tmp_path / "c"), "--fail-if-worse"], 1),
+    ):
+        assert main(["--compare", *arguments]) == code, arguments
+        out, err = capsys.readouterr()
+        if code != 1:
+            assert "it menardi" in out
+        if code == 2:
+            assert f"{b} is worse than {a} on it carlo: WER" in err and "errors more, p" in err
+    assert "c/predictions.jsonl is missing" in err
+    with pytest.raises(SystemExit):
+        main(["--compare", a, "--fail-if-worse"])
+    assert "--compare BEFORE AFTER" in capsys.readouterr().err
 
 
 def test_what_cannot_be_evaluated_says_why(recipe, tmp_path, capsys):

@@ -2,24 +2,40 @@
 
 import re
 
+import pytest
+
 from tests.examples import prediction_rows, recipe
-from utils.evaluation.page import build_page, judge, verdict, write_page
+from utils.evaluation.page import report_html, verdict, verdict_word, write_page
 from utils.evaluation.report import build_report
 
 
 def test_the_verdict_says_whether_by_how_much_and_how_sure():
-    report = build_report(prediction_rows(60), recipe())
-    line = verdict(report).splitlines()[0]
-    assert line.startswith("Better. On the test split, the word error rate went from ")
-    assert f"{100 * report['summary']['wer_after']:.1f} %" in line
-    assert "48 clips" in line and "p = " in line
+    rows = prediction_rows(60)
+    summary = (report := build_report(rows, recipe()))["summary"]
+    test, unseen, window = verdict(report).splitlines()
+    rates = f"{100 * summary['wer_before']:.1f} → {100 * summary['wer_after']:.1f} %"
+    assert test.startswith(f"Test split (it carlo): word error rate {rates}, better (p ≤ 0.0")
+    assert test.endswith(", 48 clips).")
+    assert unseen.startswith("Never trained on (it menardi): word error rate")
+    assert "at 30 s, as other programs decode: WER" in window
+    few = [row for row in rows if row["split"] == "unseen" or row["id"] == "clip1"]
+    assert "1 test clip(s) tell very little" in verdict(build_report(few, recipe()))
 
 
-def test_a_difference_counts_only_where_chance_is_unlikely():
-    rates = {"wer_before": 0.2, "wer_after": 0.1}
-    assert judge(rates | {"p_value": 0.04}, "wer") == "better"
-    assert judge(rates | {"p_value": 0.05}, "wer") == "not proven"
-    assert judge({"wer_before": 0.1, "wer_after": 0.2, "p_value": 0.01}, "wer") == "worse"
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"p_value": 0.04}, "better"),
+        ({"p_value": 0.05}, "could be chance"),
+        ({"p_value": 0.01, "p_holm": 0.06}, "could be chance"),
+        ({"p_value": 0.01, "wer_before": 0.05}, "worse"),
+        ({"p_value": 0.01, "first_rate": "cer"}, "worse"),
+    ],
+)
+def test_a_difference_counts_only_where_chance_is_unlikely(changes, word):
+    rates = {"first_rate": "wer", "wer_before": 0.2, "wer_after": 0.1}
+    rates |= {"cer_before": 0.1, "cer_after": 0.2}
+    assert verdict_word(rates | changes) == word
 
 
 def test_the_page_opens_with_the_verdict_and_escapes_what_comes_from_outside(tmp_path):
@@ -37,12 +53,12 @@ def test_the_page_opens_with_the_verdict_and_escapes_what_comes_from_outside(tmp
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
-    assert page.index("On the test split, the word error rate") < page.index("<table")
+    assert page.index("Test split (it ") < page.index("<table")
     assert "train/test" in page
 
 
 def test_the_page_loads_nothing():
-    page = build_page(build_report(prediction_rows(12), recipe()), prediction_rows(12), recipe())
+    page = report_html(build_report(prediction_rows(12), recipe()), prediction_rows(12), recipe())
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     assert "url(" not in page and "@import" not in page
     assert 'src="data:image/png;base64,' in page
@@ -51,14 +67,31 @@ def test_the_page_loads_nothing():
 def test_what_was_not_measured_says_so():
     rows = prediction_rows(12)
     rows = [row | {"after_30s": None} if row["split"] == "unseen" else row for row in rows]
-    page = build_page(build_report(rows, recipe()), rows, recipe())
+    page = report_html(build_report(rows, recipe()), rows, recipe())
     assert "not measured" in page
 
 
 def test_a_model_that_loses_its_timestamps_says_so_in_the_answer():
     report = build_report(prediction_rows(12), recipe())
-    kept, lost = ({"sequential": {"kept": kept}} for kept in (True, False))
+    kept, lost = ({"kept": kept} for kept in (True, False))
     assert "Timestamps are lost" in verdict(report | {"long_form": {"before": kept, "after": lost}})
     for before, after in ((kept, kept), (lost, lost)):
         long_form = {"before": before, "after": after}
         assert "lost" not in verdict(report | {"long_form": long_form})
+
+
+def test_the_page_suits_a_phone_greys_few_clips_and_holds_every_part():
+    rows = prediction_rows(60)
+    one = {"wer": 0.123456, "cer": 0.1, "segments": 3, "monotonic": True, "past_end_seconds": 0.0}
+    one |= {"segment_drift_seconds": None, "word_drift_seconds": 0.123456, "kept": True}
+    speed = {"batch_size": 8, "speech_seconds": 1.0, "real_time_factor": 0.5, "times_real_time": 2}
+    parts = {
+        "long_form": {"seconds": 35.0, "before": one, "after": one},
+        "speed": {"after_30s": speed},
+    }
+    page = report_html(build_report(rows, recipe()) | parts, rows, recipe())
+    assert '<meta name="viewport" content="width=device-width' in page
+    assert page.count('<tr class="few">') >= 1 and "it menardi (unseen)" in page
+    assert "nan" not in page.lower().replace("menardi", "") and not re.search(r"\d\.\d{4}", page)
+    for heard in ("What the difference consists of", "struck out", "words off, s", "after at 30 s"):
+        assert heard in page

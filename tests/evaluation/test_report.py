@@ -11,7 +11,13 @@ from datasets import Dataset
 
 from tests.examples import prediction_rows, recipe
 from tests.independent import edits, interval
-from utils.evaluation.report import band, build_report, comparison_table, find_overlaps
+from utils.evaluation.report import (
+    band,
+    build_report,
+    compare_runs,
+    comparison_text,
+    find_overlaps,
+)
 from utils.scoring.predictions import SUMMARY_KEYS, load_predictions, save_predictions
 from utils.text import normalize
 
@@ -60,7 +66,7 @@ def test_the_reported_rates_equal_jiwer_on_the_predictions_read_back(tmp_path):
 def test_without_short_context_and_unseen_source_their_parts_are_null():
     rows = [row | {"split": "test"} for row in prediction_rows(after_30s=False)]
     report = build_report(rows, recipe())
-    assert report["after_30s"] is None
+    assert "wer_after_30s" not in report["test"]
     assert report["unseen"] is None
 
 
@@ -130,11 +136,33 @@ def test_every_breakdown_holds_every_test_clip_once():
 def test_speakers_are_drawn_where_they_are_known_and_many():
     rows = prediction_rows(120)
     named = [row | {"speaker": f"speaker {number // 3}"} for number, row in enumerate(rows)]
-    report = build_report(named, recipe())
-    assert report["interval_over"] == "speakers"
-    assert "speaker 1" in report["breakdowns"]["speaker"]
-    assert build_report(rows, recipe())["interval_over"] == "clips"
-    assert report["summary"]["wer_after"] == build_report(rows, recipe())["summary"]["wer_after"]
+    report, by_clips = build_report(named, recipe()), build_report(rows, recipe())
+    assert (report["test"]["over"], by_clips["test"]["over"]) == ("40 speakers", "96 clips")
+    assert report["unseen"]["over"] == "24 speakers"
+    assert len(report["breakdowns"]["speaker"]) == 12
+    assert report["summary"]["wer_after"] == by_clips["summary"]["wer_after"]
+    few = [row | {"speaker": f"speaker {number % 9}"} for number, row in enumerate(rows)]
+    assert build_report(few, recipe())["test"]["over"] == "96 clips"
+
+
+def test_a_speakers_clips_change_sides_together():
+    """One speaker of twelve gains in forty clips: that is one observation, not forty."""
+    row = prediction_rows(1)[0] | {"reference": "uno due", "before": "uno", "after": "uno"}
+    rows = [row | {"id": str(n), "speaker": f"s{n % 11}"} for n in range(22)]
+    rows += [row | {"id": f"x{n}", "speaker": "x", "after": "uno due"} for n in range(40)]
+    assert build_report([one | {"split": "test"} for one in rows], recipe())["test"]["p_value"] == 1
+    apart = [one | {"split": "test", "speaker": ""} for one in rows]
+    assert build_report(apart, recipe())["test"]["p_value"] < 0.05
+
+
+def test_p_values_of_one_table_are_corrected_for_their_number():
+    rows = [row | {"source": f"it {n % 4}"} for n, row in enumerate(prediction_rows(80))]
+    languages = build_report(rows, recipe())["languages"].values()
+    assert len(languages) == 4
+    lowest = min(languages, key=lambda one: one["p_value"])
+    assert lowest["p_holm"] == pytest.approx(min(4 * lowest["p_value"], 1))
+    for groups in build_report(rows, recipe())["breakdowns"].values():
+        assert not any("p_value" in one for one in groups.values())
 
 
 def test_a_sentence_or_clip_in_two_splits_is_found():
@@ -163,9 +191,11 @@ def test_a_sentence_or_clip_in_two_splits_is_found():
 def test_runs_are_compared_on_the_clips_that_all_have_read():
     rows = prediction_rows(60)
     worse = [row | {"after": row["before"]} for row in rows[:40]]
-    table = comparison_table({"runs/a": rows, "runs/b": worse}, 200)
-    first = [line for line in table.splitlines() if "it carlo" in line]
-    assert len(first) == 2
-    assert " 32 " in first[0] and " 32 " in first[1]
-    assert first[0].endswith("first") and float(first[1].split()[-1]) < 0.05
-    assert "no clip in common" in comparison_table({"a": rows[:3], "b": rows[9:12]}, 200)
+    table = compare_runs({"runs/a": rows, "runs/b": worse}, 200)
+    carlo = [row for row in table if row["source"] == "it carlo"]
+    assert [row["clips"] for row in carlo] == [32, 32]
+    assert [row["worse"] for row in carlo] == [False, True]
+    assert not any(row["worse"] for row in compare_runs({"b": worse, "a": rows}, 200))
+    first, second, *_ = comparison_text(table).splitlines()[1:]
+    assert first.split()[-1] == "first" and float(second.split()[-1]) < 0.05
+    assert compare_runs({"a": rows[:3], "b": rows[9:12]}, 200) == []

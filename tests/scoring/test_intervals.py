@@ -44,13 +44,19 @@ def test_the_interval_is_the_same_for_the_same_seed():
 
 @pytest.mark.parametrize(
     ("counts", "expected"),
-    [([[0, 5]] * 10, (0.0, 0.0)), ([[1, 4]], (0.25, 0.25)), ([[0, 0], [2, 0]], None)],
+    [
+        ([[0, 5]] * 12, (0, 1 - 0.05 ** (1 / 12))),  # no error seen: near 3 / 12
+        ([[5, 5]] * 12, (0.05 ** (1 / 12), 1)),
+        ([[1, 4]], (0.25 * 0.05, 0.25 + 0.75 * 0.95)),  # one clip says next to nothing
+        ([[0, 4]], (0, 0.95)),
+        ([[0, 0], [2, 0]], None),
+    ],
 )
 def test_degenerate_intervals_are_finite(counts, expected):
     low, high = intervals.confidence_interval(np.array(counts), 100)
     assert np.isfinite([low, high]).all()
     assert low <= error_rate(np.array(counts)) <= high
-    assert expected is None or (low, high) == expected
+    assert expected is None or (low, high) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("wrong", "most"), [(10, 1.0), (40, 4.0)])
@@ -75,3 +81,9 @@ def test_p_value_of_few_clips_is_exact():
     before, after = np.array([[2, 5]] * 4), np.array([[0, 5]] * 4)
     assert intervals.paired_p_value(before, after, 500) == pytest.approx(2 / 2**4)
     assert intervals.paired_p_value(before[:1], after[:1], 500) == 1.0
+
+
+def test_holm_multiplies_by_what_is_left_and_never_decreases():
+    assert intervals.holm([0.03, 0.01, 0.04]) == pytest.approx([0.06, 0.03, 0.06])
+    assert intervals.holm([0.9, 0.6]) == [1.0, 1.0]
+    assert intervals.holm([]) == []

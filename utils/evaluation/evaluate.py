@@ -12,19 +12,19 @@ from typing import Any
 import datasets
 
 from utils.artifacts import Run, digest, save_report, write_atomically
-from utils.config import Recipe
+from utils.config import Recipe, UserError
 from utils.embedded.fetch import resolve
 from utils.environment.machine import peak_gib
 from utils.evaluation.long_form import join_clips, measure_long_form
 from utils.evaluation.page import write_page
 from utils.evaluation.probes import make_probes
 from utils.evaluation.readers import Reader, load_readers, read_clips, read_journal, streamed_clips
-from utils.evaluation.report import build_report, comparison_table, find_overlaps
+from utils.evaluation.report import build_report, compare_runs, find_overlaps
 from utils.scoring.predictions import load_predictions, save_predictions
 from utils.whisper.decoding import transcribe
 
 
-def hear_probes(readers: Mapping[str, Reader], recipe: Recipe) -> dict[str, dict[str, str]]:
+def transcribe_probes(readers: Mapping[str, Reader], recipe: Recipe) -> dict[str, dict[str, str]]:
     """Return what "before" and "after" write for sounds without a word, by the sound's name."""
     probes = make_probes()
     heard: dict[str, dict[str, str]] = {name: {} for name in probes}
@@ -42,7 +42,7 @@ def hear_probes(readers: Mapping[str, Reader], recipe: Recipe) -> dict[str, dict
     return heard
 
 
-def hear_long_form(
+def transcribe_long_form(
     clips: Iterable[dict], readers: Mapping[str, Reader], recipe: Recipe
 ) -> dict[str, Any] | None:
     """Measure both models on one long recording made of test clips of the first trained language.
@@ -59,22 +59,22 @@ def hear_long_form(
         if clip["split"] == "test" and clip["language"] == language:
             chosen.append(clip)
             length += clip["seconds"]
-    recording = join_clips(
+    joined = join_clips(
         [clip["samples"] for clip in chosen],
         [clip["reference"] for clip in chosen],
         language,
         limit,
     )
-    if not recording.texts:
+    if not joined.texts:
         return None
-    facts = {"seconds": recording.seconds, "clips": len(recording.texts), "language": language}
+    facts = {"seconds": joined.seconds, "clips": len(joined.texts), "language": language}
     return facts | {
-        side: measure_long_form(readers[side].model, readers[side].processor, recording)
+        side: measure_long_form(readers[side].model, readers[side].processor, joined)
         for side in ("before", "after")
     }
 
 
-def describe(recipe: Recipe, checkpoint: str | Path) -> dict[str, str]:
+def describe_evaluation(recipe: Recipe, checkpoint: str | Path) -> dict[str, str]:
     """Return what an evaluation depends on, to tell whether an interrupted one can be continued."""
     weights = sorted(Path(resolve(str(checkpoint))).glob("*.safetensors"))
     return {
@@ -134,7 +134,10 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
     Raises:
         KeyboardInterrupt: it was interrupted; `evaluation.partial.json` holds what was read.
     """
-    journal, made_from = folder / "predictions.partial.jsonl", describe(recipe, checkpoint)
+    journal, made_from = (
+        folder / "predictions.partial.jsonl",
+        describe_evaluation(recipe, checkpoint),
+    )
     readers = load_readers(recipe, checkpoint, stock_window=Path(checkpoint) != run.model)
 
     def clips() -> Iterator[dict]:
@@ -150,8 +153,8 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
             write_atomically(folder / "evaluation.partial.json", text)
         raise
     report = complete_report(build_report(rows, recipe), speed, recipe, run, checkpoint)
-    report["probes"] = hear_probes(readers, recipe)
-    report["long_form"] = hear_long_form(clips(), readers, recipe)
+    report["probes"] = transcribe_probes(readers, recipe)
+    report["long_form"] = transcribe_long_form(clips(), readers, recipe)
     save_predictions(folder / "predictions.jsonl", rows)
     write_page(folder / "evaluation.html", report, rows, recipe)
     if folder == run.folder:
@@ -165,13 +168,12 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
     return report
 
 
-def compare(folders: Sequence[Path], resamples: int = 2000) -> str:
-    """Return a table of runs: each one's rates and its difference from the first, tested.
-
-    Only clips that all of them have read are compared.
+def compare_folders(folders: Sequence[Path], resamples: int = 2000) -> list[dict[str, Any]]:
+    """Return `compare_runs` of evaluated folders.
 
     Raises:
         FileNotFoundError: a folder has no predictions.
+        UserError: no clip was transcribed in all of them.
     """
     runs = {}
     for folder in folders:
@@ -179,4 +181,7 @@ def compare(folders: Sequence[Path], resamples: int = 2000) -> str:
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: evaluate {folder} first.")
         runs[str(folder)] = load_predictions(path)
-    return comparison_table(runs, resamples)
+    table = compare_runs(runs, resamples)
+    if not table:
+        raise UserError(f"{', '.join(runs)} have no clip in common: evaluate the same test sets.")
+    return table

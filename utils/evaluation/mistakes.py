@@ -4,17 +4,20 @@ import unicodedata
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from itertools import zip_longest
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
+from markupsafe import Markup, escape
 
+from utils.artifacts import render
 from utils.scoring.error_rates import Unit, align, count_errors
 from utils.scoring.predictions import Row, count_row_errors, first_unit
 from utils.text import has_word_spaces, normalize
 from utils.whisper.audio_context import SAMPLING_RATE
 
+TEMPLATE = Path(__file__).with_name("clips.html")
 # Whisper's own bound: a text that zlib shrinks further than this repeats itself.
 MAX_COMPRESSION = 2.4
 MAX_WORDS_PER_SECOND = 8  # nobody speaks faster for the length of a clip
@@ -146,12 +149,20 @@ def find_flags(rows: Sequence[Row], model: str) -> dict[str, float]:
 # that nobody has to tell red from green.
 DEL_STYLE = "background:rgba(220,60,60,.3);text-decoration:line-through"
 INS_STYLE = "background:rgba(40,160,90,.3);text-decoration:underline"
+DEL, INS = (
+    Markup(f'<{tag} style="{style}">{{}}</{tag}>')
+    for tag, style in (("del", DEL_STYLE), ("ins", INS_STYLE))
+)
+# Below every table of diffs, the same words everywhere.
+LEGEND = Markup("<p>{} said and not written, {} written and not said</p>").format(
+    DEL.format("struck out"), INS.format("underlined")
+)
 
 
-def word_diff_html(reference: str, hypothesis: str, unit: Unit = "word") -> str:
-    """Return a diff as HTML: `<del>` was said and not heard, `<ins>` was heard and not said.
+def word_diff_html(reference: str, hypothesis: str, unit: Unit = "word") -> Markup:
+    """Return a diff as HTML: `<del>` was said and not written, `<ins>` was written and not said.
 
-    Every text is escaped: a transcript is input from outside.
+    Every text is escaped: a transcript is input from outside. `LEGEND` explains it.
     """
     output = align([reference], [hypothesis], unit)
     gap = " " if unit == "word" else ""
@@ -161,12 +172,10 @@ def word_diff_html(reference: str, hypothesis: str, unit: Unit = "word") -> str:
         heard = gap.join(output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx])
         if chunk.type == "equal":
             parts.append(escape(said))
-            continue
-        if said:
-            parts.append(f'<del style="{DEL_STYLE}">{escape(said)}</del>')
-        if heard:
-            parts.append(f'<ins style="{INS_STYLE}">{escape(heard)}</ins>')
-    return f'<span dir="auto">{gap.join(parts)}</span>'
+        else:
+            parts += [DEL.format(said)] if said else []
+            parts += [INS.format(heard)] if heard else []
+    return Markup('<span dir="auto">{}</span>').format(Markup(gap).join(parts))
 
 
 def find_worst(rows: Sequence[Row], count: int) -> list[Row]:
@@ -175,7 +184,20 @@ def find_worst(rows: Sequence[Row], count: int) -> list[Row]:
     return [rows[index] for index in np.argsort(-edits, kind="stable")[:count]]
 
 
-def clips_html(rows: Sequence[Row], waveforms: Mapping[str, np.ndarray] | None = None) -> str:
+def most_frequent(errors: Mapping[str, Sequence[dict]], top: int = 12) -> list[dict]:
+    """Return the most frequent of `frequent_errors`, whatever their kind."""
+    found = [error for kind in errors.values() for error in kind]
+    return sorted(found, key=lambda error: -error["times"])[:top]
+
+
+def _side(row: Row, model: str) -> dict[str, Any]:
+    said, heard = (normalize(row[key], row["language"]) for key in ("reference", model))
+    unit = first_unit([row])
+    edits, length = count_errors([said], [heard], unit)[0]
+    return {"diff": word_diff_html(said, heard, unit), "count": f"{edits} of {length} {unit}s"}
+
+
+def clips_html(rows: Sequence[Row], waveforms: Mapping[str, np.ndarray] | None = None) -> Markup:
     """Return a table of clips: a player, and the normalised diff before and after.
 
     Args:
@@ -183,20 +205,12 @@ def clips_html(rows: Sequence[Row], waveforms: Mapping[str, np.ndarray] | None =
         waveforms: by id, float32 samples at 16 kHz; they are embedded (about 43 kB a second).
             None leaves out the players.
     """
-    heads = ["clip", *(["listen"] if waveforms else []), "before", "after"]
-    lines = []
-    for row in rows:
-        cells = [f"{escape(row['source'])}<br>{row['seconds']:.1f} s"]
-        if waveforms:
-            from IPython.display import Audio  # only notebooks have it
+    clips = [{"row": row, "sides": [_side(row, m) for m in ("before", "after")]} for row in rows]
+    if waveforms:
+        from IPython.display import Audio  # only notebooks have it
 
-            samples = np.clip(waveforms[row["id"]], -1, 1)
-            cells.append(Audio(samples, rate=SAMPLING_RATE, normalize=False)._repr_html_())
-        for model in ("before", "after"):
-            said, heard = (normalize(row[key], row["language"]) for key in ("reference", model))
-            unit = first_unit([row])
-            edits, length = count_errors([said], [heard], unit)[0]
-            cells.append(f"{word_diff_html(said, heard, unit)}<br>{edits} of {length} {unit}s")
-        lines.append("".join(f'<td style="text-align:left">{cell}</td>' for cell in cells))
-    head = "".join(f"<th>{head}</th>" for head in heads)
-    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+        for clip in clips:
+            samples = np.clip(waveforms[clip["row"]["id"]], -1, 1)
+            player = Audio(samples, rate=SAMPLING_RATE, normalize=False)._repr_html_()
+            clip["player"] = Markup(player)
+    return Markup(render(TEMPLATE, clips=clips, has_players=bool(waveforms), legend=LEGEND))

@@ -2,8 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,156 +10,114 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.artifacts import write_atomically
+from utils.artifacts import render, write_atomically
 from utils.config import Recipe
-from utils.evaluation.mistakes import clips_html, find_worst
-from utils.scoring.predictions import MODELS, Row, percent
+from utils.evaluation.differences import say_difference
+from utils.evaluation.mistakes import clips_html, find_worst, most_frequent
+from utils.scoring.predictions import MODELS, SIGNIFICANT, Row, percent, say_p
 
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-table{border-collapse:collapse;margin:.5rem 0 1.5rem;display:block;overflow-x:auto}
-td,th{padding:.3rem .7rem;text-align:left;vertical-align:top;border-bottom:1px solid #8886}
-.verdict{font-size:1.3rem;border-left:.3rem solid #48a;padding-left:1rem}
-img{max-width:100%;background:#fff} small{opacity:.75}
-@media (prefers-color-scheme:dark){body{background:#181818;color:#ddd}}
-"""
+TEMPLATE = Path(__file__).with_name("page.html")
+FEW_CLIPS = 20  # from fewer a rate is hardly known: shown in grey
 NAMES = {"wer": "word error rate", "cer": "character error rate"}
 PARTS = {
-    "test": "On the test split",
-    "unseen": "On sources of the language that training never saw",
-    "untrained": "On languages that were not trained",
+    "test": "Test split",
+    "unseen": "Never trained on",
+    "untrained": "Language that was not trained",
 }
 
 
-def judge(measured: Mapping[str, Any], rate: str) -> str:
-    """Return one word for a difference between before and after: it counts from p < 0.05 on."""
-    if measured["p_value"] >= 0.05:
-        return "not proven"
+def verdict_word(measured: Mapping[str, Any]) -> str:
+    """Return "better", "worse" or "could be chance" for a difference between before and after."""
+    if measured.get("p_holm", measured["p_value"]) >= SIGNIFICANT:
+        return "could be chance"
+    rate = measured["first_rate"]
     return "better" if measured[f"{rate}_after"] < measured[f"{rate}_before"] else "worse"
 
 
 def lost_timestamps(long_form: Mapping[str, Any]) -> bool:
     """Tell whether only the base model's own timestamps hold against the known borders."""
-    return (
-        long_form["before"]["sequential"]["kept"] and not long_form["after"]["sequential"]["kept"]
-    )
+    return long_form["before"]["kept"] and not long_form["after"]["kept"]
 
 
 def verdict(report: Mapping[str, Any]) -> str:
     """Return what a stranger wants to know: did it get better, by how much, and how sure is that.
 
-    One line for each part of the report that has clips, of the rate that leads in the language,
-    and a warning where fine-tuning has cost the model its timestamps.
+    One line for each part of the report that has clips, of the rate that leads in the language;
+    what the model makes in other programs' window; and a warning where fine-tuning has cost it its
+    timestamps.
     """
-    rate = report["first_rate"]
     lines = []
     for part, where in PARTS.items():
-        measured = report[part]
-        if measured:
+        if measured := report[part]:
+            rate = measured["first_rate"]
+            sources = [name for name, one in report["languages"].items() if one["split"] == part]
+            before, after = (100 * measured[f"{rate}_{side}"] for side in ("before", "after"))
             lines.append(
-                f"{judge(measured, rate).capitalize()}. {where}, the {NAMES[rate]} went from "
-                f"{percent(measured, f'{rate}_before')} to {percent(measured, f'{rate}_after')}: "
-                f"{measured['clips']} clips, p = {measured['p_value']:.4f}."
+                f"{where} ({', '.join(sources)}): {NAMES[rate]} {before:.1f} → {after:.1f} %, "
+                f"{verdict_word(measured)} ({say_p(measured)}, {measured['clips']} clips)."
             )
+    if line := window_line(report["test"]):
+        lines.append(line)
+    if report["test"]["clips"] < FEW_CLIPS:
+        lines.append(
+            f"{report['test']['clips']} test clip(s) tell very little: 50 and more are needed."
+        )
     long_form = report.get("long_form")
     if long_form and lost_timestamps(long_form):
         lines.append("Timestamps are lost: do not make subtitles with the fine-tuned model.")
     return "\n".join(lines)
 
 
-def window_line(rates: Mapping[str, Any]) -> str:
-    """Return in a sentence what the window costs the fine-tuned model, from `report.at_30s`."""
+def window_line(measured: Mapping[str, Any]) -> str:
+    """Return in a sentence what the window costs the fine-tuned model; "" if it is always 30 s."""
+    rate = measured["first_rate"]
+    if f"{rate}_after_30s" not in measured:
+        return ""
     return (
-        f"The fine-tuned model on {rates['clips']} test clips: WER {percent(rates, 'wer')} at "
-        f"30 s, {percent(rates, 'wer_short')} at the short context."
+        f"The fine-tuned model at 30 s, as other programs decode: {rate.upper()} "
+        f"{percent(measured, f'{rate}_after_30s')}; in the short window that it was trained in "
+        f"{percent(measured, f'{rate}_after')}, on the same {measured['clips']} clips."
     )
 
 
 def draw_rates(report: Mapping[str, Any]) -> Figure:
-    """Draw WER by source as bars, with 95 % intervals, one colour a model."""
-    sources = report["languages"]
-    models = [name for name in MODELS if any(f"wer_{name}" in rates for rates in sources.values())]
-    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
-    positions, width = np.arange(len(sources)), 0.8 / len(models)
-    for number, name in enumerate(models):
-        rate, low, high = 100 * np.array(
-            [
-                [rates.get(f"wer_{name}{bound}", np.nan) for rates in sources.values()]
-                for bound in ("", "_low", "_high")
-            ]
-        )
-        errors = np.maximum([rate - low, high - rate], 0)
-        axes.bar(positions + number * width, rate, width, yerr=errors, capsize=4, label=name)
+    """Draw the error rate of each source as points with 95 % intervals, one colour a model.
+
+    Sources with few clips are grey, and say how few.
+    """
+    sources, rate = report["languages"], report["first_rate"]
+    models = [name for name in MODELS if any(f"{rate}_{name}" in one for one in sources.values())]
+    height = 1.2 + 0.25 * len(models) * len(sources)
+    figure, axes = plt.subplots(figsize=(8, height), layout="constrained")
+    for number, model in enumerate(models):
+        for place, one in enumerate(sources.values()):
+            if f"{rate}_{model}" in one:
+                middle, low, high = (
+                    100 * one[f"{rate}_{model}{end}"] for end in ("", "_low", "_high")
+                )
+                reach = np.maximum([[middle - low], [high - middle]], 0)
+                color = f"C{number}" if one["clips"] >= FEW_CLIPS else "0.7"
+                at = place + 0.22 * (number - (len(models) - 1) / 2)
+                axes.errorbar(middle, at, xerr=reach, fmt="o", capsize=3, color=color)
+        axes.plot([], [], "o", color=f"C{number}", label=model.replace("_30s", " at 30 s"))
     # No $: matplotlib would take a name between two of them for a formula.
-    names = [f"{name}\n({rates['split']})".replace("$", "") for name, rates in sources.items()]
-    axes.set_xticks(positions + width * (len(models) - 1) / 2, names)
-    axes.set(ylabel="WER, %", title="Word error rate with 95 % intervals")
-    axes.set_ylim(top=min(axes.get_ylim()[1], 100))  # an interval of few clips may reach far beyond
-    axes.legend()
+    names = [f"{name}\n{one['split']}, n = {one['clips']}" for name, one in sources.items()]
+    axes.set_yticks(range(len(sources)), [name.replace("$", "") for name in names])
+    axes.set(xlabel=f"{rate.upper()}, %, with 95 % intervals", ylim=(len(sources) - 0.5, -0.5))
+    # An interval of few clips may reach far beyond.
+    axes.set_xlim(0, min(axes.get_xlim()[1], 110))
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(models), frameon=False)
     plt.close(figure)  # shown by whoever asked for it, and not a second time at the cell's end
     return figure
 
 
-def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return an HTML table; every text is escaped."""
-    lines = [f"<tr>{''.join(f'<th>{escape(head)}</th>' for head in heads)}</tr>"]
-    for row in rows:
-        cells = (f'<td dir="auto">{escape(str(cell))}</td>' for cell in row)
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    return f"<table>{''.join(lines)}</table>"
-
-
-def _rates_table(groups: Mapping[str, Mapping[str, Any]], head: str, rate: str) -> str:
-    models = [name for name in MODELS if any(f"wer_{name}" in rates for rates in groups.values())]
-    heads = [head, "clips", *(f"{r} {name}" for r in ("WER", "CER") for name in models), "p", ""]
-    rows = []
-    for name, rates in groups.items():
-        shown = [
-            percent(rates, key) if key in rates else "not measured"
-            for key in (f"{r}_{model}" for r in ("wer", "cer") for model in models)
-        ]
-        p = rates["p_value"]
-        rows.append([name, rates["clips"], *shown, f"{p:.4f}", judge(rates, rate)])
-    return _table(heads, rows)
-
-
-def _long_form_table(long_form: Mapping[str, Any]) -> str:
-    heads = [
-        "model",
-        "decoding",
-        "WER",
-        "segments",
-        "in order",
-        "past the end, s",
-        "segments off, s",
-    ]
-    rows = [
-        [
-            *(side, way, f"{one['wer']:.1%}", one["segments"], one["monotonic"]),
-            *(
-                _seconds(one[f"{kind}_seconds"])
-                for kind in ("past_end", "segment_drift", "word_drift")
-            ),
-            "kept" if one["kept"] else "LOST",
-        ]
-        for side in ("before", "after")
-        for way, one in long_form[side].items()
-    ]
-    return _table([*heads, "words off, s", "timestamps"], rows)
-
-
-def _seconds(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.2f}"
-
-
-def _figure_html(figure: Figure) -> str:
+def _png(figure: Figure) -> str:
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120)
-    data = base64.b64encode(file.getvalue()).decode()
-    return f'<img alt="Word error rate by source" src="data:image/png;base64,{data}">'
+    return base64.b64encode(file.getvalue()).decode()
 
 
-def build_page(
+def report_html(
     report: Mapping[str, Any],
     rows: Sequence[Row],
     recipe: Recipe,
@@ -174,107 +131,27 @@ def build_page(
         recipe: names the page and says how many clips.
         waveforms: by id, to listen to the worst clips; None leaves out the players.
     """
-    test, rate = [row for row in rows if row["split"] == "test"], report["first_rate"]
-    answer = "".join(f"<p>{escape(line)}</p>" for line in verdict(report).split("\n"))
-    parts = [
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<title>Evaluation of {escape(recipe.name)}</title><style>{STYLE}</style></head><body>",
-        f"<h1>Evaluation of {escape(recipe.name)}</h1>",
-        f'<div class="verdict">{answer}</div>',
-        f"<p>{escape(_protocol(report))}</p>",
-        "<h2>By source</h2>",
-        _figure_html(draw_rates(report)),
-        _rates_table(report["languages"], "source", rate),
-    ]
-    if report["after_30s"]:
-        parts += [f"<p>{escape(window_line(report['after_30s']))}</p>"]
-    for name, groups in report["breakdowns"].items():
-        title = "signal-to-noise ratio" if name == "snr" else name
-        parts += [f"<h2>By {escape(title)}, test split</h2>", _rates_table(groups, name, rate)]
-    parts += ["<h2>Worst clips</h2>"]
-    parts += [clips_html(find_worst(test, recipe.evaluation.worst_clips), waveforms)]
-    parts += ["<h2>Kinds of errors</h2>", _kinds_table(report)]
-    parts += ["<h2>Most frequent errors after fine-tuning</h2>", errors_html(report, "after")]
-    if report.get("probes"):
-        heard = [[sound, one["before"], one["after"]] for sound, one in report["probes"].items()]
-        parts += ["<h2>Sounds without a word</h2>", _table(["sound", "before", "after"], heard)]
-    if report.get("long_form"):
-        long_form = report["long_form"]
-        parts += [f"<h2>A recording of {long_form['seconds']:.0f} s</h2>"]
-        parts += [_long_form_table(long_form)]
-    if report.get("speed"):
-        parts += ["<h2>Speed</h2>", _speed_table(report["speed"])]
-    return "\n".join([*parts, "</body></html>\n"])
-
-
-def _protocol(report: Mapping[str, Any]) -> str:
-    """Say in a paragraph how the figures came about."""
-    sentences = [
-        "In brackets: 95 % intervals of a bootstrap over "
-        f"{report['interval_over']}, {report['resamples']} resamples; p: paired permutation test.",
-        "Texts are normalised: "
-        + ", ".join(f"{code} by {name}" for code, name in report["normalizer"].items())
-        + ".",
-    ]
-    if "checkpoints" in report:
-        sentences.append(
-            f"Before: {report['checkpoints']['before']} at 30 s. After: "
-            f"{report['checkpoints']['after']}. The test split was read at "
-            f"{report['test_read_at']}; checkpoints are chosen on dev."
-        )
-        overlaps = report["overlaps"]
-        found = {pair: n for pair, n in (overlaps or {}).items() if any(n.values())}
-        sentences.append(
-            "Overlaps between the splits were not looked for: nothing is prepared."
-            if overlaps is None
-            else f"Overlaps between the splits: {found or 'none'}."
-        )
-        if not report["train_stored"]:
-            sentences.append(
-                "Of the training clips a sample was looked at; what is tested on was dropped from "
-                "the stream as it came."
-            )
-    return " ".join(sentences)
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def _kinds_table(report: Mapping[str, Any]) -> str:
-    rows = [
-        [name.replace("_", " "), *(_number(table[side][name]) for side in ("before", "after"))]
-        for table in (report["edits"], report["error_kinds"], report["flags"])
-        for name in table["after"]
-    ]
-    return _table(["", "before", "after"], rows)
-
-
-def errors_html(report: Mapping[str, Any], model: str, top: int = 12) -> str:
-    """Return the most frequent errors of a model as an HTML table, each with where it happens."""
-    errors = [error for kind in report["errors"][model].values() for error in kind]
-    rows = [
-        [
-            error["said"] or "(nothing)",
-            error["heard"] or "(nothing)",
-            error["times"],
-            " · ".join(error["contexts"]),
-        ]
-        for error in sorted(errors, key=lambda error: -error["times"])[:top]
-    ]
-    return _table(["said", "written", "times", "where"], rows)
-
-
-def _speed_table(speed: Mapping[str, Mapping[str, float]]) -> str:
-    rows = [
-        [
-            *(name, one["batch_size"], f"{one['speech_seconds']:.0f}"),
-            *(f"{one[key]:.2f}" for key in ("real_time_factor", "times_real_time")),
-        ]
-        for name, one in speed.items()
-    ]
-    heads = ["model", "batch size", "speech, s", "real-time factor", "times real time"]
-    return _table(heads, rows)
+    test = [row for row in rows if row["split"] == "test"]
+    groups = {"source": report["languages"]} | report["breakdowns"]
+    return render(
+        TEMPLATE,
+        report=report,
+        title=f"Evaluation of {recipe.name}",
+        verdict=verdict(report).split("\n"),
+        png=_png(draw_rates(report)),
+        groups=groups,
+        models={
+            name: [m for m in MODELS if any(f"wer_{m}" in one for one in group.values())]
+            for name, group in groups.items()
+        },
+        worst=clips_html(find_worst(test, recipe.evaluation.worst_clips), waveforms),
+        frequent=most_frequent(report["errors"]["after"]),
+        few_clips=FEW_CLIPS,
+        percent=percent,
+        say_p=say_p,
+        say_difference=say_difference,
+        verdict_word=verdict_word,
+    )
 
 
 def write_page(
@@ -284,5 +161,5 @@ def write_page(
     recipe: Recipe,
     waveforms: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Write `build_page` as a file, whole or not at all."""
-    write_atomically(path, build_page(report, rows, recipe, waveforms))
+    """Write `report_html` as a file, whole or not at all."""
+    write_atomically(path, report_html(report, rows, recipe, waveforms))

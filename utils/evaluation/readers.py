@@ -1,8 +1,8 @@
-"""Models reading clips: a few batches at a time, into a journal that survives interruptions."""
+"""Test clips transcribed by several models, a few batches at a time, into a journal that survives
+interruptions."""
 
 import json
 import time
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,22 +22,18 @@ from utils.streaming.sources import stream
 from utils.whisper.decoding import transcribe
 from utils.whisper.load import load_checkpoint, load_model
 
-ONE_IN_AT_30S = 4
 BATCHES_AT_ONCE = 4  # decoded before the next line of the journal: what an interruption can cost
 
 
 class Reader(NamedTuple):
-    """A model as it reads the clips."""
+    """A model and the window in which it transcribes the clips."""
 
     model: WhisperForConditionalGeneration
     processor: WhisperProcessor
     context: AudioContext | None  # None is the stock 30 s window
-    splits: tuple[str, ...]  # which splits it reads
-    one_in: int = 1  # and how many of their clips: all, or one in so many
 
-    def wants(self, row: Mapping[str, Any]) -> bool:
-        """Tell whether it reads a clip; by the id, so that an interruption changes nothing."""
-        return row["split"] in self.splits and zlib.crc32(row["id"].encode()) % self.one_in == 0
+
+FACTS = ("id", "source", "language", "seconds", "speaker")  # that a prediction row keeps of a clip
 
 
 def split_of(language: str, split: str, recipe: Recipe) -> str:
@@ -52,8 +48,8 @@ def prepared_clips(prepared: Mapping[str, datasets.Dataset], recipe: Recipe) -> 
             continue
         rows = prepared[split].remove_columns("labels")
         for row in rows.with_format("numpy", columns=["audio"], output_all_columns=True):
-            facts = {key: value for key, value in row.items() if key not in ("audio", "text")}
             name = split_of(row["language"], split, recipe)
+            facts = {key: row.get(key, "") for key in FACTS}
             yield {**facts, "split": name, "reference": row["text"], "samples": waveform(row)}
 
 
@@ -66,9 +62,8 @@ def streamed_clips(recipe: Recipe, processor: WhisperProcessor) -> Iterator[dict
         name = "test" if source.train else "unseen"
         split, rows = split_of(source.language, name, recipe), stream(source, source.test)
         for example in usable(rows, processor.tokenizer, report, name):
-            facts = {key: value for key, value in example.items() if key not in ("audio", "labels")}
-            text = facts.pop("text")
-            yield {**facts, "split": split, "reference": text, "samples": waveform(example)}
+            facts = {key: example[key] for key in FACTS} | {"reference": example["text"]}
+            yield {**facts, "split": split, "samples": waveform(example)}
 
 
 def _groups(clips: Iterable[dict], size: int) -> Iterator[list[dict]]:
@@ -105,7 +100,7 @@ def read_clips(
     journal: Path,
     made_from: Mapping[str, Any],
 ) -> tuple[list[dict], dict[str, dict[str, float]]]:
-    """Let every reader hear every clip of its splits, a few batches at a time.
+    """Transcribe every clip with every reader, a few batches at a time.
 
     What is done goes into a journal at once: interrupted and called again, it goes on from there.
     The clips are never held in memory together.
@@ -137,9 +132,9 @@ def read_clips(
     speed = {
         name: {
             "decode_seconds": round(sum(group["seconds"][name] for group in groups), 2),
-            "speech_seconds": round(sum(row["seconds"] for row in rows if reader.wants(row)), 2),
+            "speech_seconds": round(sum(row["seconds"] for row in rows), 2),
         }
-        for name, reader in readers.items()
+        for name in readers
     }
     return rows, speed
 
@@ -154,19 +149,18 @@ def _read_group(
     ]
     seconds = {}
     for name, reader in readers.items():
-        chosen = [number for number, row in enumerate(rows) if reader.wants(row)]
         started = time.perf_counter()
         texts = transcribe(
             reader.model,
             reader.processor,
-            [group[number]["samples"] for number in chosen],
-            language=[rows[number]["language"] for number in chosen],
+            [clip["samples"] for clip in group],
+            language=[row["language"] for row in rows],
             context=reader.context,
             batch_size=batch_size,
         )
         seconds[name] = time.perf_counter() - started
-        for number, text in zip(chosen, texts, strict=True):
-            rows[number][name] = text
+        for row, text in zip(rows, texts, strict=True):
+            row[name] = text
     return {"rows": rows, "seconds": seconds}
 
 
@@ -176,18 +170,17 @@ def load_readers(recipe: Recipe, checkpoint: str | Path, stock_window: bool) -> 
     Args:
         recipe: its checkpoint is "before", at 30 s: it was trained on nothing else.
         checkpoint: "after": a folder, a Hub id or an embedded name.
-        stock_window: read it at 30 s alone, as a checkpoint must be that may not have been trained
-            at a short context. Otherwise at the recipe's context, and a quarter of the test split
-            at 30 s too: enough to see whether the model works there, at a fifth of the time.
+        stock_window: decode it at 30 s alone, as a checkpoint must be that may not have been
+            trained at a short context. Otherwise at the recipe's context, and at 30 s as well: that
+            is how other programs will run it.
     """
-    everything = ("test", "unseen", "untrained")
     base, base_processor = load_model(recipe)
     tuned, processor = load_checkpoint(resolve(str(checkpoint)))
     context = None if stock_window or not recipe.audio_context.enabled else recipe.audio_context
     readers = {
-        "before": Reader(base.to(device()), base_processor, None, everything),
-        "after": Reader(tuned.to(device()), processor, context, everything),
+        "before": Reader(base.to(device()), base_processor, None),
+        "after": Reader(tuned.to(device()), processor, context),
     }
     if context:
-        readers["after_30s"] = Reader(tuned, processor, None, ("test",), ONE_IN_AT_30S)
+        readers["after_30s"] = Reader(tuned, processor, None)
     return readers

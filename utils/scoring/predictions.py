@@ -1,8 +1,9 @@
-"""Prediction rows: what was said and what each model heard, kept as JSON lines and measured.
+"""Prediction rows: what was said and what each model transcribed, as JSON lines, and measured.
 
-A row is `{"id", "source", "language", "seconds", "snr_db", "split", "reference", "before",
-"after", "after_30s"}` and, where the data name one, `"speaker"`. The split is "test", "unseen" (a
-source without a training split) or "untrained" (such a source in a language that was not trained).
+A row is `{"id", "source", "language", "seconds", "snr_db", "split", "speaker", "reference",
+"before", "after", "after_30s"}`; the speaker is "" where the data name none. The split is "test",
+"unseen" (a source without a training split) or "untrained" (such a source in a language that was
+not trained).
 `before` is the base checkpoint at the stock 30 s window, `after` the fine-tuned one as the recipe
 decodes it, and `after_30s` the fine-tuned one at 30 s, or None where that was not asked for.
 """
@@ -16,7 +17,13 @@ import numpy as np
 
 from utils.artifacts import write_atomically
 from utils.scoring.error_rates import Unit, align, count_errors, error_rate
-from utils.scoring.intervals import confidence_interval, paired_p_value, pool
+from utils.scoring.intervals import (
+    confidence_interval,
+    holm,
+    paired_p_value,
+    pool,
+    smallest_p_value,
+)
 from utils.text import leading_unit, normalize
 
 Row = Mapping[str, Any]
@@ -29,8 +36,9 @@ SUMMARY_KEYS = (
     *("cer_before", "cer_after", "p_value"),
 )
 MODELS = ("before", "after", "after_30s")
-# A bootstrap over fewer is too narrow; then clips are drawn, and the report says so.
-MIN_SPEAKERS = 20
+# With fewer, clips are drawn, and the report says so: it then knows nothing of other speakers.
+MIN_SPEAKERS = 10
+SIGNIFICANT = 0.05  # a difference counts from below this p value on
 
 
 def save_predictions(path: Path, rows: Sequence[Row]) -> None:
@@ -53,7 +61,7 @@ def count_row_errors(
         rows: see the module.
         model: which hypothesis: "before", "after" or "after_30s".
         unit: "word" or "char".
-        normalized: compare what is heard; else case, punctuation and spelling count as well.
+        normalized: compare what is said; else case, punctuation and spelling count as well.
     """
     pairs = [(row["reference"], row[model]) for row in rows]
     if normalized:
@@ -78,9 +86,26 @@ def count_kinds(rows: Sequence[Row], model: str) -> dict[str, int]:
 
 
 def speakers(rows: Sequence[Row]) -> list[str]:
-    """Return each row's speaker where an interval can be drawn over speakers, else nothing."""
-    named = [str(row.get("speaker") or "") for row in rows]
-    return named if all(named) and len(set(named)) >= MIN_SPEAKERS else []
+    """Return each row's speaker where intervals and tests are over speakers, else nothing.
+
+    They are where every row names one and there are `MIN_SPEAKERS` of them. A name means somebody
+    within its source alone.
+    """
+    if not all(row.get("speaker") for row in rows):
+        return []
+    named = [f"{row['source']}/{row['speaker']}" for row in rows]
+    return named if len(set(named)) >= MIN_SPEAKERS else []
+
+
+def drawn(rows: Sequence[Row], counts: np.ndarray) -> np.ndarray:
+    """Return what intervals and tests draw: counts pooled by speaker, see `speakers`, or by clip.
+
+    Args:
+        rows: prediction rows.
+        counts: of `count_row_errors` of these rows.
+    """
+    groups = speakers(rows)
+    return pool(counts, groups) if groups else counts
 
 
 def first_unit(rows: Sequence[Row]) -> Unit:
@@ -88,33 +113,65 @@ def first_unit(rows: Sequence[Row]) -> Unit:
     return leading_unit(row["language"] for row in rows)
 
 
-def measure(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dict[str, Any]:
-    """Return WER and CER of every model with 95 % intervals, and the test of before against after.
+def measure_rates(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dict[str, Any]:
+    """Return WER and CER of every model with 95 % intervals.
 
     Args:
         rows: of any languages; their edits and lengths are pooled.
-        resamples: of the bootstrap and of the permutation test.
+        resamples: of the bootstrap.
         normalized: see `count_row_errors`.
 
     Returns:
-        `clips`, `wer_MODEL`, `wer_MODEL_low`, `wer_MODEL_high` and the same for `cer`, as
-        fractions, and `p_value` (of word edits, or of character edits: see `first_unit`). The model
-        after_30s is in it where every row has it. Intervals are drawn over speakers where
-        `speakers` knows enough of them, else over clips.
+        `clips`, `over` ("31 speakers" or "140 clips": what intervals and tests draw), `first_rate`
+        ("wer" or "cer": see `first_unit`), and `wer_MODEL`, `wer_MODEL_low`, `wer_MODEL_high` and
+        the same for `cer`, as fractions. The model after_30s is in it where every row has it.
     """
-    result: dict[str, Any] = {"clips": len(rows)}
-    models = MODELS if all(row["after_30s"] is not None for row in rows) else MODELS[:2]
     groups = speakers(rows)
+    over = f"{len(set(groups))} speakers" if groups else f"{len(rows)} clips"
+    result = {"clips": len(rows), "over": over, "first_rate": f"{first_unit(rows)[0]}er"}
+    models = MODELS if all(row["after_30s"] is not None for row in rows) else MODELS[:2]
     for unit in ("word", "char"):
-        counts = {model: count_row_errors(rows, model, unit, normalized) for model in models}
         for model in models:
-            drawn = pool(counts[model], groups) if groups else counts[model]
-            low, high = confidence_interval(drawn, resamples)
+            counts = count_row_errors(rows, model, unit, normalized)
+            low, high = confidence_interval(drawn(rows, counts), resamples)
             rate = f"{unit[0]}er_{model}"
-            result |= {rate: error_rate(counts[model]), f"{rate}_low": low, f"{rate}_high": high}
-        if unit == first_unit(rows):
-            p_value = paired_p_value(counts["before"], counts["after"], resamples)
-    return result | {"p_value": p_value}
+            result |= {rate: error_rate(counts), f"{rate}_low": low, f"{rate}_high": high}
+    return result
+
+
+def measure(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dict[str, Any]:
+    """Return `measure_rates`, and `compare_counts` of before and after in its unit."""
+    before, after = (
+        drawn(rows, count_row_errors(rows, model, first_unit(rows), normalized))
+        for model in ("before", "after")
+    )
+    tested = compare_counts(before, after, resamples)
+    return measure_rates(rows, resamples, normalized) | tested
+
+
+def compare_counts(before: np.ndarray, after: np.ndarray, resamples: int) -> dict[str, float]:
+    """Return `p_value` of `paired_p_value` and `p_floor`, what it cannot fall below; 0 if exact."""
+    floor = smallest_p_value(len(before), resamples)
+    return {
+        "p_value": paired_p_value(before, after, resamples),
+        "p_floor": 0.0 if 2 ** len(before) <= resamples else floor,
+    }
+
+
+def correct_for_many(table: Sequence[dict[str, Any]]) -> None:
+    """Add `p_holm` to every row of a table of `measure`: its p value corrected for their number."""
+    for row, corrected in zip(table, holm([row["p_value"] for row in table]), strict=True):
+        row["p_holm"] = corrected
+
+
+def say_p(measured: Mapping[str, Any]) -> str:
+    """Return the p value for people, corrected where it is one of several: `p = 0.15`.
+
+    `p ≤ 0.001` where random exchanges found none as extreme: more of them might go lower.
+    """
+    p = measured.get("p_holm", measured["p_value"])
+    at_floor = measured["p_value"] <= measured["p_floor"] * (1 + 1e-9)
+    return f"p {'≤' if at_floor else '='} {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def summarize(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dict[str, Any]:

@@ -1,150 +1,20 @@
 """Recordings longer than Whisper's window: decoded window after window, with timestamps."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
-from transformers import (
-    AutomaticSpeechRecognitionPipeline,
-    WhisperForConditionalGeneration,
-    WhisperProcessor,
-)
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
-from transformers.modeling_outputs import BaseModelOutput
 
-from utils.text import has_word_spaces
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.whisper.captions import Segment
-from utils.whisper.decoding import asked, most_tokens
+from utils.whisper.decoding import most_tokens
 from utils.whisper.features import SILENCE, TIMESTAMP_STEP, log_mel
 from utils.whisper.greedy import decode_greedily
 from utils.whisper.labels import prefix_ids
 from utils.whisper.weight_layout import packed
 
 SHORTEST_REST = 0.1  # seconds at the end of a recording that hold no word
-
-
-class LongTranscript(NamedTuple):
-    """What was heard in a long recording."""
-
-    text: str
-    segments: list[Segment]  # phrases, as the model's own timestamp tokens cut them
-    words: list[Segment]  # none from chunks, and from checkpoints that name no alignment heads
-
-
-def _words(segment: Mapping[str, Any], processor: WhisperProcessor, language: str) -> Iterator:
-    """Yield the words of one of generate's segments, each from its first token to the next word."""
-    tokenizer = processor.tokenizer
-    specials = tokenizer.convert_tokens_to_ids("<|endoftext|>")  # text tokens stand below it
-    tokens, times = segment["tokens"].tolist(), segment["token_timestamps"].tolist()
-    pieces: list[tuple[float, list[int]]] = []
-    for token, time in zip(tokens, times, strict=True):
-        if token >= specials:
-            continue
-        # In byte-level BPE Ġ is the space in front of a word.
-        opens = tokenizer.convert_ids_to_tokens(token).startswith("Ġ")
-        if opens or not pieces or not has_word_spaces(language):
-            pieces.append((time, []))
-        pieces[-1][1].append(token)
-    ends = [time for time, _ in pieces[1:]] + [float(segment["end"])]
-    for (start, ids), end in zip(pieces, ends, strict=True):
-        yield Segment(start, max(end, start), tokenizer.decode(ids).strip())
-
-
-@torch.inference_mode()
-def transcribe_sequentially(
-    model: WhisperForConditionalGeneration,
-    processor: WhisperProcessor,
-    samples: np.ndarray,
-    *,
-    language: str,
-) -> LongTranscript:
-    """Transcribe a recording of any length window by window, each from where the last one ended.
-
-    OpenAI's own way: the model's timestamps say how far a window was understood. Exact at the
-    seams, one window after the other, and lost where a model has unlearned its timestamps.
-
-    Args:
-        model: a Whisper; read at the stock 30 s window.
-        processor: the checkpoint's.
-        samples: float32 at 16 kHz.
-        language: Whisper's code.
-    """
-    features = log_mel(processor, [samples], max(len(samples) / SAMPLING_RATE, STOCK_SECONDS))
-    heads = getattr(model.generation_config, "alignment_heads", None)
-    attention = model.config._attn_implementation
-    # Word times need the decoder's attention; generate would keep the encoder's too, of all windows
-    # until the end: 0.4 GiB for each with base (transformers 5.23).
-    hook = model.get_encoder().register_forward_hook(
-        lambda _, __, heard: BaseModelOutput(last_hidden_state=heard.last_hidden_state)
-    )
-    try:
-        found = model.eval().generate(
-            features.to(model.device, model.dtype),
-            attention_mask=features.new_ones(1, features.shape[-1], dtype=torch.long),
-            return_timestamps=True,
-            return_segments=True,
-            return_token_timestamps=bool(heads),  # by the cross-attention of these heads
-            num_beams=1,
-            do_sample=False,
-            **asked(model, language),
-        )
-    finally:
-        hook.remove()
-        # For word timestamps generate turns the model to slow attention, and leaves it there.
-        model.set_attn_implementation(attention)
-    spans, words = [], []
-    for segment in found["segments"][0]:
-        text = processor.tokenizer.decode(segment["tokens"], skip_special_tokens=True).strip()
-        spans.append(Segment(float(segment["start"]), float(segment["end"]), text))
-        words += _words(segment, processor, language) if heads else []
-    return LongTranscript(" ".join(span.text for span in spans), spans, words)
-
-
-@torch.inference_mode()
-def transcribe_in_chunks(
-    model: WhisperForConditionalGeneration,
-    processor: WhisperProcessor,
-    samples: np.ndarray,
-    *,
-    language: str,
-    batch_size: int = 4,
-) -> LongTranscript:
-    """Transcribe a recording of any length in windows that overlap, several at a time.
-
-    The stock pipeline's way: faster on a GPU, and words may be lost or doubled at the seams, where
-    it joins two windows by the longest text that they share.
-
-    Args:
-        model: a Whisper; read at the stock 30 s window.
-        processor: the checkpoint's.
-        samples: float32 at 16 kHz.
-        language: Whisper's code.
-        batch_size: windows decoded together.
-    """
-    pipeline = AutomaticSpeechRecognitionPipeline(
-        model=model.eval(),
-        tokenizer=processor.tokenizer,
-        feature_extractor=processor.feature_extractor,
-        device=model.device,
-        chunk_length_s=STOCK_SECONDS,
-        ignore_warning=True,
-    )
-    found = pipeline(
-        {"raw": samples, "sampling_rate": SAMPLING_RATE},
-        batch_size=batch_size,
-        return_timestamps=True,
-        generate_kwargs={"num_beams": 1, "do_sample": False, **asked(model, language)},
-    )
-    # The last chunk has no end where the model wrote none.
-    end_of_all = len(samples) / SAMPLING_RATE
-    spans = [
-        Segment(start, end_of_all if end is None else end, chunk["text"].strip())
-        for chunk in found["chunks"]
-        for start, end in [chunk["timestamp"]]
-    ]
-    return LongTranscript(found["text"].strip(), spans, [])
 
 
 def _read_timestamps(tokens: Sequence[int], first: int, window: float) -> list[list]:
