@@ -1,4 +1,4 @@
-"""Every exported format beside Transformers, on the whole test split: errors, speed, size.
+"""Every exported format, and every documented call, on the whole test split: errors, speed, size.
 
 The ratio is Transformers' seconds over those of CTranslate2's int8, both in the recipe's short
 window, clip by clip: the 95 % interval of a bootstrap over clips. It needs a run with lesson 07.
@@ -13,7 +13,8 @@ from datasets import load_from_disk
 from benchmarks.common import open_trained, save_result
 from utils.artifacts import require
 from utils.config import load_recipe
-from utils.export import formats as export
+from utils.export.measure import rate_programs, run_programs
+from utils.export.programs import load_programs
 from utils.preprocessing.prepare import waveform
 
 TARGET = "WER within 0.5 points of Transformers; int8 at most 30 % of its size, at least 2x as fast"
@@ -21,7 +22,7 @@ SLOW, FAST = "Transformers float32, short", "CTranslate2 int8, short"
 
 
 def main() -> int:
-    """Let every format hear the test split, and save the table."""
+    """Transcribe the test split with every program, and save the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", default="recipes/embedded.toml")
     parser.add_argument("--runs", default="runs")
@@ -29,10 +30,10 @@ def main() -> int:
     recipe = load_recipe(options.recipe)
     run, model, processor = open_trained(recipe, options.runs)
     sizes = require(run, "export")["formats"]
-    programs = export.load_programs(recipe, run, model.cpu(), processor)  # as the others
+    programs = load_programs(recipe, run, model.cpu(), processor)  # as the others
     test = load_from_disk(str(run.prepared))["test"]
-    heard = export.compare(programs, [waveform(row) for row in test], test["language"][:])
-    rows = export.judge(heard, test["text"][:], test["language"][:])
+    heard = run_programs(programs, [waveform(row) for row in test], test["language"][:])
+    rows = rate_programs(heard, test["text"][:], test["language"][:])
     seconds = np.array([heard[name]["seconds"] for name in (SLOW, FAST)])
     draws = np.random.default_rng(0).integers(0, len(test), (2000, len(test)))
     slow, fast = seconds[:, draws].sum(axis=-1)

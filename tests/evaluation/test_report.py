@@ -150,7 +150,8 @@ def test_a_speakers_clips_change_sides_together():
     row = prediction_rows(1)[0] | {"reference": "uno due", "before": "uno", "after": "uno"}
     rows = [row | {"id": str(n), "speaker": f"s{n % 11}"} for n in range(22)]
     rows += [row | {"id": f"x{n}", "speaker": "x", "after": "uno due"} for n in range(40)]
-    assert build_report([one | {"split": "test"} for one in rows], recipe())["test"]["p_value"] == 1
+    report = build_report([one | {"split": "test"} for one in rows], recipe())
+    assert report["test"]["p_value"] > 0.5
     apart = [one | {"split": "test", "speaker": ""} for one in rows]
     assert build_report(apart, recipe())["test"]["p_value"] < 0.05
 
@@ -196,6 +197,6 @@ def test_runs_are_compared_on_the_clips_that_all_have_read():
     assert [row["clips"] for row in carlo] == [32, 32]
     assert [row["worse"] for row in carlo] == [False, True]
     assert not any(row["worse"] for row in compare_runs({"b": worse, "a": rows}, 200))
-    first, second, *_ = comparison_text(table).splitlines()[1:]
+    first, second = (line for line in comparison_text(table).splitlines() if "carlo" in line)
     assert first.split()[-1] == "first" and float(second.split()[-1]) < 0.05
     assert compare_runs({"a": rows[:3], "b": rows[9:12]}, 200) == []

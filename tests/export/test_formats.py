@@ -1,12 +1,18 @@
-"""Conversions: complete, small, and heard alike by every program."""
+"""Conversions: complete, small, and transcribing alike in every program, called as documented."""
+
+import re
+import shutil
 
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from utils.config import AudioContext
 from utils.embedded.fetch import speech
-from utils.export import formats as export
+from utils.export import formats, programs
+from utils.export.documented import FASTER_WHISPER, SNIPPETS, is_multilingual, snippet, whisper_cli
 from utils.export.ggml import write_ggml
+from utils.export.measure import measure_documented, rate_programs, run_programs
 from utils.streaming.sound import decode_audio
 from utils.text import normalize
 from utils.training.checkpoints import save_model
@@ -18,7 +24,7 @@ def folders(base, tmp_path_factory):
     root = tmp_path_factory.mktemp("export")
     save_model(*base, root / "model")
     for kind in ("float16", "int8"):
-        export.to_ctranslate2(root / "model", root / kind, kind)
+        formats.to_ctranslate2(root / "model", root / kind, kind)
     write_ggml(*base, root / "ggml-model.bin")
     return root
 
@@ -30,35 +36,97 @@ def clip():
 
 
 def test_the_model_folder_holds_what_every_program_reads(folders):
-    for program, names in export.READS.items():
+    for program, names in formats.READS.items():
         for name in names:
             assert (folders / "model" / name).exists(), f"{program}: {name}"
 
 
 def test_int8_is_at_most_30_percent_of_float32(folders):
-    whole = export.size_mb(folders / "model/model.safetensors")
-    assert export.size_mb(folders / "int8") <= 0.3 * whole
-    assert export.size_mb(folders / "float16") <= 0.55 * whole
+    whole = formats.size_mb(folders / "model/model.safetensors")
+    assert formats.size_mb(folders / "int8") <= 0.3 * whole
+    assert formats.size_mb(folders / "float16") <= 0.55 * whole
     assert not list(folders.glob(".*"))  # nothing half-written is left
 
 
-def test_every_program_hears_what_transformers_hears(folders, base, clip):
+def test_every_program_writes_what_transformers_writes(folders, base, clip):
     model, processor = base
-    programs = {
-        "transformers": export.with_transformers(model, processor),
-        "float16": export.with_faster_whisper(folders / "float16", "float32"),
-        "int8": export.with_faster_whisper(folders / "int8"),
-        "ctranslate2": export.with_ctranslate2(
-            folders / "float16", processor, AudioContext(enabled=False)
-        ),
-        "ggml": export.with_whisper_cpp(folders / "ggml-model.bin"),
-    }
-    heard = export.compare(programs, [clip], ["it"])
+    stock = AudioContext(enabled=False)
+    heard = run_programs(
+        {
+            "transformers": programs.with_transformers(model, processor),
+            "float16": programs.with_faster_whisper(folders / "float16", "float32"),
+            "int8": programs.with_faster_whisper(folders / "int8"),
+            "ctranslate2": programs.with_ctranslate2(folders / "float16", processor, stock),
+            "ggml": programs.with_whisper_cpp(folders / "ggml-model.bin", stock),
+            "pipeline": programs.with_pipeline(model, processor),
+            "documented ggml": programs.with_documented_whisper_cpp(folders / "ggml-model.bin"),
+        },
+        [clip],
+        ["it"],
+    )
     # Rounded to 8 bits, the model may leave out the full stop.
     texts = {name: normalize(one["texts"][0], "it") for name, one in heard.items()}
     assert "numero diverso" in texts["transformers"]
-    assert set(texts.values()) == {texts["transformers"]}
+    assert set(texts.values()) == {texts["transformers"]}, texts
     assert all(one["seconds"][0] > 0 for one in heard.values())
+
+
+PLACES = {
+    "Transformers": ("runs/embedded/model", "model"),
+    "faster-whisper": ("runs/embedded/export/repository/ctranslate2-int8", "int8"),
+    "whisper.cpp": ("runs/embedded/export/repository/ggml-model.bin", "ggml-model.bin"),
+}
+
+
+@pytest.mark.parametrize("program", SNIPPETS)
+def test_the_documented_snippet_is_the_measured_call_and_runs(
+    program, folders, tmp_path, monkeypatch, capfd
+):
+    named, place = PLACES[program]
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/using.md").read_text(), re.DOTALL)
+    code = re.search(r'"?language"?[=:] ?"(\w+)"', "".join(blocks))[1]
+    assert snippet(program, named, code) in blocks
+    source = next(one for one in speech("it", "carlo").clips if one.path.stem == "vm-calldiffnum")
+    shutil.copy(source.path, tmp_path / "speech.wav")
+    monkeypatch.chdir(tmp_path)
+    # Executed as it is read, with this machine's places in it.
+    exec(snippet(program, str(folders / place), "it"), {})
+    assert "numero diverso" in normalize(capfd.readouterr().out, "it")
+
+
+def test_the_shell_and_the_space_make_the_documented_call():
+    manual = (ROOT / "docs/using.md").read_text(encoding="utf-8")
+    code = re.search(r"whisper-cli .* -l (\w+)", manual)[1]
+    assert whisper_cli(PLACES["whisper.cpp"][0], code) in manual
+    app = (ROOT / "spaces/app.py").read_text(encoding="utf-8")
+    assert "BatchedInferencePipeline(" in app and '**SETTINGS["call"]' in app
+    for name in FASTER_WHISPER:
+        assert f"{name}=" not in app, f"the Space has a {name} of its own"
+
+
+def test_english_only_is_asked_of_the_checkpoint(tmp_path, folders):
+    assert is_multilingual(folders / "model")
+    (tmp_path / "generation_config.json").write_text('{"is_multilingual": false}')
+    (tmp_path / "config.json").write_text('{"vocab_size": 51864}')
+    assert not is_multilingual(tmp_path)
+    (tmp_path / "generation_config.json").write_text("{}")
+    assert not is_multilingual(tmp_path)
+    assert 'language="en"' in snippet("faster-whisper", "x", "de", is_multilingual=False)
+    assert "generate_kwargs" not in snippet("Transformers", "x", "de", is_multilingual=False)
+
+
+def test_what_is_documented_is_measured_source_by_source(rows):
+    test = rows.map(lambda row: {"source": f"it {int(row['id']) % 2}", "text": "uno due"})
+    found = measure_documented(lambda clip, language: "uno", {"test": test}, 100)
+    assert found.keys() == {"it 0", "it 1"}
+    assert (found["it 0"]["clips"], found["it 0"]["wer"], found["it 0"]["split"]) == (
+        4,
+        0.5,
+        "test",
+    )
+    assert found["it 0"]["wer_low"] < 0.5 < found["it 0"]["wer_high"]
+    few = measure_documented(lambda clip, language: "", {"unseen": test}, 100, most=2)
+    assert sum(one["clips"] for one in few.values()) == 2
 
 
 def test_programs_are_judged_against_transformers_in_the_same_window():
@@ -67,12 +135,14 @@ def test_programs_are_judged_against_transformers_in_the_same_window():
         "Transformers float32, short": {"texts": ["uno due", "quattro"], "seconds": [1.0, 1.0]},
         "CTranslate2 int8, short": {"texts": ["uno due", "tre"], "seconds": [0.5, 0.5]},
     }
-    stock, short, int8 = export.judge(heard, ["uno due", "tre"], ["it", "it"]).values()
-    same = {"differing": 0, "apart": 0.0, "clips": 2}
+    stock, short, int8 = rate_programs(heard, ["uno due", "tre"], ["it", "it"]).values()
+    same = {"differing": 0, "apart": 0.0, "clips": 2, "first_rate": "wer"}
+    for one in (stock, short, int8):
+        assert 0 <= one.pop("cer") < 1
     assert stock == {"wer": 0.0, "speed": 1.0, **same}
     assert short == {"wer": pytest.approx(1 / 3), "speed": 2.0, **same}
     # From "quattro" to "tre" are five edits; "uno due" and it have fourteen characters.
-    other = {"differing": 1, "apart": pytest.approx(5 / 14), "clips": 2}
+    other = same | {"differing": 1, "apart": pytest.approx(5 / 14)}
     assert int8 == {"wer": 0.0, "speed": 4.0, **other}
 
 
@@ -83,5 +153,5 @@ def test_programs_take_turns_and_the_first_call_does_not_count():
         return lambda clip, language: calls.append(name) or name
 
     clips = [np.zeros(1), np.zeros(1)]
-    export.compare({"a": hearer("a"), "b": hearer("b")}, clips, ["it", "it"])
+    run_programs({"a": hearer("a"), "b": hearer("b")}, clips, ["it", "it"])
     assert calls == ["a", "b"] + 2 * ["a", "b"]

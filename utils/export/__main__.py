@@ -1,4 +1,4 @@
-"""`python -m utils.export RECIPE REPOSITORY`: push a finished model to the Hub."""
+"""`python -m utils.export RECIPE --repository YOU/NAME`: push a finished model to the Hub."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from utils.artifacts import open_run, require
 from utils.config import load_recipe
 from utils.environment.command import command
-from utils.export.hub import describe, push, stage_model
+from utils.export.hub import push, push_line, stage_model
 
 
 @command
@@ -22,13 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     recipe = load_recipe(chosen.recipe)
     run = open_run(recipe, chosen.runs)
-    formats = require(run, "export")["formats"]
-    stage_model(recipe, run, chosen.repository, formats)
+    stage_model(recipe, run, chosen.repository, require(run, "export"))
     told = [push(run.repository, chosen.repository, private=not chosen.public)]
     if chosen.space:
         told.append(push(run.space, chosen.space, "space", private=not chosen.public))
     for done in told:
-        print(describe(done))
+        print(push_line(done))
 
 
 if __name__ == "__main__":

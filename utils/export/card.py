@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from markupsafe import Markup
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from utils.artifacts import Run, require
+from utils.artifacts import Run, render, require
 from utils.config import Recipe, Source
 from utils.embedded.carried import PREFIX, SPEAKERS
 from utils.embedded.fetch import speech
 from utils.evaluation.page import window_line
-from utils.scoring.predictions import percent
+from utils.export.documented import is_multilingual, snippet, whisper_cli
+from utils.scoring.predictions import percent, say_p
 from utils.streaming.hub import is_on_hub
 
+TEMPLATE = Path(__file__).with_name("card.md")
 # The Hub knows languages by ISO 639; Whisper's code for Javanese is an old one.
 ISO = {"jw": "jv"}
 
@@ -54,50 +57,32 @@ def base_model(recipe: Recipe) -> str:
     return f"openai/{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else name
 
 
-def results(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[EvalResult]:
-    """Return the measured rates as the Hub's `model-index` has them, in percent."""
-    found = []
-    for source in recipe.sources:
-        row = evaluation["languages"].get(source.label)
-        if row is None or row["split"] == "untrained":
-            continue  # a few clips that show what was forgotten are no result
-        # What others will measure, whose Whisper hears 30 s, where all clips were read at that.
-        side, window = ("after_30s", "30 s") if "wer_after_30s" in row else ("after", "as trained")
-        found += [
-            EvalResult(
-                task_type="automatic-speech-recognition",
-                task_name="Speech recognition",
-                dataset_type=dataset_name(source),
-                dataset_name=source.label,
-                # A name of something on this machine is no config, and nobody's business.
-                dataset_config=source.name if is_on_hub(source) else None,
-                dataset_split=source.test,
-                metric_type=rate,
-                metric_name=f"{rate.upper()}, normalised, window {window}",
-                metric_value=round(100 * row[f"{rate}_{side}"], 2),
-            )
-            for rate in ("wer", "cer")
-        ]
-    return found
+def results(recipe: Recipe, documented: Mapping[str, Mapping[str, Any]]) -> list[EvalResult]:
+    """Return the rates of the documented call as the Hub's `model-index` has them, in percent."""
+    return [
+        EvalResult(
+            task_type="automatic-speech-recognition",
+            task_name="Speech recognition",
+            dataset_type=dataset_name(source),
+            dataset_name=source.label,
+            # A name of something on this machine is no config, and nobody's business.
+            dataset_config=source.name if is_on_hub(source) else None,
+            dataset_split=source.test,
+            metric_type=rate,
+            metric_name=f"{rate.upper()}, normalised, faster-whisper int8 called as in this card",
+            metric_value=round(100 * documented[source.label][rate], 2),
+        )
+        for source in recipe.sources
+        if source.label in documented
+        for rate in ("wer", "cer")
+    ]
 
 
-def write_card(
-    recipe: Recipe, run: Run, repository: str, formats: Mapping[str, Mapping[str, Any]]
-) -> str:
-    """Return the text of README.md for a model's repository.
-
-    Args:
-        recipe: the experiment.
-        run: with the reports of training and evaluation.
-        repository: `owner/name` on the Hub.
-        formats: per exported format `wer`, `speed` and `megabytes` (see `export.judge`).
-
-    Raises:
-        MissingArtifact: the evaluation has not been run.
-    """
-    evaluation = require(run, "evaluation")
+def _metadata(
+    recipe: Recipe, repository: str, documented: Mapping[str, Mapping[str, Any]]
+) -> ModelCardData:
     base = base_model(recipe)
-    data = ModelCardData(
+    return ModelCardData(
         language=sorted({ISO.get(code, code) for code in recipe.languages}),
         license="mit" if recipe.model.checkpoint.startswith(PREFIX) else None,
         library_name="transformers",
@@ -107,168 +92,96 @@ def write_card(
         tags=["whisper"],
         metrics=["wer", "cer"],
         model_name=repository.split("/")[-1],
-        eval_results=results(recipe, evaluation),
+        eval_results=results(recipe, documented),
     )
-    text = "\n\n".join(
-        [
-            *_opening(recipe, base),
-            *_rates(evaluation, recipe),
-            *_usage(recipe, repository),
-            *_formats(formats),
-            *_limits(recipe, evaluation),
-            *_making(recipe, run),
-        ]
+
+
+def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str, Any]) -> str:
+    """Return the text of README.md for a model's repository.
+
+    Args:
+        recipe: the experiment.
+        run: with the reports of training and evaluation.
+        repository: `owner/name` on the Hub.
+        exported: lesson 7's report: `formats`, of `rate_programs` and with `megabytes`, and
+            `documented`, of `measure_documented`.
+
+    Raises:
+        MissingArtifact: the evaluation has not been run.
+    """
+    evaluation = require(run, "evaluation")
+    base, code, has_languages = base_model(recipe), recipe.languages[0], is_multilingual(run.model)
+    apart = "No sentence of *test* or *unseen* was trained on."
+    if not recipe.preprocessing.drop_tested_sentences:
+        apart = "The same sentences, other recordings of them, may have been trained on."
+    metadata = _metadata(recipe, repository, exported["documented"])
+    text = render(
+        TEMPLATE,
+        **_making(recipe, run),
+        **exported,
+        recipe=recipe,
+        repository=repository,
+        evaluation=evaluation,
+        base=base,
+        spoken=", ".join(map(language_name, recipe.languages)),
+        is_openai=recipe.model.checkpoint.startswith(PREFIX),
+        data_lines=[data_line(source) for source in recipe.sources],
+        apart=apart,
+        window_line=window_line(evaluation["test"]),
+        # Code of ours, and names that the Hub allows: nothing to escape.
+        faster_whisper=Markup(snippet("faster-whisper", "ctranslate2-int8", code, has_languages)),
+        transformers=Markup(snippet("Transformers", repository, code, has_languages)),
+        whisper_cpp=Markup(snippet("whisper.cpp", "ggml-model.bin", code, has_languages)),
+        whisper_cli=whisper_cli("ggml-model.bin", code, has_languages),
+        trained=sum(bool(source.train) for source in recipe.sources),
+        timestamps=timestamps_line(recipe, evaluation.get("long_form")),
+        wrong=evaluation["errors"]["after"]["substitutions"][:5],
+        rate=percent,
+        say_p=say_p,
+        plain=plain,
     )
     # content, not a template: a transcript with braces in it stays what it is.
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n").content
+    return ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{text}").content
 
 
-def _opening(recipe: Recipe, base: str) -> list[str]:
-    spoken = ", ".join(map(language_name, recipe.languages))
-    licence = (
-        "The weights it started from are OpenAI's, under the MIT licence."
-        if recipe.model.checkpoint.startswith(PREFIX)
-        else f"For the licence of the weights it started from, see {base}."
-    )
-    return [
-        f"# Whisper for {spoken}: {recipe.name}",
-        f"{base}, fine-tuned to transcribe {spoken}.",
-        "## Data and licences",
-        "\n".join(data_line(source) for source in recipe.sources),
-        licence,
-    ]
-
-
-def _rates(evaluation: Mapping[str, Any], recipe: Recipe) -> list[str]:
-    table = "| Source | Split | Clips | WER before | WER after | CER before | CER after | p |\n"
-    table += "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
-    keys = ("wer_before", "wer_after", "cer_before", "cer_after")
-    for source, row in evaluation["languages"].items():
-        cells = [escape(source), row["split"], str(row["clips"])]
-        cells += [*(percent(row, key) for key in keys), f"{row['p_value']:.2g}"]
-        table += f"| {' | '.join(cells)} |\n"
-    named = "; ".join(f"{code}: {name}" for code, name in evaluation["normalizer"].items())
-    apart = "No sentence of *test* or *unseen* was trained on. "
-    if not recipe.preprocessing.drop_tested_sentences:
-        apart = "The same sentences, other recordings of them, may have been trained on. "
-    return [
-        "## Results",
-        "Word and character error rates in percent, with 95 % bootstrap intervals over clips; p "
-        "is the chance of so large a difference if both models were equally good.",
-        table.rstrip(),
-        *([window_line(evaluation["after_30s"])] if evaluation["after_30s"] else []),
-        "Protocol: *before* is the base model in its stock window of 30 s, *after* this model in "
-        "the window it was trained in. Decoding is greedy and without timestamps, "
-        "and breaks off a phrase that is written again and again. "
-        f"{apart}The checkpoint was chosen on a third split; of an *unseen* source nothing was "
-        f"trained on. Texts are normalised before they are compared ({named}).",
-    ]
-
-
-def _usage(recipe: Recipe, repository: str) -> list[str]:
-    code = recipe.languages[0]
-    english_only = recipe.model.checkpoint.endswith(".en")
-    asked = "" if english_only else f'language="{code}", task="transcribe"'
-    kwargs = f", generate_kwargs=dict({asked})" if asked else ""
-    spoken = "en" if english_only else code
-    return [
-        "## How to use it",
-        "With Transformers:",
-        f"""```python
-import librosa
-from transformers import pipeline
-
-transcribe = pipeline("automatic-speech-recognition", model="{repository}")
-samples, _ = librosa.load("speech.wav", sr=16_000)
-print(transcribe(samples{kwargs})["text"])
-```""",
-        "With faster-whisper, quicker and smaller (`pip install faster-whisper 'av<19'`, since "
-        "1.2.1 cannot open files with PyAV 19):",
-        f"""```python
-from faster_whisper import WhisperModel
-from huggingface_hub import snapshot_download
-
-folder = snapshot_download("{repository}", allow_patterns="ctranslate2-int8/*")
-model = WhisperModel(f"{{folder}}/ctranslate2-int8")
-segments, _ = model.transcribe("speech.wav", language="{spoken}")
-print(" ".join(segment.text.strip() for segment in segments))
-```""",
-        "With whisper.cpp:",
-        f"""```bash
-hf download {repository} ggml-model.bin --local-dir .
-whisper-cli -m ggml-model.bin -l {spoken} -f speech.wav
-```""",
-    ]
-
-
-def _formats(formats: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    table = "| Program and format | MB | Speed | WER, % |\n| --- | ---: | ---: | ---: |\n"
-    for name, row in formats.items():
-        table += f"| {name} | {row['megabytes']:.0f} | {row['speed']:.1f}× "
-        table += f"| {100 * row['wer']:.1f} |\n"
-    clips = next(iter(formats.values()))["clips"]
-    return [
-        f"Measured on {clips} clips of the test split, one at a time on the CPU; speed is relative "
-        "to the first line. So few clips show whether a format hears the same, not how well.",
-        table.rstrip(),
-    ]
-
-
-def _limits(recipe: Recipe, evaluation: Mapping[str, Any]) -> list[str]:
-    edits = evaluation["errors"]["after"]["substitutions"][:5]
-    # A transcript is input from outside: here it is text, whatever stands in it.
-    wrong = ", ".join(f"“{_inline(edit['said'])}” as “{_inline(edit['heard'])}”" for edit in edits)
-    trained = [source for source in recipe.sources if source.train]
-    lines = [
-        f"It has heard {len(trained)} source(s) of speech. Other speakers, rooms, microphones and "
-        "topics are not covered by the figures above, unless a row says *unseen*.",
-        "Like every Whisper it may write words where nobody speaks: leave silence out first. On "
-        f"the test clips, {evaluation['flags']['after']['runaway']} hypothesis(es) ran on far "
-        "beyond what was said.",
-        _timestamps(recipe),
-    ]
-    if wrong:
-        lines.append(f"Most frequent confusions on the test split: {wrong}.")
-    return ["## Limits and known failures", "\n".join(f"- {line}" for line in lines)]
-
-
-def _timestamps(recipe: Recipe) -> str:
+def timestamps_line(recipe: Recipe, long_form: Mapping[str, Any] | None) -> str:
+    """Return what is known of the model's timestamps and long recordings, as a sentence or two."""
+    trained = "It was trained on single clips without timestamps."
     if recipe.windows.timestamps:
-        return (
-            f"{recipe.windows.timestamps:.0%} of its training labels told times, those at which "
-            "clips were joined: check timestamps within a sentence before you rely on them."
+        trained = (
+            f"{recipe.windows.timestamps:.0%} of its training labels had times, those at which "
+            "clips were joined."
         )
+    if not long_form:
+        return f"{trained} Timestamps and long recordings are not measured."
+    after = long_form["after"]
     return (
-        "It was trained on single clips without timestamps: check timestamps and long recordings "
-        "before you rely on them (not measured)."
+        f"{trained} On one recording of {long_form['seconds']:.0f} s, joined from test clips, its "
+        f"own timestamps were {'in place' if after['kept'] else 'wrong'} (WER {after['wer']:.1%}, "
+        f"CER {after['cer']:.1%}); more is not measured."
     )
 
 
-def _inline(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]()#+.!|~-])", r"\\\1", escape(text, quote=False))
+def plain(text: str) -> Markup:
+    """Return a transcript, which is input from outside, as what Markdown shows as it is."""
+    escaped = escape(text, quote=False)
+    return Markup(re.sub(r"([\\`*_{}\[\]()#+.!|~-])", r"\\\1", escaped))
 
 
-def _making(recipe: Recipe, run: Run) -> list[str]:
+def _making(recipe: Recipe, run: Run) -> dict[str, Any]:
     environment, training = require(run, "environment"), require(run, "training")
     prepared = require(run, "preprocessing")
-    machine = ", ".join(f"{key} {value}" for key, value in environment["machine"].items() if value)
     told = ("python", "torch", "transformers", "datasets", "accelerate")
-    versions = ", ".join(
-        f"{key} {environment['versions'][key]}" for key in told if key in environment["versions"]
-    )
+    versions = environment["versions"]
     what = "windows of joined clips" if recipe.windows.seconds else "clips"
     speech = f"{prepared['clips']['train']} {what}, {prepared['minutes']['train'] / 60:.2f} hours"
     if not recipe.preprocessing.stored:
         speech = f"{what} read from their sources while training, and not counted"
     kept = f"the weights kept are those of step {training['best_step']}"
-    return [
-        "## How it was made",
-        f"- Training speech: {speech}.\n"
-        f"- Training: {training['steps']} steps in {training['seconds'] / 60:.0f} minutes, "
-        f"precision {training['precision']}; {kept}.\n"
-        f"- Machine: {machine}.\n"
-        f"- Versions: {versions}.\n"
-        "- To make it again: `04_training.ipynb` fetches the series of lessons that it belongs to "
-        "in its first cell; copy `recipe.toml` into that folder's `recipes/`, and run the lessons "
-        "with it.",
-    ]
+    return {
+        "training": training,
+        "speech": speech,
+        "kept": kept,
+        "machine": ", ".join(f"{key} {one}" for key, one in environment["machine"].items() if one),
+        "versions": ", ".join(f"{key} {versions[key]}" for key in told if key in versions),
+    }

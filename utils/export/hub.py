@@ -1,6 +1,4 @@
-"""Sharing: the folders of a model repository and of a Space, and the push to the Hub.
-
-`python -m utils.hub recipes/embedded.toml --repository YOU/NAME` pushes what lesson 07 made."""
+"""Sharing: the folders of a model repository and of a Space, and the push to the Hub."""
 
 import json
 import os
@@ -21,11 +19,13 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from utils.artifacts import Run, notebook_of, write_atomically
+from utils.artifacts import Run, notebook_of, render, write_atomically
 from utils.config import Recipe, UserError
 from utils.embedded.fetch import speech
 from utils.export.card import language_name, write_card
+from utils.export.documented import FASTER_WHISPER, is_multilingual
 
+SPACE_README = Path(__file__).with_name("space.md")
 NOBODY = "YOU"  # stands for your name on the Hub until you put it in
 
 # What may leave this machine, and nothing else: the trainer's pickles (training_args.bin may hold a
@@ -37,10 +37,10 @@ MODEL_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "added_tokens.json"),
 )
 
-CONVERTED_FILES = ("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json")
-
-
-CONVERTED_FILES += ("vocabulary.json",)
+CONVERTED_FILES = (
+    *("model.bin", "config.json", "tokenizer.json", "preprocessor_config.json"),
+    "vocabulary.json",
+)
 
 ALLOWED: Mapping[str, tuple[str, ...]] = {
     "model": (
@@ -84,16 +84,14 @@ def _place(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def stage_model(
-    recipe: Recipe, run: Run, repository: str, formats: Mapping[str, Mapping[str, Any]]
-) -> Path:
+def stage_model(recipe: Recipe, run: Run, repository: str, exported: Mapping[str, Any]) -> Path:
     """Fill the folder of the model's repository, beside what was converted into it.
 
     Args:
         recipe: the experiment; its file goes along.
         run: with a finished model and evaluation.
         repository: `owner/name`, which the card's examples name.
-        formats: the card's table of formats, see `write_card`.
+        exported: what lesson 7 measured, see `write_card`.
 
     Returns:
         The folder, `run.repository`.
@@ -110,7 +108,7 @@ def stage_model(
             cell |= {"outputs": [], "execution_count": None}
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
     write_atomically(folder / lesson.name, text + "\n")
-    write_atomically(folder / "README.md", write_card(recipe, run, repository, formats))
+    write_atomically(folder / "README.md", write_card(recipe, run, repository, exported))
     return folder
 
 
@@ -125,15 +123,16 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
         _place(run.repository / "ctranslate2-int8" / name, folder / "model" / name)
     shutil.copyfile("spaces/app.py", folder / "app.py")
     spoken = ", ".join(map(language_name, recipe.languages))
-    title, english_only = f"Whisper for {spoken}", recipe.model.checkpoint.endswith(".en")
+    title, has_languages = f"Whisper for {spoken}", is_multilingual(run.model)
     sources = [source for source in recipe.sources if source.dataset == "embedded" and source.train]
     credit = [speech(source.language, source.name).attribution for source in sources]
     settings = {
         "title": title,
         # An English-only model has learnt its language under the name of English.
         "languages": {
-            "en" if english_only else code: language_name(code) for code in recipe.languages
+            code if has_languages else "en": language_name(code) for code in recipe.languages
         },
+        "call": dict(FASTER_WHISPER),  # as documented and measured
         "credit": "\n\n".join(credit and ["Trained on:", *credit]),
     }
     write_atomically(
@@ -142,19 +141,13 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
     programs = ("faster-whisper", "ctranslate2", "av")
     needs = "".join(f"{name}=={version(name)}\n" for name in programs)
     write_atomically(folder / "requirements.txt", needs)
-    front = {
-        "title": title,
-        "sdk": "gradio",
-        "sdk_version": version("gradio"),
-        "python_version": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "app_file": "app.py",
-        "pinned": False,
-    }
-    lines = "".join(f"{key}: {json.dumps(value)}\n" for key, value in front.items())
-    write_atomically(
-        folder / "README.md",
-        f"---\n{lines}---\n\n# {title}\n\nA page around a fine-tuned Whisper.\n",
+    page = render(
+        SPACE_README,
+        title=title,
+        gradio=version("gradio"),
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
     )
+    write_atomically(folder / "README.md", page)
     return folder
 
 
@@ -270,7 +263,7 @@ def serve_space(folder: Path, seconds: float = 90) -> Iterator[str]:
         process.wait()
 
 
-def describe(done: Pushed) -> str:
+def push_line(done: Pushed) -> str:
     """Return what a push came to, as a sentence."""
     what = f"commit {done.commit[:8]}" if done.is_new else "nothing new to push"
     return f"{done.url}: {what}, {'private' if done.is_private else 'public'}."

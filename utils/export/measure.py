@@ -1,0 +1,116 @@
+"""What other programs make of the test clips: how fast, how right, and as documented."""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from utils.export.programs import Transcribe
+from utils.preprocessing.prepare import waveform
+from utils.scoring.error_rates import count_errors, error_rate
+from utils.scoring.intervals import confidence_interval
+from utils.scoring.predictions import count_row_errors, drawn
+from utils.text import leading_unit, normalize
+
+MOST_CLIPS = 500  # of a split that `measure_documented` transcribes: one at a time on the CPU
+
+
+def baseline(name: str) -> str:
+    """Return the program that another is compared with: Transformers in the same window."""
+    window = name.rpartition(", ")[2]
+    return f"Transformers float32, {'short' if window == 'short' else '30 s'}"
+
+
+def run_programs(
+    programs: Mapping[str, Transcribe], clips: Sequence[np.ndarray], languages: Sequence[str]
+) -> dict[str, dict[str, list]]:
+    """Transcribe every clip with every program, in turn, so that a busy machine slows all alike.
+
+    Args:
+        programs: by name.
+        clips: float32 samples at 16 kHz, each at most 30 s.
+        languages: Whisper's code of each clip.
+
+    Returns:
+        By name `texts` and `seconds`, both in the order of the clips.
+    """
+    heard: dict[str, dict[str, list]] = {name: {"texts": [], "seconds": []} for name in programs}
+    for program in programs.values():
+        program(clips[0], languages[0])  # the first call also pays for warming up
+    for clip, language in zip(clips, languages, strict=True):
+        for name, program in programs.items():
+            started = time.perf_counter()
+            heard[name]["texts"].append(program(clip, language))
+            heard[name]["seconds"].append(time.perf_counter() - started)
+    return heard
+
+
+def rate_programs(
+    heard: Mapping[str, Mapping[str, list]], references: Sequence[str], languages: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Return how fast and how right every program of `run_programs` is.
+
+    Returns:
+        By name `wer` and `cer` (normalised, fractions), `first_rate` (which of them to read),
+        `speed` (times the first program's), `differing` (clips with another text, letter by
+        letter, than `baseline` wrote), `apart` (the CER of its texts, held against the baseline's)
+        and `clips`.
+    """
+
+    def plain(texts: Sequence[str]) -> list[str]:
+        return [normalize(text, code) for text, code in zip(texts, languages, strict=True)]
+
+    said, first, rows = plain(references), next(iter(heard.values())), {}
+    for name, one in heard.items():
+        texts, theirs = plain(one["texts"]), heard[baseline(name)]["texts"]
+        rows[name] = {
+            "wer": error_rate(count_errors(said, texts, "word")),
+            "cer": error_rate(count_errors(said, texts, "char")),
+            "first_rate": f"{leading_unit(languages)[0]}er",
+            "speed": sum(first["seconds"]) / sum(one["seconds"]),
+            "differing": sum(a != b for a, b in zip(one["texts"], theirs, strict=True)),
+            "apart": error_rate(count_errors(plain(theirs), texts, "char")),
+            "clips": len(texts),
+        }
+    return rows
+
+
+def measure_documented(
+    program: Transcribe, prepared: Mapping[str, Dataset], resamples: int, most: int = MOST_CLIPS
+) -> dict[str, dict[str, Any]]:
+    """Measure the documented call of a program on the test clips, source by source.
+
+    Args:
+        program: of `with_faster_whisper` or its like.
+        prepared: of lesson 03; its splits test and unseen are transcribed.
+        resamples: of the intervals.
+        most: clips of a split; of a larger one so many are taken, evenly spread.
+
+    Returns:
+        For each source's label `split`, `clips`, `first_rate`, `wer`, `wer_low`, `wer_high` and the
+        same for `cer`, as fractions.
+    """
+    rows: list[dict[str, Any]] = []
+    for split in ("test", "unseen"):
+        whole = prepared.get(split, [])
+        places = np.linspace(0, len(whole) - 1, min(most, len(whole))).astype(int)
+        for clip in map(whole.__getitem__, places.tolist()):
+            kept = {key: clip.get(key, "") for key in ("source", "language", "speaker")}
+            text = program(waveform(clip), clip["language"])
+            rows.append(kept | {"split": split, "reference": clip["text"], "written": text})
+    return {
+        source: _rates([row for row in rows if row["source"] == source], resamples)
+        for source in dict.fromkeys(row["source"] for row in rows)
+    }
+
+
+def _rates(rows: Sequence[Mapping[str, Any]], resamples: int) -> dict[str, Any]:
+    unit = leading_unit(row["language"] for row in rows)
+    result = {"split": rows[0]["split"], "clips": len(rows), "first_rate": f"{unit[0]}er"}
+    for unit in ("word", "char"):
+        counts, rate = count_row_errors(rows, "written", unit), f"{unit[0]}er"
+        low, high = confidence_interval(drawn(rows, counts), resamples)
+        result |= {rate: error_rate(counts), f"{rate}_low": low, f"{rate}_high": high}
+    return result
