@@ -13,23 +13,29 @@ from utils.artifacts import open_run
 from utils.config import load_recipe
 from utils.export import hub as sharing
 from utils.export.card import write_card
+from utils.export.documented import FASTER_WHISPER, snippet
 from utils.export.formats import to_ctranslate2
 from utils.training.checkpoints import save_model
 
 CANARY = "hf_" + "Canary" * 6  # in no file as such: what looks like a token must not be
+RATED = {"wer": 0.1, "first_rate": "wer", "clips": 4}
 FORMATS = {
-    "Transformers float32, 30 s": {"wer": 0.1, "speed": 1.0, "megabytes": 290.0, "clips": 4},
-    "CTranslate2 int8, short": {"wer": 0.1, "speed": 3.0, "megabytes": 81.0, "clips": 4},
+    "Transformers float32, 30 s": RATED | {"speed": 1.0, "megabytes": 290.0},
+    "CTranslate2 int8, short": RATED | {"speed": 3.0, "megabytes": 81.0},
 }
+CALLED = {f"{rate}{end}": 0.2345 for rate in ("wer", "cer") for end in ("", "_low", "_high")}
+DOCUMENTED = {
+    "it carlo": CALLED | {"split": "test", "clips": 69, "first_rate": "wer"},
+    "it menardi": CALLED | {"split": "unseen", "clips": 61, "first_rate": "wer"},
+}
+EXPORTED = {"formats": FORMATS, "documented": DOCUMENTED}
 RATES = {
     f"{rate}_{side}{bound}": value
     for rate, value in (("wer", 0.2), ("cer", 0.05))
     for side in ("before", "after", "after_30s")
     for bound in ("", "_low", "_high")
 }
-AT_30S = {
-    f"{rate}{bound}": 0.21 for rate in ("wer", "wer_short") for bound in ("", "_low", "_high")
-}
+TESTED = {"p_floor": 0.0, "first_rate": "wer", "over": "69 clips"} | RATES
 REPORTS = {
     "environment": {
         "machine": {"system": "Linux", "cpu": "two cores", "gpu": None},
@@ -40,16 +46,17 @@ REPORTS = {
     "training": {"steps": 24, "seconds": 120.0, "precision": "fp32", "best_step": 12},
     "evaluation": {
         "languages": {
-            "it carlo": {"language": "it", "split": "test", "clips": 69, "p_value": 0.004} | RATES,
+            "it carlo": {"language": "it", "split": "test", "clips": 69, "p_value": 0.004} | TESTED,
             "it menardi": {"language": "it", "split": "unseen", "clips": 61, "p_value": 0.07}
-            | {key: value for key, value in RATES.items() if "30s" not in key},
+            | TESTED,
         },
         "normalizer": {"it": "marks kept"},
         "errors": {"after": {"substitutions": [{"said": "<script>", "heard": "a|b"}]}},
         "flags": {"after": {"runaway": 3}},
-        "after_30s": {"clips": 17} | AT_30S,
+        "test": {"clips": 69, "p_value": 0.004} | TESTED,
+        "long_form": {"seconds": 35.0, "after": {"kept": True, "wer": 0.121, "cer": 0.05}},
     },
-    "export": {"formats": FORMATS},
+    "export": EXPORTED,
 }
 
 
@@ -77,7 +84,7 @@ def run(recipe, base, tmp_path_factory):
 
 @pytest.fixture
 def card(recipe, run):
-    return ModelCard(write_card(recipe, run, "tester/whisper-it", FORMATS))
+    return ModelCard(write_card(recipe, run, "tester/whisper-it", EXPORTED))
 
 
 # One process pushes everything, by the command of the module: each would import torch anew. It
@@ -86,7 +93,8 @@ CLIENT = """
     import contextlib, io, json, os, sys
     sys.path.insert(0, "tests")
     from hub_server import steer
-    from utils import hub
+    from utils.export import hub
+    from utils.export.__main__ import main
     from utils.artifacts import open_run
     from utils.config import load_recipe
 
@@ -99,7 +107,7 @@ CLIENT = """
             steer(os.environ["HF_ENDPOINT"], *fault)
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = hub.main(
+            code = main(
                 ["recipes/smoke.toml", "--runs", "{runs}"]
                 + ["--repository", repository or f"tester/{{name}}", *arguments]
             )
@@ -152,17 +160,17 @@ def test_the_cards_metadata_is_read_back_with_every_rate(card):
     assert (card.data.language, card.data.license) == (["it"], "mit")
     rates = {(one.dataset_name, one.metric_type): one for one in card.data.eval_results}
     assert len(rates) == 4
-    assert rates["it carlo", "wer"].metric_value == 20.0
-    assert "30 s" in rates["it carlo", "wer"].metric_name
-    assert "as trained" in rates["it menardi", "wer"].metric_name
+    assert rates["it carlo", "wer"].metric_value == 23.45, "not that of the documented call"
+    assert "faster-whisper int8 called as in this card" in rates["it carlo", "wer"].metric_name
     assert rates["it carlo", "wer"].dataset_type == "asterisk-core-sounds-it-wav"
 
 
 def test_the_card_tells_all_that_a_stranger_must_know(card):
     for said in (
         *("1.50 hours", "CC-BY-3.0", "CC-BY-SA-3.0-IT", "Carlo Flora", "MIT licence"),
-        *("| 20.0 % (20.0–20.0) |", "not measured", "3 hypothesis(es)", "24 steps"),
-        *('pipeline("automatic-speech-recognition", model="tester/whisper-it")', "WhisperModel"),
+        *("| 20.0 % (20.0–20.0) |", "35 s, joined", "3 hypothesis(es)", "24 steps"),
+        *(snippet("Transformers", "tester/whisper-it", "it"), "p = 0.004"),
+        *(snippet("faster-whisper", "ctranslate2-int8", "it"), "| 23.4 % (23.4–23.4) |"),
         *("| CTranslate2 int8, short | 81 | 3.0× | 10.0 |", "recipe.toml", "torch 2.13"),
     ):
         assert said in card.text, said
@@ -174,7 +182,7 @@ def test_a_transcript_stays_text_in_the_card(card):
 
 
 def test_only_what_is_allowed_is_taken(recipe, run):
-    sharing.stage_model(recipe, run, "tester/whisper-it", FORMATS)
+    sharing.stage_model(recipe, run, "tester/whisper-it", EXPORTED)
     names = {name.as_posix() for name in sharing.contents(run.repository, "model")}
     assert {"model.safetensors", "vocab.json", "README.md", "recipe.toml"} <= names
     assert {"04_training.ipynb", "ctranslate2-int8/model.bin", "ggml-model.bin"} <= names
@@ -223,6 +231,8 @@ def test_a_space_is_pushed_with_all_that_it_needs(module_hub, run, told):
     assert names == {path.as_posix() for path in sharing.contents(run.space, "space")}
     front = ModelCard.load(run.space / "README.md").data
     assert (front.sdk, front.app_file) == ("gradio", "app.py")
+    settings = json.loads((run.space / "settings.json").read_text(encoding="utf-8"))
+    assert settings["call"] == FASTER_WHISPER
     assert Repository(module_hub.root, "spaces", "tester/page").state["sdk"] == "gradio"
 
 
@@ -230,7 +240,7 @@ def test_a_file_with_a_token_is_never_pushed(recipe, run, told):
     plain = (run.folder / "recipe.toml").read_text(encoding="utf-8")
     (run.folder / "recipe.toml").write_text(f"{plain}# {CANARY}\n", encoding="utf-8")
     try:
-        sharing.stage_model(recipe, run, "tester/whisper-it", FORMATS)
+        sharing.stage_model(recipe, run, "tester/whisper-it", EXPORTED)
         leaks = sharing.find_secrets(run.repository, sharing.contents(run.repository, "model"))
         assert leaks == [str(run.repository / "recipe.toml")]
     finally:
