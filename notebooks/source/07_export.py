@@ -20,9 +20,7 @@ RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives t
 import ctranslate2
 import numpy as np
 import pandas as pd
-import soundfile
 from datasets import load_from_disk
-from gradio_client import Client, handle_file
 from huggingface_hub import ModelCard, get_token
 from IPython.display import HTML, Markdown
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
@@ -30,15 +28,11 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
 from utils.environment.colab import mount_drive
-from utils.evaluation.mistakes import LEGEND, word_diff_html
 from utils.export import formats, ggml, hub
-from utils.export.documented import is_multilingual, snippet
 from utils.export.measure import baseline, measure_documented, rate_programs, run_programs
 from utils.export.programs import load_programs
 from utils.preprocessing.prepare import waveform
-from utils.scoring.predictions import percent
 from utils.streaming.sources import SAMPLING_RATE
-from utils.text import leading_unit
 from utils.whisper.audio_context import decoding_seconds
 from utils.whisper.labels import prefix_ids
 
@@ -143,6 +137,9 @@ table.assign(**{name: 100 * table[name] for name in shares}).rename(columns=unit
 # the card, and from there to the Hub.
 
 # %%
+from utils.export.documented import is_multilingual, snippet
+from utils.scoring.predictions import percent
+
 print(snippet("faster-whisper", "ctranslate2-int8", languages[0], is_multilingual(run.model)))
 recommended = programs["faster-whisper int8, as documented"]
 prepared = load_from_disk(str(run.prepared))
@@ -161,6 +158,9 @@ pd.DataFrame(
 # count differently for people. Here "said" is what Transformers wrote in the same window.
 
 # %%
+from utils.evaluation.mistakes import LEGEND, word_diff_html
+from utils.text import leading_unit
+
 differing = [
     f"<tr><td>{name}</td><td style='text-align:left'>"
     f"{word_diff_html(ours, theirs, leading_unit(languages))}</td></tr>"
@@ -232,6 +232,9 @@ Markdown(card.text)
 # folder also runs on any server with Python.
 
 # %%
+import soundfile
+from gradio_client import Client, handle_file
+
 space = hub.stage_space(recipe, run)
 wav = run.folder / "export/clip.wav"
 soundfile.write(wav, clip, SAMPLING_RATE)
