@@ -1,7 +1,6 @@
 """Conversions: complete, small, and transcribing alike in every program, called as documented."""
 
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -72,32 +71,24 @@ def test_every_program_writes_what_transformers_writes(folders, base, clip):
 
 
 PLACES = {
-    "Transformers": ("runs/embedded/model", "model"),
-    "faster-whisper": ("runs/embedded/export/repository/ctranslate2-int8", "int8"),
-    "whisper.cpp": ("runs/embedded/export/repository/ggml-model.bin", "ggml-model.bin"),
+    "Transformers": "runs/embedded/model",
+    "faster-whisper": "runs/embedded/export/repository/ctranslate2-int8",
+    "whisper.cpp": "runs/embedded/export/repository/ggml-model.bin",
 }
 
 
 @pytest.mark.parametrize("program", SNIPPETS)
-def test_the_documented_snippet_is_the_measured_call_and_runs(
-    program, folders, tmp_path, monkeypatch, capfd
-):
-    named, place = PLACES[program]
+def test_the_handbook_shows_the_measured_call(program):
+    """That it runs: test_snippets."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/using.md").read_text(), re.DOTALL)
     code = re.search(r'"?language"?[=:] ?"(\w+)"', "".join(blocks))[1]
-    assert snippet(program, named, code) in blocks
-    source = next(one for one in speech("it", "carlo").clips if one.path.stem == "vm-calldiffnum")
-    shutil.copy(source.path, tmp_path / "speech.wav")
-    monkeypatch.chdir(tmp_path)
-    # Executed as it is read, with this machine's places in it.
-    exec(snippet(program, str(folders / place), "it"), {})
-    assert "numero diverso" in normalize(capfd.readouterr().out, "it")
+    assert snippet(program, PLACES[program], code) in blocks
 
 
 def test_the_shell_and_the_space_make_the_documented_call():
     manual = (ROOT / "docs/using.md").read_text(encoding="utf-8")
     code = re.search(r"whisper-cli .* -l (\w+)", manual)[1]
-    assert whisper_cli(PLACES["whisper.cpp"][0], code) in manual
+    assert whisper_cli(PLACES["whisper.cpp"], code) in manual
     app = (ROOT / "spaces/app.py").read_text(encoding="utf-8")
     assert "BatchedInferencePipeline(" in app and '**SETTINGS["call"]' in app
     for name in FASTER_WHISPER:

@@ -1,4 +1,7 @@
-"""The code that docs and card show, run as it is printed: each snippet transcribes a recording."""
+"""The documented code, run as it is printed: each snippet transcribes a recording.
+
+The card shows the same, from utils.export.documented: see test_hub and test_formats.
+"""
 
 import contextlib
 import importlib.util
@@ -7,21 +10,19 @@ import json
 import re
 import shutil
 
-import huggingface_hub
 import pytest
 import soundfile
 
 from tests.conftest import ROOT
-from utils.config import load_recipe
 from utils.embedded.fetch import speech
-from utils.export import card
+from utils.export.documented import FASTER_WHISPER
 from utils.export.formats import to_ctranslate2
+from utils.export.ggml import write_ggml
 from utils.streaming.sources import SAMPLING_RATE, decode_audio
 from utils.training.checkpoints import save_model
 
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 USING = (ROOT / "docs/using.md").read_text(encoding="utf-8")
-CARD = "\n".join(card._usage(load_recipe(ROOT / "recipes/embedded.toml"), "me/whisper-it"))
 
 
 @pytest.fixture(scope="module")
@@ -32,25 +33,15 @@ def folder(base, tmp_path_factory):
     int8 = root / "runs/embedded/export/repository/ctranslate2-int8"
     int8.parent.mkdir(parents=True)
     to_ctranslate2(root / "runs/embedded/model", int8, "int8")
+    write_ggml(*base, int8.with_name("ggml-model.bin"))
     found = next(clip for clip in speech("it", "carlo").clips if clip.path.stem == "vm-calldiffnum")
     soundfile.write(root / "speech.wav", decode_audio(found.path.read_bytes()), SAMPLING_RATE)
     return root
 
 
-def test_docs_and_card_show_code_for_both_programs():
-    assert len(PYTHON.findall(USING)) >= 2 and len(PYTHON.findall(CARD)) == 2
-
-
-@pytest.mark.parametrize("code", [*PYTHON.findall(USING), *PYTHON.findall(CARD)])
+@pytest.mark.parametrize("code", PYTHON.findall(USING))
 def test_a_documented_snippet_transcribes(code, folder, monkeypatch):
-    # What is on the Hub is here in a folder of its name.
     monkeypatch.chdir(folder)
-    if not (folder / "me").exists():
-        shutil.copytree("runs/embedded/model", "me/whisper-it")
-        shutil.copytree(
-            "runs/embedded/export/repository/ctranslate2-int8", "me/whisper-it/ctranslate2-int8"
-        )
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(folder / name))
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(compile(code, "snippet", "exec"), {})
@@ -62,7 +53,12 @@ def app(folder):
     """The page of lesson 7, as its folder is staged."""
     page = folder / "page"
     shutil.copytree(folder / "runs/embedded/export/repository/ctranslate2-int8", page / "model")
-    settings = {"title": "t", "languages": {"it": "Italian"}, "credit": "", "task": "transcribe"}
+    settings = {
+        "title": "t",
+        "languages": {"it": "Italian"},
+        "credit": "",
+        "call": dict(FASTER_WHISPER),
+    }
     (page / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     shutil.copy(ROOT / "spaces/app.py", page)
     spec = importlib.util.spec_from_file_location("space_app", page / "app.py")
@@ -95,7 +91,6 @@ def test_the_page_refuses_what_is_no_recording_or_too_long(app, tmp_path, monkey
 
 def test_whoever_installs_faster_whisper_is_told_which_pyav(folder):
     """PyAV 19 lacks an argument with which faster-whisper 1.2.1 opens files."""
-    for text in (USING, CARD):
-        assert "pip install faster-whisper 'av<19'" in text
+    assert "pip install faster-whisper 'av<19'" in USING
     assert re.search(r"^av[>=<\d.,]*<19", (ROOT / "requirements.txt").read_text("utf-8"), re.M)
     assert '"av"' in (ROOT / "utils/export/hub.py").read_text("utf-8")
