@@ -113,7 +113,7 @@ def main() -> None:
                     at_short = count_test_errors(*read, first.audio_context)
                     errors.setdefault("short, read short", []).append(at_short)
                 line = f"WER at 30 s {error_rate(errors[arm][-1]):.1%}"
-                print(f"seed {seed}, {arm}: {line}, {long[arm][-1]['sequential']}", flush=True)
+                print(f"seed {seed}, {arm}: {line}, {long[arm][-1]}", flush=True)
 
     resamples = first.evaluation.resamples
     # A clip that several seeds read is one clip still: its errors are added, then clips are drawn.
@@ -130,11 +130,10 @@ def main() -> None:
                 "updates": joined_steps if arm == JOINED else options.steps,
             }
             | {
-                f"long_{way}": [
-                    {key: one[way][key] for key in ("wer", "segments", "kept")}
+                "long": [
+                    {key: one[key] for key in ("wer", "segments", "kept")}
                     for one in long.get(arm, [])
                 ]
-                for way in ("sequential", "chunked")
             }
         )
     p_values = {
