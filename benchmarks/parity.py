@@ -19,7 +19,7 @@ from datasets import load_from_disk
 
 from benchmarks.common import count_test_errors, error_ratio, open_prepared_run, save_result
 from utils.config import AudioContext, Windows, load_recipe
-from utils.evaluation.long_form import Recording, join_clips, measure_long_form
+from utils.evaluation.long_form import JoinedClips, join_clips, measure_long_form
 from utils.preprocessing.prepare import prepare, waveform
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import confidence_interval, paired_p_value
@@ -49,7 +49,7 @@ batch_size = 4
 """
 
 
-def long_recording(prepared: Path) -> Recording:
+def long_recording(prepared: Path) -> JoinedClips:
     """Return test clips of the first language put one after another."""
     rows = load_from_disk(str(prepared))["test"]
     language = rows["language"][0]
