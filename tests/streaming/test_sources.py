@@ -83,8 +83,8 @@ def test_a_folder_of_sound_files_with_a_table_needs_no_ffmpeg(tmp_path, wav):
 
 
 def test_a_wrong_text_column_is_refused_with_those_that_exist(hub_folder):
-    with pytest.raises(RecipeError, match=r'no column "text"; it has audio, sentence'):
-        stream(Source(str(hub_folder), "it"), "train")
+    with pytest.raises(RecipeError, match=r'no column "txet"; it has audio, sentence'):
+        stream(Source(str(hub_folder), "it", text_column="txet"), "train")
 
 
 @pytest.mark.parametrize(("dataset", "split"), [("/no/such/folder", "train"), (None, "tset")])

@@ -1,20 +1,16 @@
 """Speech on the Hugging Face Hub: pinned to a commit, read with patience, refused with a reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
-import fsspec
 from datasets import Audio, IterableDataset
 
 from utils.config import RecipeError, Source
+from utils.streaming.columns import RECORDING_COLUMNS, SPEAKER_COLUMNS
+from utils.streaming.hub_columns import encoded, said_column, sound_column, text_of
 from utils.streaming.hub_files import builder_of, commit_of, fetched_rows, too_large_to_stream
 from utils.streaming.patience import FAILURES, PATIENCE, explained, is_on_hub, patiently
 from utils.streaming.sound import promised_seconds
-
-# What data sets call them: client_id is Common Voice's, speaker_id that of MLS and VoxPopuli.
-SPEAKER_COLUMNS = ("speaker", "speaker_id", "client_id")
-RECORDING_COLUMNS = ("recording", "recording_id", "chapter_id", "session_id")
 
 
 class Encoded(Audio):
@@ -55,7 +51,8 @@ def open_split(source: Source, split: str) -> tuple[IterableDataset, list[tuple[
 
     def opened() -> tuple[IterableDataset, list[str]]:
         builder = builder_of(source, split)
-        rows = builder.as_streaming_dataset(split=split)
+        # CSV has no schema before its first rows are read.
+        rows = builder.as_streaming_dataset(split=split)._resolve_features()
         files = [str(file) for file in (builder.config.data_files or {}).get(split, [])]
         is_large = len(files) == rows.num_shards and too_large_to_stream(source, files)
         return rows, files if is_large else [""] * rows.num_shards
@@ -63,13 +60,11 @@ def open_split(source: Source, split: str) -> tuple[IterableDataset, list[tuple[
     if is_on_hub(source):
         commit_of(source)  # with patience of its own
     rows, files = patiently(source, f'{source.dataset}, split "{split}"', opened)
-    for column in ("audio", source.text_column):
-        if column not in rows.column_names:
-            raise RecipeError(
-                f'{source.dataset} has no column "{column}"; it has '
-                f"{', '.join(rows.column_names)}. Set text_column in the recipe."
-            )
-    return rows.cast_column("audio", Encoded(decode=False)), list(enumerate(files))
+    sound = sound_column(rows.features, source)
+    said_column(rows.features, source)
+    if isinstance(rows.features[sound], Audio):
+        rows = rows.cast_column(sound, Encoded(decode=False))
+    return rows, list(enumerate(files))
 
 
 def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
@@ -101,16 +96,17 @@ def read_rows(
     Raises:
         HubError: the Hub stopped answering, or refuses; the message says how to go on.
     """
+    sound, said = sound_column(rows.features, source), said_column(rows.features, source)
     for file, address in files:
         whole = fetched_rows(source, address) if address else None
         reader, number = whole or iter(rows.shard(rows.num_shards, file)), 0
         place = f"{source.dataset}, {split}, file {file}"
-        while row := _next_row(reader, source, f"{place}, row {number}"):
+        while row := _next_row(reader, source, sound, where := f"{place}, row {number}"):
             yield {
-                "audio": row["audio"],
-                "text": row[source.text_column] or "",
+                "audio": row[sound],
+                "text": text_of(row, said, rows.features, where),
                 "language": source.language,
-                "seconds": promised_seconds(row["audio"]),
+                "seconds": promised_seconds(row[sound]),
                 "source": source.label,
                 "id": f"{source.label}/{split}/{file}/{number}",
                 **speaker_and_recording(row),
@@ -118,19 +114,15 @@ def read_rows(
             number += 1
 
 
-def _bytes_of(audio: Mapping[str, Any] | None) -> bytes:
-    """Return the encoded file of a row: out of the table, or the file that the table names."""
-    audio = audio or {}
-    if audio.get("bytes") is None and audio.get("path"):
-        with suppress(FileNotFoundError), fsspec.open(audio["path"], "rb") as file:
-            return file.read()
-    return audio.get("bytes") or b""
-
-
-def _next_row(reader: Iterator, source: Source, place: str) -> dict[str, Any] | None:
+def _next_row(reader: Iterator, source: Source, sound: str, place: str) -> dict[str, Any] | None:
+    root = source.dataset
+    if is_on_hub(source):
+        root = f"hf://datasets/{source.dataset}@{commit_of(source)}"
     try:
         with PATIENCE.limit(source.patience_seconds):
             row = next(reader, None)
-            return row and {**row, "audio": _bytes_of(row["audio"])}
+            return row and {**row, sound: encoded(row[sound], row, source, root, place)}
+    except RecipeError:  # in one sentence already
+        raise
     except FAILURES as error:
         raise explained(error, source, place) from None

@@ -39,7 +39,7 @@ class _Silence(Exception):
 
 
 # What the libraries raise when something cannot be opened or read.
-FAILURES = (OSError, ValueError, RuntimeError, httpx.TransportError, _Silence)
+FAILURES = (OSError, ValueError, RuntimeError, TypeError, httpx.TransportError, _Silence)
 
 
 class _Patience:

@@ -1,0 +1,107 @@
+"""Columns of data sets in the Hub's layout, whatever they are called and hold."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
+import pytest
+
+from utils.config import RecipeError, Source
+from utils.streaming.sound import decode_audio
+from utils.streaming.sources import stream
+
+COUNT = 3
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """Return a function that writes a data set of one Parquet file, columns by row number."""
+
+    def write(**columns):
+        rows = [{name: make(n) for name, make in columns.items()} for n in range(COUNT)]
+        parquet.write_table(pa.Table.from_pylist(rows), tmp_path / "train-0.parquet")
+        return tmp_path
+
+    return write
+
+
+def rows_of(folder, **of):
+    return list(stream(Source(str(folder), "it", **of), "train"))
+
+
+def text(n):
+    return f"frase {n}"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "array", "float list", "path", "renamed"])
+def test_sound_is_found_and_decoded_however_it_is_held(hub, wav, tmp_path, kind):
+    tone = 0.3 * np.sin(np.arange(16_000) / 20)
+    for n in range(COUNT):
+        (tmp_path / f"c{n}.wav").write_bytes(wav(samples=tone))
+    folder = hub(
+        **{
+            "bytes": {"audio": lambda n: {"bytes": wav(samples=tone), "path": None}, "text": text},
+            "array": {"audio": lambda n: {"array": tone, "sampling_rate": 16_000}, "text": text},
+            "float list": {
+                "audio": lambda n: tone,
+                "sampling_rate": lambda n: 16_000,
+                "text": text,
+            },
+            "path": {"audio": lambda n: f"c{n}.wav", "text": text},
+            "renamed": {"speech": lambda n: {"bytes": wav(samples=tone)}, "sentence": text},
+        }[kind]
+    )
+    of = {"audio_column": "speech"} if kind == "renamed" else {}
+    rows = rows_of(folder, **of)
+    assert [row["text"] for row in rows] == [text(n) for n in range(COUNT)]
+    for row in rows:
+        np.testing.assert_allclose(decode_audio(row["audio"]), tone, atol=1e-4)
+
+
+def test_a_csv_has_paths_relative_to_its_data_set(tmp_path, wav):
+    (tmp_path / "clips").mkdir()
+    for n in range(COUNT):
+        (tmp_path / f"clips/{n}.wav").write_bytes(wav(1.0))
+    lines = "".join(f"clips/{n}.wav,{n}\n" for n in range(COUNT))
+    (tmp_path / "train.csv").write_text("path,label\n" + lines)
+    rows = rows_of(tmp_path, text_column="label")
+    assert [row["text"] for row in rows] == ["0", "1", "2"]
+    assert [row["seconds"] for row in rows] == [1.0] * COUNT
+
+
+@pytest.mark.parametrize("name", ["/etc/hostname", "../secret.wav", "http://127.0.0.1:1/a.wav"])
+def test_a_row_opens_no_file_beyond_its_data_set(hub, tmp_path, wav, name):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (tmp_path / "secret.wav").write_bytes(wav(1.0))
+    rows = [{"audio": {"bytes": None, "path": name}, "text": "ciao"}]
+    parquet.write_table(pa.Table.from_pylist(rows), folder / "train-0.parquet")
+    assert rows_of(folder)[0]["audio"] == b""
+
+
+@pytest.mark.parametrize(
+    ("columns", "of", "message"),
+    [
+        ({"text": text, "x": text}, {}, r'no column "audio"; it has text, x. Set audio_column'),
+        ({"audio": text, "text": lambda n: {"it": "a"}}, {}, r'"text" holds no texts but'),
+        ({"audio": text, "text": lambda n: ["a"]}, {}, r'"text" holds no texts but'),
+        (
+            {"audio": text, "text": text},
+            {"audio_column": "sound"},
+            r'no column "sound"; it has audio',
+        ),
+    ],
+)
+def test_what_is_no_sound_or_no_text_is_told(hub, columns, of, message):
+    with pytest.raises(RecipeError, match=message):
+        rows_of(hub(**columns), **of)
+
+
+def test_samples_without_a_rate_are_told(hub):
+    folder = hub(audio=lambda n: [0.1, 0.2], text=text)
+    with pytest.raises(RecipeError, match="nothing says how many of them are a second"):
+        rows_of(folder)
+
+
+def test_numbers_are_texts(hub, wav):
+    folder = hub(audio=lambda n: {"bytes": wav(), "path": None}, label=lambda n: n)
+    assert [row["text"] for row in rows_of(folder, text_column="label")] == ["0", "1", "2"]

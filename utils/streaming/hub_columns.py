@@ -1,0 +1,124 @@
+"""Which columns of a data set on the Hub hold the sound and the text, and what is in them."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import fsspec
+import numpy as np
+import soundfile
+from datasets import Audio, ClassLabel, Features, Value
+
+from utils.config import RecipeError, Source
+from utils.streaming.columns import FILE_COLUMNS, as_text, find_column, text_column
+from utils.streaming.files import leads_out
+
+# What the builders of datasets make of a file within a data set; a table may not name others.
+BUILT = ("hf://", "zip://", "tar://", "gzip://")
+
+
+def sound_column(features: Features, source: Source) -> str:
+    """Return the column of the sound: the recipe's, `audio`, or the only one of sound.
+
+    Raises:
+        RecipeError: there is none, or several; the message lists the columns.
+    """
+    if source.audio_column in features or (not source.audio_column and "audio" in features):
+        return source.audio_column or "audio"
+    typed = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    found = typed[0] if len(typed) == 1 else find_column(features, FILE_COLUMNS[:-5])
+    if source.audio_column or found is None:
+        raise RecipeError(
+            f'{source.dataset} has no column "{source.audio_column or "audio"}"; it has '
+            f"{', '.join(features)}. Set audio_column in the recipe to the one with the sound."
+        )
+    return found
+
+
+def said_column(features: Features, source: Source) -> str:
+    """Return the column of the texts.
+
+    Raises:
+        RecipeError: there is none, or it holds structures; the message says what there is.
+    """
+    name = text_column(features, source.text_column, source.dataset)
+    if not isinstance(features[name], Value | ClassLabel):
+        raise RecipeError(
+            f'{source.dataset}: the column "{name}" holds no texts but {features[name]}: set '
+            "text_column in the recipe to one with one text a row."
+        )
+    return name
+
+
+def text_of(row: Mapping[str, Any], name: str, features: Features, where: str) -> str:
+    """Return the text of a row: numbers are texts, and a class is its name."""
+    value = row[name]
+    if isinstance(features[name], ClassLabel) and isinstance(value, int):
+        return features[name].int2str(value) if value >= 0 else ""
+    return as_text(value, where)
+
+
+def _wav(samples: Any, rate: Any, where: str) -> bytes:
+    """Return samples that a table holds as a WAV.
+
+    Raises:
+        RecipeError: their sampling rate is not there.
+    """
+    if not rate:
+        raise RecipeError(
+            f"{where}: the sound is a list of numbers, and nothing says how many of them are a "
+            'second: give it as {"array", "sampling_rate"}, or a column sampling_rate.'
+        )
+    data = np.asarray(samples)
+    if data.dtype.kind == "i":  # 16-bit samples
+        data = data / 32768
+    file = io.BytesIO()
+    data = np.asarray(data, np.float32)
+    data = data.T if data.ndim == 2 and data.shape[0] < data.shape[1] else data
+    soundfile.write(file, data, int(rate), "FLOAT", format="WAV")
+    return file.getvalue()
+
+
+def _file(path: str, source: Source, root: str) -> bytes:
+    """Return a file that a row names, within its data set; b"" where it is not there."""
+    if not path.startswith(BUILT):
+        inside = [Path(source.dataset).resolve(), Path(datasets.config.HF_CACHE_HOME).resolve()]
+        if "://" in path:
+            return b""
+        if not Path(path).is_absolute():
+            if leads_out(".", path):
+                return b""
+            path = f"{root}/{path}"
+        elif not any(Path(path).resolve().is_relative_to(folder) for folder in inside):
+            return b""
+    try:
+        with fsspec.open(path, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        return b""
+
+
+def encoded(value: Any, row: Mapping[str, Any], source: Source, root: str, where: str) -> bytes:
+    """Return the encoded sound of a row, whichever way its data set holds it.
+
+    Args:
+        value: of the row's column of sound: bytes, a path, either of them in a mapping, or samples.
+        row: the whole of it: it may say the sampling rate.
+        source: of the recipe.
+        root: the address of the data set's folder, from which paths count.
+        where: for messages.
+
+    Raises:
+        RecipeError: samples without a sampling rate.
+    """
+    if isinstance(value, Mapping):
+        if value.get("array") is not None:
+            return _wav(value["array"], value.get("sampling_rate"), where)
+        value = value["bytes"] if value.get("bytes") is not None else value.get("path")
+    if isinstance(value, str):
+        return _file(value, source, root)
+    if isinstance(value, list):
+        return _wav(value, row.get("sampling_rate") or row.get("sample_rate"), where)
+    return value or b""
