@@ -1,0 +1,268 @@
+"""A transcript without times becomes subtitles: `python -m utils.streaming.align SOUND TEXT`.
+
+The model at hand decodes the recording, its characters are aligned with those of the text, and the
+text is cut at pauses where both agree. The .srt lies beside the recording, where `recordings` and
+every subtitle editor find it; what does not agree is in it in brackets, and becomes no clip.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import regex
+import torch
+from rapidfuzz.distance import Levenshtein
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
+
+from utils.artifacts import write_atomically
+from utils.config import RecipeError
+from utils.embedded.cache import FetchError
+from utils.embedded.fetch import resolve
+from utils.streaming.cues import LONGEST_PAUSE
+from utils.streaming.files import read_text
+from utils.streaming.sound import AudioError, decode_audio
+from utils.text import languages, normalize
+from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
+from utils.whisper.captions import Segment, to_srt
+from utils.whisper.long_recordings import transcribe_long
+
+SHORTEST, LONGEST = 8, 80  # characters of a phrase: fewer may be found anywhere
+RUN = 3  # characters in a row that must be the same: single ones are the same by chance
+AGREEMENT = 0.5  # share of a phrase's characters in such runs
+FOREIGN = 10  # characters decoded between two phrases that are in neither: somebody said more
+FRAME = SAMPLING_RATE // 50  # samples whose level is measured together
+QUIET_DB = 25.0  # below the loud parts of the recording: a pause
+REACH = 0.4  # seconds around an estimated border in which its pause is looked for
+MAX_HOURS = 6.0  # 230 MB of memory each
+NOT_ALIGNED = "[not aligned]"
+
+
+@dataclass
+class Alignment:
+    """What was found: cues in order, those that do not agree in brackets."""
+
+    cues: list[Segment] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # phrases of the text
+
+    @property
+    def seconds(self) -> float:
+        """How much of the sound has its text."""
+        return sum(c.end - c.start for c in self.cues if not c.text.startswith(NOT_ALIGNED))
+
+
+def phrases(text: str, language: str) -> list[str]:
+    """Return a text cut where a speaker may pause: sentences, lines, and in long ones clauses."""
+    parts = regex.split(r"(?<=[.!?…。！？؟।])\s*(?=[\s\p{Lo}])|\n+", text)
+    clauses = [
+        clause
+        for part in parts
+        for clause in (
+            regex.findall(rf".{{1,{LONGEST}}}(?:[,;:，、]|\s|$)|\S{{{LONGEST}}}", part)
+            if len(part) > LONGEST
+            else [part]
+        )
+        if clause.strip()
+    ]
+    found: list[str] = []
+    for clause in map(str.strip, clauses):
+        if found and len(_letters(found[-1], language)) < SHORTEST:
+            found[-1] += f" {clause}"
+        else:
+            found.append(clause)
+    if len(found) > 1 and len(_letters(found[-1], language)) < SHORTEST:
+        found[-2:] = [f"{found[-2]} {found[-1]}"]
+    return found
+
+
+def _letters(text: str, language: str) -> str:
+    return normalize(text, language).replace(" ", "")
+
+
+@dataclass
+class _Phrase:
+    text: str
+    start: float = float("nan")  # seconds, estimated; NaN where it does not agree
+    end: float = float("nan")
+    first: int = -1  # of the decoded characters
+    last: int = -1
+
+
+def _locate(text: Sequence[str], decoded: Sequence[Segment], language: str) -> list[_Phrase]:
+    """Return each phrase with its time, as far as the characters decoded agree with it."""
+    letters = [_letters(one, language) for one in text]
+    heard = [_letters(one.text, language) for one in decoded]
+    # A segment's characters are spread evenly over its time.
+    times = np.concatenate(
+        [
+            np.linspace(one.start, one.end, len(said) + 1)[:-1]
+            for one, said in zip(decoded, heard, strict=True)
+        ]
+        or [np.zeros(0)]
+    )
+    match = np.full(sum(map(len, letters)), -1)
+    for op in Levenshtein.opcodes("".join(letters), "".join(heard)):
+        if op.tag == "equal" and op.src_end - op.src_start >= RUN:
+            match[op.src_start : op.src_end] = np.arange(op.dest_start, op.dest_end)
+    found, place = [], 0
+    for said, own in zip(text, letters, strict=True):
+        inside = match[place : place + len(own)]
+        place += len(own)
+        (same,) = np.nonzero(inside >= 0)
+        one = _Phrase(said)
+        if len(same) >= AGREEMENT * max(len(own), 1):
+            one.first, one.last = int(inside[same[0]]), int(inside[same[-1]])
+            pace = (times[one.last] - times[one.first]) / max(one.last - one.first, 1)
+            pace = float(np.clip(pace, 0.03, 0.15))  # seconds a character
+            one.start = max(0.0, times[one.first] - pace * same[0])
+            one.end = times[one.last] + pace * (len(own) - same[-1])
+            # Twice as long as its text: half of it is something else.
+            if one.last - one.first > 2 * len(own) + FOREIGN:
+                one.start = one.end = float("nan")
+        found.append(one)
+    return found
+
+
+class _Levels:
+    """The level of a recording by time, and its pauses."""
+
+    def __init__(self, samples: np.ndarray):
+        frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
+        level = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)
+        loud, floor = np.percentile(level, [95, 5]) if len(level) else (0, 0)
+        self.quiet = level < max(loud - QUIET_DB, min(floor + 3, loud - 10))
+        self.step = FRAME / SAMPLING_RATE
+
+    def pause(self, start: float, end: float) -> tuple[float, float] | None:
+        """Return the longest pause that touches a stretch of time, at least a tenth of a second."""
+        first, last = max(0, int(start / self.step)), int(end / self.step) + 1
+        # A pause is measured beyond the stretch, too: it has its borders where speech has its own.
+        edges = np.flatnonzero(np.diff(np.concatenate([[0], self.quiet.astype(np.int8), [0]])))
+        runs = edges.reshape(-1, 2)
+        runs = runs[(runs[:, 1] > first) & (runs[:, 0] < last) & (runs[:, 1] - runs[:, 0] >= 5)]
+        if not len(runs):
+            return None
+        overlap = np.minimum(runs[:, 1], last) - np.maximum(runs[:, 0], first)
+        begin, finish = runs[np.argmax(overlap)]
+        return begin * self.step, finish * self.step
+
+
+def _groups(found: Sequence[_Phrase]) -> list[list[_Phrase]]:
+    """Return the phrases that agree, in stretches where nothing else is written or decoded."""
+    groups: list[list[_Phrase]] = []
+    for before, one in zip([None, *found], found, strict=False):
+        if np.isnan(one.start):
+            continue
+        if before is None or np.isnan(before.start) or one.first - before.last - 1 > FOREIGN:
+            groups.append([])
+        groups[-1].append(one)
+    return groups
+
+
+def _cut(group: Sequence[_Phrase], levels: _Levels, after: float, total: float) -> list[Segment]:
+    """Return the cues of a stretch; phrases without a pause between them stay together."""
+    pause = levels.pause(group[0].start - REACH, group[0].start + REACH)
+    start = max(after, pause[1] if pause else group[0].start)
+    cues, said = [], []
+    for one, following in zip(group, [*group[1:], None], strict=True):
+        said.append(one.text)
+        near = sorted([one.end, following.start if following else one.end])
+        pause = levels.pause(near[0] - REACH, near[1] + REACH)
+        if following and pause is None:
+            continue
+        end = pause[0] if pause and pause[0] > start else min(near[0], total)
+        cues.append(Segment(start, max(end, start), " ".join(said)))
+        start, said = max(pause[1] if pause else end, end), []
+    return cues
+
+
+def align(text: str, decoded: Sequence[Segment], samples: np.ndarray, language: str) -> Alignment:
+    """Return the text as cues at the times at which a model decoded it.
+
+    Args:
+        text: what is said, without times; it may lack parts, or have more.
+        decoded: what the model decoded, in order.
+        samples: float32 at 16 kHz, of the recording.
+        language: Whisper's code.
+    """
+    found, levels = _locate(phrases(text, language), decoded, language), _Levels(samples)
+    total, place = len(samples) / SAMPLING_RATE, 0.0
+    result = Alignment(left_out=[one.text for one in found if np.isnan(one.start)])
+    for group in _groups(found):
+        for cue in _cut(group, levels, place, total):
+            usable = 0.1 < cue.end - cue.start <= STOCK_SECONDS
+            if cue.start - place > LONGEST_PAUSE or (place and group[0].text in cue.text):
+                result.cues.append(Segment(place, cue.start, NOT_ALIGNED))
+            result.cues.append(cue if usable else cue._replace(text=NOT_ALIGNED))
+            result.left_out += [] if usable else [cue.text]
+            place = cue.end
+    if total - place > LONGEST_PAUSE:
+        result.cues.append(Segment(place, total, NOT_ALIGNED))
+    return result
+
+
+def decode(
+    model: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    samples: np.ndarray,
+    language: str,
+) -> list[Segment]:
+    """Return the phrases that a model decodes in a recording, and print how far it is."""
+    decoded, shown = [], 0.0
+    total = len(samples) / SAMPLING_RATE
+    for seconds, segments in transcribe_long(model, processor, samples, language=language):
+        decoded += segments
+        if seconds - shown >= 60 or seconds == total:
+            print(f"{seconds / 60:.0f} of {total / 60:.0f} min decoded", file=sys.stderr)
+            shown = seconds
+    return decoded
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Give a transcript the times of its recording; write an .srt beside it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.streaming.align", description=main.__doc__
+    )
+    parser.add_argument("recording", type=Path, help="a sound file or a video")
+    parser.add_argument("text", type=Path, help="what is said in it: a .txt in UTF-8")
+    parser.add_argument("--language", required=True, choices=languages(), metavar="CODE")
+    parser.add_argument(
+        "--checkpoint", default="embedded/whisper-base", help="a model that decodes (%(default)s)"
+    )
+    chosen = parser.parse_args(arguments)
+    target = chosen.recording.with_suffix(".srt")
+    try:
+        if target.exists():
+            raise RecipeError(f"{target} is there already: move it away to align once more.")
+        text = read_text(chosen.text)
+        if not _letters(text, chosen.language):
+            raise RecipeError(f"{chosen.text} has no text.")
+        name = resolve(chosen.checkpoint)
+        samples = decode_audio(chosen.recording, MAX_HOURS * 3600, str(chosen.recording))
+        model = WhisperForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
+        processor = WhisperProcessor.from_pretrained(name)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        found = align(
+            text, decode(model, processor, samples, chosen.language), samples, chosen.language
+        )
+    except (OSError, FetchError, RecipeError, AudioError) as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    write_atomically(target, to_srt(found.cues))
+    total = len(phrases(text, chosen.language))
+    print(
+        f"{target}: {found.seconds / 60:.1f} of {len(samples) / SAMPLING_RATE / 60:.1f} min have "
+        f"their text; {len(found.left_out)} of {total} phrases do not agree with what was decoded:"
+    )
+    print(
+        *(f"  {line}" for line in found.left_out[:10]),
+        *["  …"] * (len(found.left_out) > 10),
+        sep="\n",
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
