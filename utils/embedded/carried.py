@@ -1,4 +1,4 @@
-"""What packages carry of Whisper and of speech, as carried.toml lists it."""
+"""What packages contain of Whisper and of speech, as listed in carried.toml."""
 
 import tomllib
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class Carried:
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package with speech: which of its files are used, and what they must be."""
+    """A Debian package with speech: which of its files are used, and their digest."""
 
     used: str  # a regular expression: the paths of those files
     digest: str  # `packages.digest` of them
@@ -33,7 +33,7 @@ class Speaker:
 
     package: str  # of the recordings
     transcripts: str  # the package of the texts
-    reader: str  # which file of this folder knows their layout: "prompts" or "dialogues"
+    reader: str  # which module of this folder parses their layout: "prompts" or "dialogues"
     voice: str  # a folder of prompts; a character of the dialogues, "" for all but the leads
     licence: str
     credit: str

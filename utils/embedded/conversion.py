@@ -22,10 +22,10 @@ def read_ct2(data: bytes | memoryview) -> dict[str, np.ndarray]:
     alias str name, str target. A str is uint16 length, then bytes ending in NUL.
 
     Returns:
-        name -> read-only array (a view into `data`); an alias is the very array it stands for.
+        name -> read-only array (a view into `data`); an alias is the very array it refers to.
 
     Raises:
-        ValueError: another format version, or bytes missing or left over.
+        ValueError: a different format version, or bytes missing or left over.
     """
     data, at = memoryview(data), 0
 
@@ -65,9 +65,9 @@ def read_ct2(data: bytes | memoryview) -> dict[str, np.ndarray]:
 def to_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rename CTranslate2's variables to Transformers' parameters; no value changes.
 
-    CTranslate2 stacks linear layers that see the same input: self-attention's `linear_0` is q, k, v
+    CTranslate2 stacks linear layers with the same input: self-attention's `linear_0` is q, k, v
     and cross-attention's `linear_1` is k, v (its `linear_0` is q). Whisper's k has no bias, so the
-    zeros that stand in for it are left out.
+    zeros in its place are left out.
     """
     state = {
         "model.encoder.conv1.weight": arrays["encoder/conv1/weight"],
@@ -197,7 +197,7 @@ def convert(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def _tokenizer(carried: Mapping) -> "WhisperTokenizer":
-    """Return Whisper's tokenizer; the carried file lacks the timestamps <|0.00|> … <|30.00|>."""
+    """Return Whisper's tokenizer; the packaged file lacks the timestamps <|0.00|> … <|30.00|>."""
     from transformers import AddedToken, WhisperTokenizer
 
     merges = [

@@ -1,4 +1,4 @@
-"""What is inside a .deb: read here, so that no dpkg is needed and nothing of it is executed."""
+"""The contents of a .deb, unpacked here so that it needs no dpkg and nothing is executed."""
 
 import io
 import lzma
@@ -10,15 +10,15 @@ from pathlib import Path, PurePosixPath
 
 from utils.embedded.cache import FetchError
 
-MAX_BYTES = 200_000_000  # what is kept of the largest package is 60 MB; more is something else
+MAX_BYTES = 200_000_000  # the used files of the largest package have 60 MB; more is something else
 
 
 def unpack(archive: Path, kept: str, folder: Path) -> None:
-    """Write those files of a package below `folder` whose paths match the pattern `kept`.
+    """Write the files of a package whose paths match the pattern `kept` below `folder`.
 
     Raises:
-        FetchError: no whole package, one with paths that lead out of the folder, or one packed in
-            a way that this machine cannot unpack.
+        FetchError: an incomplete package, one with paths that lead out of the folder, or one
+            compressed in a way that this machine cannot unpack.
     """
     total = 0
     try:
@@ -31,7 +31,7 @@ def unpack(archive: Path, kept: str, folder: Path) -> None:
                         "the folder it is unpacked to. Nothing was kept."
                     )
                 if not member.isreg() or not re.fullmatch(kept, path.as_posix()):
-                    continue  # links are left out, too
+                    continue  # links are skipped, too
                 total += member.size
                 if total > MAX_BYTES:
                     raise FetchError(
@@ -47,7 +47,7 @@ def unpack(archive: Path, kept: str, folder: Path) -> None:
 
 
 def _tar(archive: Path) -> io.BytesIO:
-    """Return the tar of a package's files, packed or not.
+    """Return the tar of a package's files, compressed or not.
 
     A .deb is an `ar` archive: 8 bytes of magic, then for each member 60 bytes of header (name in
     the first 16, size in decimal from 48 to 58) and the data, padded to an even length.
@@ -66,7 +66,7 @@ def _tar(archive: Path) -> io.BytesIO:
 
 
 def _unpacked_by_dpkg(archive: Path) -> io.BytesIO:
-    """Return the unpacked tar. Ubuntu packs with zstd, which Python knows from 3.14 on."""
+    """Return the unpacked tar. Ubuntu compresses with zstd, which Python has from 3.14 on."""
     if not shutil.which("dpkg-deb"):
         raise FetchError(
             f"{archive.name} is packed with zstd, as Ubuntu does, which Python unpacks from 3.14 "

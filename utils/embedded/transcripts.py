@@ -1,4 +1,4 @@
-"""What embedded speech consists of: clips, what was left out and why, and the three splits."""
+"""What embedded speech consists of: clips, what was dropped and why, and the three splits."""
 
 import hashlib
 import re
@@ -26,14 +26,14 @@ class Line:
     id: str
     path: Path | None
     text: str  # cleaned
-    reason: str  # why it is no clip, or ""
-    shown: str  # as it is written there, for examples
+    reason: str  # why it is dropped, or ""
+    shown: str  # in its original form, for examples
     speaker: str
 
 
 @dataclass(frozen=True)
 class Speech:
-    """One speaker's clips, and what was left out."""
+    """One speaker's clips, and what was dropped."""
 
     language: str
     speaker: str
@@ -44,11 +44,11 @@ class Speech:
 
 
 def trim(text: str) -> str:
-    """Return a transcript without dots of omission and quotes that do not belong to it.
+    """Return a transcript without ellipses and quotes that do not belong to it.
 
-    Casing and punctuation stay. Dots of omission at either end go ("...has joined"), so do quotes
-    around the whole or without their other half, and doubled spaces; "" where nothing is left that
-    could be spoken.
+    Casing and punctuation stay. Ellipses at either end are removed ("...has joined"), and so are
+    quotes around the whole or without their other half, and double spaces; "" if nothing is left
+    that could be spoken.
     """
     text = " ".join(unicodedata.normalize("NFC", text).split())
     if sum(text.count(quote) for quote in '"“”') == 1 or re.fullmatch('["“][^"“”]*["”]', text):
@@ -64,15 +64,15 @@ def first_reason(text: str, unusable: Mapping[str, re.Pattern]) -> str:
 
 
 def fits(text: str, seconds: float) -> bool:
-    """Say whether a text can be what a recording says: nobody reads 25 characters a second."""
+    """Return whether a text fits a recording's length: nobody speaks 25 characters a second."""
     return len(text) <= 25 * seconds and (seconds < 5 or len(text) >= 4 * seconds)
 
 
 def split_of(text: str) -> str:
     """Return the split of a sentence: "test" for about 10 %, "dev" for 12 %, else "train".
 
-    It hangs on letters, marks and digits alone, so that a sentence is in one split whoever says it
-    and however it is punctuated. "Premere 1" and "premere uno" still count as two sentences.
+    It depends only on letters, marks and digits, so that a sentence is in one split whoever says
+    it and however it is punctuated. "Premere 1" and "premere uno" still count as two sentences.
     """
     text = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
     key = "".join(c for c in text if unicodedata.category(c)[0] in "LMN")

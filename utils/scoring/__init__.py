@@ -1,5 +1,5 @@
-"""Errors and what they prove.
+"""Error rates and their uncertainty.
 
-`error_rates` counts them, `intervals` has confidence intervals and the paired test, `predictions`
+`error_rates` counts errors, `intervals` has confidence intervals and the paired test, `predictions`
 the rows that evaluation writes and reads.
 """

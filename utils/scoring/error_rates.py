@@ -1,4 +1,4 @@
-"""Edits between what was said and what was recognised, counted, and the rates WER and CER."""
+"""Edits between reference and hypothesis, counted, and the rates WER and CER."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -21,8 +21,8 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str], unit: Uni
     """Count the edits that turn each reference into its hypothesis.
 
     Args:
-        references: what was said; may be empty, then every word of the hypothesis is an insertion.
-        hypotheses: what was recognised, in the same order.
+        references: may be empty; then every word of the hypothesis is an insertion.
+        hypotheses: in the same order.
         unit: "word", or "char" (spaces between words count, as in jiwer).
 
     Returns:
@@ -45,7 +45,7 @@ def count_errors(references: Sequence[str], hypotheses: Sequence[str], unit: Uni
 def error_rate(counts: np.ndarray) -> float:
     """Return all edits over all reference words (or characters) of `count_errors`, as a fraction.
 
-    It may exceed 1. Where nothing was to be recognised it is the number of edits, as in jiwer.
+    It may exceed 1. If the references are empty, it is the number of edits, as in jiwer.
     """
     edits, length = counts.sum(axis=0)
     return float(edits / max(length, 1))
@@ -55,7 +55,7 @@ class WER(evaluate.Metric):
     """Word error rate for `compute(predictions=…, references=…)`, without a script from the Hub.
 
     `evaluate.load("wer")` downloads code and runs it, and fails offline. Texts are compared as they
-    are given: normalise them first if that is what you want to measure.
+    are: normalise them first if that is what you want to measure.
     """
 
     unit: Unit = "word"

@@ -1,4 +1,4 @@
-"""How sure an error rate is: its bootstrap interval, and the paired test of two models."""
+"""How certain an error rate is: its bootstrap interval, and the paired test of two models."""
 
 from collections.abc import Hashable, Sequence
 
@@ -28,9 +28,9 @@ def pool(counts: np.ndarray, groups: Sequence[Hashable]) -> np.ndarray:
 
 
 def resampled_rates(counts: np.ndarray, resamples: int, seed: int = 0) -> np.ndarray:
-    """Return the error rates of test sets of as many clips, drawn with replacement.
+    """Return the error rates of test sets of the same size, drawn with replacement.
 
-    Clips are drawn, not words: errors of one clip come together.
+    Clips are drawn, not words: the errors of one clip depend on each other.
 
     Args:
         counts: of `count_errors`.
@@ -51,16 +51,16 @@ def resampled_rates(counts: np.ndarray, resamples: int, seed: int = 0) -> np.nda
 def confidence_interval(counts: np.ndarray, resamples: int, seed: int = 0) -> tuple[float, float]:
     """Return the 95 % bootstrap interval of an error rate.
 
-    Errors are few and sit in few clips, so that rates are skewed: the percentiles of the resamples
-    miss high true rates. Cube roots of such sums are nearly normal (Wilson and Hilferty, PNAS 17,
-    1931), so only their standard deviation is taken from the bootstrap. Resamples of n clips vary
-    too little by the square root of (n - 1) / n, and Student's t allows for a deviation that is
-    itself estimated. How often it holds the true rate: `benchmarks/results/intervals.json`.
+    A few clips cause most errors, so that rates are skewed: the percentiles of the resamples miss
+    high true rates. Cube roots of such sums are nearly normal (Wilson and Hilferty, PNAS 17, 1931),
+    so only their standard deviation comes from the bootstrap. Resamples of n clips vary too little
+    by the square root of (n - 1) / n, and Student's t allows for a deviation that is itself
+    estimated. How often it contains the true rate: `benchmarks/results/intervals.json`.
 
-    Where all clips have one rate, most often because no error was seen, the bootstrap cannot see
-    what did not happen. The interval is then what the rule of three gives: with 95 % confidence at
-    most a share 1 - 0.05^(1/n) of clips is otherwise, about 3 / n; these count as all wrong for the
-    upper end and as all right for the lower one.
+    Where all clips have one rate, usually because there was no error, the bootstrap has no
+    variation to resample. The interval then follows the rule of three: with 95 % confidence at
+    most a share 1 - 0.05^(1/n) of clips, about 3 / n, is different; these count as all wrong for
+    the upper end and as all right for the lower one.
 
     Args:
         counts: of `count_errors`, or of `pool`: one row for each clip or speaker, at least one.
@@ -68,8 +68,8 @@ def confidence_interval(counts: np.ndarray, resamples: int, seed: int = 0) -> tu
         seed: the same seed gives the same interval.
 
     Returns:
-        `(low, high)`. The high one is at most 1, or the rate of the worst clip if that is more: a
-        few clips, which say next to nothing, would reach far beyond.
+        `(low, high)`. The high end is at most 1, or the rate of the worst clip if that is more:
+        with very few clips it could go far higher.
     """
     rate, clips = error_rate(counts), len(counts)
     own_rates = counts[:, 0] / np.maximum(counts[:, 1], 1)
@@ -88,26 +88,26 @@ def _difference(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.nda
 
 
 def smallest_p_value(clips: int, resamples: int) -> float:
-    """Return the least that `paired_p_value` can find with so many clips (or speakers)."""
+    """Return the smallest p value that `paired_p_value` can find with so many clips or speakers."""
     return 2 / min(2**clips, resamples + 1)
 
 
 def paired_p_value(before: np.ndarray, after: np.ndarray, resamples: int, seed: int = 0) -> float:
     """Return how often chance alone would give a difference in edits at least as large.
 
-    A two-sided permutation test: if both models were equally good, it would not matter which of a
-    clip's two hypotheses came from which. With few clips all 2ⁿ exchanges are tried. By clips, it
-    takes the clips of one speaker for independent: where speakers gain differently from each
-    other, it finds p < 0.05 in 17 to 32 % of studies without a true difference. Then `pool` both
-    first, so that a speaker's clips change sides together.
+    A two-sided permutation test: if both models were equally good, swapping their hypotheses of a
+    clip would change nothing on average. With few clips all 2ⁿ swaps are tried. By clips, it
+    assumes that the clips of one speaker are independent: where speakers gain differently from
+    each other, it finds p < 0.05 in 17 to 32 % of studies without a true difference. Then `pool`
+    both first, so that all clips of a speaker are swapped together.
 
     Args:
         before: of `count_errors` for one model, or `pool` of it.
         after: for the other, on the same clips in the same order.
-        resamples: random exchanges.
+        resamples: random swaps.
         seed: the same seed gives the same value.
     """
-    if len(before) < 2:  # SciPy refuses one observation; its two exchanges are equally extreme
+    if len(before) < 2:  # SciPy refuses one observation; its two swaps are equally extreme
         return 1.0
     result = stats.permutation_test(
         (before[:, 0], after[:, 0]),
@@ -122,7 +122,7 @@ def paired_p_value(before: np.ndarray, after: np.ndarray, resamples: int, seed: 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p values corrected for their number (Holm, Scand. J. Statist. 6, 1979).
+    """Return p values corrected for multiple tests (Holm, Scand. J. Statist. 6, 1979).
 
     Of k true null hypotheses, one or more has a corrected value below 0.05 in at most 5 % of
     studies; uncorrected it would be 40 % of studies for ten of them.

@@ -1,11 +1,11 @@
-"""Prediction rows: what was said and what each model transcribed, as JSON lines, and measured.
+"""Prediction rows: the reference and each model's hypothesis, as JSON lines, and their rates.
 
 A row is `{"id", "source", "language", "seconds", "snr_db", "split", "speaker", "reference",
 "before", "after", "after_30s"}`; the speaker is "" where the data name none. The split is "test",
 "unseen" (a source without a training split) or "untrained" (such a source in a language that was
 not trained).
 `before` is the base checkpoint at the stock 30 s window, `after` the fine-tuned one as the recipe
-decodes it, and `after_30s` the fine-tuned one at 30 s, or None where that was not asked for.
+decodes it, and `after_30s` the fine-tuned one at 30 s, or None if that was not measured.
 """
 
 import json
@@ -36,9 +36,9 @@ SUMMARY_KEYS = (
     *("cer_before", "cer_after", "p_value"),
 )
 MODELS = ("before", "after", "after_30s")
-# With fewer, clips are drawn, and the report says so: it then knows nothing of other speakers.
+# With fewer, clips are drawn, and the report says that it does not generalise to other speakers.
 MIN_SPEAKERS = 10
-SIGNIFICANT = 0.05  # a difference counts from below this p value on
+SIGNIFICANT = 0.05  # a p value below this counts as a difference
 
 
 def save_predictions(path: Path, rows: Sequence[Row]) -> None:
@@ -48,7 +48,7 @@ def save_predictions(path: Path, rows: Sequence[Row]) -> None:
 
 def load_predictions(path: Path) -> list[dict[str, Any]]:
     """Read what `save_predictions` wrote."""
-    # Not splitlines(): it also breaks at U+2028 and U+0085, which a transcript may hold.
+    # Not splitlines(): it also breaks at U+2028 and U+0085, which a transcript may contain.
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
@@ -61,7 +61,7 @@ def count_row_errors(
         rows: see the module.
         model: which hypothesis: "before", "after" or "after_30s".
         unit: "word" or "char".
-        normalized: compare what is said; else case, punctuation and spelling count as well.
+        normalized: compare normalised texts; else case, punctuation and spelling count as well.
     """
     pairs = [(row["reference"], row[model]) for row in rows]
     if normalized:
@@ -73,23 +73,23 @@ def count_row_errors(
 
 
 def count_kinds(rows: Sequence[Row], model: str) -> dict[str, int]:
-    """Return how many words are right, replaced, left out and added, normalised.
+    """Return hits, substitutions, deletions and insertions of words, normalised.
 
     They are characters in languages without word spaces, as `first_unit` says.
     """
-    said, heard = (
+    references, hypotheses = (
         [normalize(row[key], row["language"]) for row in rows] for key in ("reference", model)
     )
-    output = align(said, heard, first_unit(rows))
+    output = align(references, hypotheses, first_unit(rows))
     kinds = ("hits", "substitutions", "deletions", "insertions")
     return {kind: getattr(output, kind) for kind in kinds}
 
 
 def speakers(rows: Sequence[Row]) -> list[str]:
-    """Return each row's speaker where intervals and tests are over speakers, else nothing.
+    """Return each row's speaker if intervals and tests are over speakers, else nothing.
 
-    They are where every row names one and there are `MIN_SPEAKERS` of them. A name means somebody
-    within its source alone.
+    They are if every row names one and there are at least `MIN_SPEAKERS`. A name identifies a
+    speaker only within its source.
     """
     if not all(row.get("speaker") for row in rows):
         return []
@@ -124,7 +124,7 @@ def measure_rates(rows: Sequence[Row], resamples: int, normalized: bool = True) 
     Returns:
         `clips`, `over` ("31 speakers" or "140 clips": what intervals and tests draw), `first_rate`
         ("wer" or "cer": see `first_unit`), and `wer_MODEL`, `wer_MODEL_low`, `wer_MODEL_high` and
-        the same for `cer`, as fractions. The model after_30s is in it where every row has it.
+        the same for `cer`, as fractions. The model after_30s is included if every row has it.
     """
     groups = speakers(rows)
     over = f"{len(set(groups))} speakers" if groups else f"{len(rows)} clips"
@@ -150,7 +150,7 @@ def measure(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dic
 
 
 def compare_counts(before: np.ndarray, after: np.ndarray, resamples: int) -> dict[str, float]:
-    """Return `p_value` of `paired_p_value` and `p_floor`, what it cannot fall below; 0 if exact."""
+    """Return `p_value` of `paired_p_value` and `p_floor`, the lowest possible one; 0 if exact."""
     floor = smallest_p_value(len(before), resamples)
     return {
         "p_value": paired_p_value(before, after, resamples),
@@ -165,9 +165,9 @@ def correct_for_many(table: Sequence[dict[str, Any]]) -> None:
 
 
 def say_p(measured: Mapping[str, Any]) -> str:
-    """Return the p value for people, corrected where it is one of several: `p = 0.15`.
+    """Format the p value for people, corrected where it is one of several: `p = 0.15`.
 
-    `p ≤ 0.001` where random exchanges found none as extreme: more of them might go lower.
+    `p ≤ 0.001` if no random swap was as extreme: with more swaps it might be lower.
     """
     p = measured.get("p_holm", measured["p_value"])
     at_floor = measured["p_value"] <= measured["p_floor"] * (1 + 1e-9)
@@ -181,6 +181,6 @@ def summarize(rows: Sequence[Row], resamples: int, normalized: bool = True) -> d
 
 
 def percent(measured: Mapping[str, Any], rate: str) -> str:
-    """Return a rate of `measure` with its interval for people: `7.6 % (4.9–10.8)`."""
+    """Format a rate of `measure` with its interval for people: `7.6 % (4.9–10.8)`."""
     low, high = (100 * measured[f"{rate}_{bound}"] for bound in ("low", "high"))
     return f"{100 * measured[rate]:.1f} % ({low:.1f}–{high:.1f})"

@@ -1,12 +1,12 @@
-"""Variable-length encoder input: the encoder hears what the clips need, not always 30 seconds.
+"""Variable-length encoder input: the encoder gets what the clips need, not always 30 seconds.
 
 Whisper pads every clip to 30 s. For a 3 s clip nine tenths of each step are spent on silence. The
-encoder itself does not need that: its position table is a table of sinusoids, of which a shorter
-input uses the first rows. Only two numbers in Transformers insist on 1500 positions; inside
-`audio_context` they are lowered, and outside the model is an ordinary Whisper, so that whatever is
-saved loads everywhere.
+encoder does not need that: its position table holds sinusoids, and a shorter input uses the first
+rows. Only two numbers in Transformers insist on 1500 positions; `audio_context` lowers them while
+it is active. Outside it the model is an ordinary Whisper, so that whatever is saved loads
+everywhere.
 
-A pretrained model that *decodes* at a short context repeats itself without end until some 20
+A pretrained model that decodes at a short context repeats itself without end until some 20
 training steps have taught it where short audio stops: measure a baseline at 30 s.
 """
 
@@ -33,7 +33,7 @@ def context_seconds(longest_seconds: float, tail_seconds: float, context: AudioC
 
 
 def decoding_seconds(seconds: float, context: AudioContext | None) -> float:
-    """Return the context in which a clip is read: with half the tail of training; None is stock."""
+    """Return the context for decoding a clip: half the tail of training; None is the stock one."""
     if context is None:
         return STOCK_SECONDS
     return context_seconds(seconds, context.tail_seconds / 2, context)

@@ -1,4 +1,4 @@
-"""Captions: what was said from when to when, and the files that players read it from."""
+"""Captions: what was said from when to when, and the file formats that players take."""
 
 import json
 import re
@@ -15,7 +15,7 @@ class Segment(NamedTuple):
 
 
 def clock(seconds: float, mark: str = ".") -> str:
-    """Return `01:02:03.450`; `mark` stands before the milliseconds."""
+    """Return `01:02:03.450`; `mark` separates the milliseconds."""
     milliseconds = round(seconds * 1000)
     minutes, milliseconds = divmod(milliseconds, 60_000)
     hours, minutes = divmod(minutes, 60)
@@ -23,16 +23,16 @@ def clock(seconds: float, mark: str = ".") -> str:
 
 
 def _line(text: str) -> str:
-    # A blank line ends a cue in both formats: a text that holds one would end its own.
+    # A blank line ends a cue in both formats: a text with one would end its own cue.
     return " ".join(text.split())
 
 
-# Whisper's own marks: <|0.00|> and <|30.00|>, but <|it|> and <|endoftext|>, too.
+# Whisper's timestamp tokens, <|0.00|> to <|30.00|>, but also <|it|> and <|endoftext|>.
 MARK = re.compile(r"<\|([^|<>]*)\|>")
 
 
 def to_marks(segments: Iterable[Segment]) -> str:
-    """Return `<|0.00|> Ciao.<|1.20|><|1.50|> Come va?<|2.00|>`, as Whisper itself writes times."""
+    """Return `<|0.00|> Ciao.<|1.20|><|1.50|> Come va?<|2.00|>`, Whisper's format of timestamps."""
     return "".join(f"<|{start:.2f}|> {_line(text)}<|{end:.2f}|>" for start, end, text in segments)
 
 

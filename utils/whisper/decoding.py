@@ -14,16 +14,16 @@ from utils.whisper.greedy import decode_greedily
 from utils.whisper.labels import prefix_ids
 from utils.whisper.weight_layout import packed
 
-# A guard, not a limit on speech: a clip that repeats itself without end costs no more than this.
+# A guard, not a limit on speech: it bounds the cost of a clip that repeats itself without end.
 # Fast speech has 15 letters a second. In Italian these are 5 tokens; Whisper's vocabulary takes two
 # or three tokens for a single letter of Telugu, Malayalam, Georgian, Amharic or Burmese.
 TOKENS_PER_SECOND, EXTRA_TOKENS = 45, 32
 
-MOST_TOKENS = 444  # the decoder's 448 positions less the four that ask
+MOST_TOKENS = 444  # the decoder's 448 positions minus the four tokens of the prompt
 
 
 def most_tokens(clip: np.ndarray) -> int:
-    """Return after how many tokens a clip is broken off."""
+    """Return the number of tokens after which decoding of a clip stops."""
     guard = round(TOKENS_PER_SECOND * len(clip) / SAMPLING_RATE) + EXTRA_TOKENS
     return min(guard, MOST_TOKENS)
 
@@ -33,7 +33,7 @@ def _batches(
 ) -> Iterator[tuple[float, list[int]]]:
     """Yield the window in seconds and the clips of each batch; the longest clips come first.
 
-    A batch is heard in the window of its longest clip, and in it all clips cost as much. So one
+    A batch is decoded at the window of its longest clip, where all clips cost as much. So a clip
     that needs less than half of that window waits for the next batch.
     """
     windows = [decoding_seconds(length / SAMPLING_RATE, context) for length in lengths]
@@ -56,15 +56,15 @@ def transcribe(
     task: str = "transcribe",
     progress: str = "",
 ) -> list[str]:
-    """Return what the model hears in each clip, greedily and without timestamps.
+    """Return the model's hypothesis for each clip, decoded greedily and without timestamps.
 
     Args:
-        model: on the device it shall run on.
+        model: on the device to run on.
         processor: the checkpoint's.
         clips: float32 samples at 16 kHz, each at most 30 s.
         language: Whisper's code for all clips, or one for each; English-only checkpoints ignore it.
         context: a short audio context; None is the stock 30 s window. A checkpoint that was not
-            trained at a short context must be read at 30 s (see `audio_context`).
+            trained at a short context must be decoded at 30 s (see `audio_context`).
         batch_size: clips decoded together.
         task: "transcribe", or "translate" into English.
         progress: the text of a progress bar; "" shows none.
@@ -98,6 +98,6 @@ def transcribe(
 def asked(
     model: WhisperForConditionalGeneration, language: str | list[str], task: str = "transcribe"
 ) -> dict[str, Any]:
-    """Return what stock `generate` is told; of English-only checkpoints it refuses both."""
+    """Return the arguments for stock `generate`; for English-only checkpoints it refuses both."""
     multilingual = model.generation_config.is_multilingual
     return {"language": language, "task": task} if multilingual else {}

@@ -1,4 +1,4 @@
-"""Log-mel spectrograms, and the constants of sound and time that several lessons share."""
+"""Log-mel spectrograms, and the constants of audio and time that several lessons share."""
 
 from collections.abc import Sequence
 
@@ -22,13 +22,13 @@ def log_mel(
     """Return log-mel features of clips padded with silence to `seconds`.
 
     Equal to the feature extractor's to 1e-5 (a test compares both), in about half of its time on a
-    CPU, and left on the device where they were computed.
+    CPU, and they stay on the device that computed them.
 
     Args:
         processor: the checkpoint's (80 mel bands; 128 for large-v3 and turbo).
         clips: float32 samples at 16 kHz.
         seconds: the window; a longer clip is cut off.
-        device: where it is computed.
+        device: where to compute.
 
     Returns:
         float32 `(len(clips), mels, 100 · seconds)`, on `device`.
@@ -41,10 +41,10 @@ def log_mel(
 
 
 def log_mel_of(samples: torch.Tensor, extractor: WhisperFeatureExtractor) -> torch.Tensor:
-    """Return log-mel features of float32 `(clips, samples)`, on the device where they are.
+    """Return log-mel features of float32 `(clips, samples)`, on the same device.
 
-    The last frame of the Fourier transform is left out, and what is more than eight powers of ten
-    below a clip's loudest point is raised to that, as Whisper was trained (Radford et al. 2022).
+    The last frame of the Fourier transform is dropped, and values more than eight powers of ten
+    below a clip's maximum are raised to that, as Whisper was trained (Radford et al. 2022).
     """
     window = torch.hann_window(extractor.n_fft, device=samples.device)
     spectrum = torch.view_as_real(

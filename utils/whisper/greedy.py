@@ -1,4 +1,4 @@
-"""Greedy decoding: at each step the likeliest token, until the model says that it has ended."""
+"""Greedy decoding: the most likely token at each step, until the end token."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from transformers import (
     WhisperForConditionalGeneration,
 )
 
-# So many last tokens that are one phrase of at most so many, again and again, are no speech: the
-# phrase is there four times at least. OpenAI's own decoding rejects such a text, too.
+# If this many last tokens repeat one phrase of at most this length, they are not speech: the
+# phrase occurs at least four times. OpenAI's own decoding rejects such a text, too.
 LOOP_TOKENS, LONGEST_PHRASE = 32, 8
 
 
 def phrase_of_loop(tokens: torch.Tensor) -> torch.Tensor:
-    """Return of each row of `(rows, tokens)` how long the phrase is that it loops on, or 0."""
+    """Return for each row of `(rows, tokens)` the length of the phrase that it repeats, or 0."""
     phrases = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
     if tokens.shape[1] >= LOOP_TOKENS:
         last = tokens[:, -LOOP_TOKENS:]
@@ -33,23 +33,23 @@ def decode_greedily(
     most_tokens: Sequence[int],
     rule: LogitsProcessor | None = None,
 ) -> list[list[int]]:
-    """Return the tokens that the model writes for each clip of a batch.
+    """Return the tokens that the model decodes for each clip of a batch.
 
-    They are those of `model.generate(num_beams=1, do_sample=False)`, but for a phrase that is
-    written again and again: there a clip is broken off, and the phrase stands once. Two things make
-    it faster: which tokens are never written is looked up once, where generate searches the 51,865
-    of the vocabulary for them twice a step, and a clip that has ended leaves the batch, where
-    generate computes its silence until the last one has ended too.
+    They are those of `model.generate(num_beams=1, do_sample=False)`, except for a phrase that
+    repeats without end: decoding of that clip stops, and the phrase is kept once. Two things make
+    it faster: suppressed tokens are looked up once, while generate searches the 51,865 of the
+    vocabulary for them twice a step, and a clip that has ended leaves the batch, while generate
+    computes its silence until the last one has ended too.
 
     Args:
         model: on the device of the features; inside `audio_context` where they are short.
         features: log-mels `(clips, mels, frames)`.
         prompts: for each clip the `prefix_ids`, all of one length.
-        most_tokens: for each clip where it is broken off.
-        rule: forbids tokens by what was written before, as that of timestamps does.
+        most_tokens: for each clip the number of tokens after which decoding stops.
+        rule: suppresses tokens depending on those before, like the rule of timestamps.
 
     Returns:
-        For each clip the tokens behind its prompt, without the end's.
+        For each clip the tokens after its prompt, without the end token.
     """
     settings = model.generation_config
     tokens = torch.tensor(prompts, device=model.device)
@@ -61,7 +61,7 @@ def decode_greedily(
     not_first = never.clone()
     not_first[settings.begin_suppress_tokens or []] = -torch.inf
 
-    # One id, or several in a list; checkpoints from elsewhere may have it in their config alone.
+    # One id, or a list of them; checkpoints from elsewhere may have it in their config only.
     eos = settings.eos_token_id if settings.eos_token_id is not None else model.config.eos_token_id
     eos = torch.tensor(eos, device=model.device).flatten()
 
@@ -91,7 +91,7 @@ def decode_greedily(
                 return found
             cache.batch_select_indices(staying)
             tokens, rows, ends, heard = (of_all[staying] for of_all in (tokens, rows, ends, heard))
-        # The cache holds what the decoder made of all tokens but the last, and of the sound.
+        # The cache holds the decoder's states for all tokens but the last, and those of the audio.
         step = model(
             encoder_outputs=(heard,),
             decoder_input_ids=tokens[:, -1:],

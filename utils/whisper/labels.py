@@ -1,4 +1,4 @@
-"""The tokens that Whisper reads and writes around and in a transcript."""
+"""The tokens around and in a transcript, in Whisper's format."""
 
 from transformers import WhisperTokenizer
 
@@ -9,21 +9,21 @@ END = "<|endoftext|>"
 
 
 def is_multilingual(tokenizer: WhisperTokenizer) -> bool:
-    """Tell whether a checkpoint has language tokens that mean something.
+    """Return whether a checkpoint has language tokens that mean something.
 
-    The English-only tokenizer has one token less before its special ones, so that its end token is
-    50256 and not 50257.
+    The English-only tokenizer has one token fewer before its special ones, so its end token is
+    50256 instead of 50257.
     """
     return tokenizer.convert_tokens_to_ids(END) != 50256
 
 
 def prefix_ids(tokenizer: WhisperTokenizer, language: str, task: str = "transcribe") -> list[int]:
-    """Return the ids that tell the decoder what to do: start, language, task, no timestamps.
+    """Return the ids of the decoder's prompt: start, language, task, no timestamps.
 
-    An English-only checkpoint knows start and no timestamps alone.
+    An English-only checkpoint has only start and no timestamps.
 
     Raises:
-        RecipeError: the checkpoint knows no such language or task.
+        RecipeError: the checkpoint does not have this language or task.
     """
     task_tokens = [f"<|{language}|>", f"<|{task}|>"] if is_multilingual(tokenizer) else []
     tokens = ["<|startoftranscript|>", *task_tokens, "<|notimestamps|>"]
@@ -38,10 +38,10 @@ def prefix_ids(tokenizer: WhisperTokenizer, language: str, task: str = "transcri
 
 
 def text_ids(tokenizer: WhisperTokenizer, text: str, language: str) -> list[int]:
-    """Return the ids of a transcript as Whisper itself writes it: a space before the first word.
+    """Return the ids of a transcript in Whisper's own format: a space before the first word.
 
-    Where words have no spaces between them, it writes none before the first one either. A special
-    token that a text contains is spelt out: as a token, `<|endoftext|>` would end it.
+    For languages without spaces between words there is none before the first one either. A
+    special token inside a text is spelt out: as a token, `<|endoftext|>` would end it.
     """
     space = " " if has_word_spaces(language) else ""
     whole = space + text

@@ -1,8 +1,8 @@
 """A Whisper checkpoint from anywhere, loaded so that it can be fine-tuned, evaluated and saved.
 
-Checkpoints of 2022 and 2023, and those that other scripts have saved, lack files and facts that
-later code takes for granted. Everything that the tokenizer knows is filled in from there; what
-cannot be used is refused with the way out.
+Checkpoints of 2022 and 2023, and those saved by other scripts, lack files and settings that later
+code relies on. Whatever follows from the tokenizer is filled in; a checkpoint that cannot be used
+is refused with the way out.
 """
 
 import re
@@ -25,8 +25,8 @@ from utils.embedded.fetch import resolve
 from utils.whisper.labels import END, is_multilingual
 
 # Whisper's own SpecAugment: a tenth of the speech in spans of 0.2 s, and two bands of 10 of 80 mel
-# bands. About half of what the policy for LibriSpeech takes away (Park et al. 2019, table 1), which
-# was made for training from scratch.
+# bands. About half of what the policy for LibriSpeech masks (Park et al. 2019, table 1), which was
+# made for training from scratch.
 SPEC_AUGMENT = {
     "mask_time_prob": 0.1,
     "mask_time_length": 20,
@@ -66,16 +66,16 @@ def load_model(
 def load_checkpoint(
     name: str | Path, revision: str | None = None, quantized: BitsAndBytesConfig | None = None
 ) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
-    """Load a Whisper in float32, and its processor, with all that they lack.
+    """Load a Whisper in float32, and its processor, with everything that they lack.
 
     Args:
         name: a folder or a Hub id.
         revision: of the Hub id.
-        quantized: how the weights are held instead.
+        quantized: how to hold the weights instead.
 
     Raises:
         CheckpointError: it cannot be used.
-        OSError: the Hub has nothing of that name, or cannot be reached.
+        OSError: the Hub has nothing with that name, or cannot be reached.
     """
     if Path(name).exists():
         _check_folder(Path(name))
@@ -107,7 +107,7 @@ def load_checkpoint(
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse what is no Transformers checkpoint, naming what it is.
+    """Refuse a folder that is not a Transformers checkpoint, and name what it is.
 
     Raises:
         CheckpointError: always with the way out.
@@ -147,9 +147,9 @@ def _processor(
     fault: Exception | None = None
     try:
         tokenizer = WhisperTokenizer.from_pretrained(name, revision=revision)
-    except (OSError, TypeError, ValueError) as error:  # each for another missing file
+    except (OSError, TypeError, ValueError) as error:  # each for a different missing file
         tokenizer, fault = None, error
-    # Of a folder without its files Transformers may make one that knows next to nothing.
+    # From a folder without its files Transformers may make a nearly empty tokenizer.
     if tokenizer is None or not {START, NO_TIMES} <= tokenizer.get_vocab().keys():
         raise CheckpointError(
             f"{name} has no tokenizer of Whisper's: save that of the checkpoint it was trained "
@@ -163,7 +163,7 @@ def _processor(
 
 
 def add_timestamps(tokenizer: WhisperTokenizer, name: str | Path) -> None:
-    """Add `<|0.00|>` … `<|30.00|>` to a tokenizer from before they were part of it.
+    """Add `<|0.00|>` … `<|30.00|>` to a tokenizer from before they belonged to it.
 
     Raises:
         CheckpointError: other tokens are in their place.
@@ -185,13 +185,13 @@ def add_timestamps(tokenizer: WhisperTokenizer, name: str | Path) -> None:
 def fill_generation_config(
     model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer
 ) -> None:
-    """Set what decoding has to know of a checkpoint by its tokenizer, in place.
+    """Set in place what decoding needs, from the tokenizer.
 
-    Languages and tasks are never forced by position: they are given with each call.
+    Languages and tasks are never forced by position: each call passes them.
     """
     ids, config = tokenizer.get_vocab(), model.config
     settings = model.generation_config or GenerationConfig()
-    # Else from_pretrained makes it anew from the model's config, without what is set here.
+    # Else from_pretrained makes a new one from the model's config, without what is set here.
     settings._from_model_config = False
     settings.forced_decoder_ids = None  # the old way to set a language, kept in old checkpoints
     settings.is_multilingual = is_multilingual(tokenizer)
@@ -210,7 +210,7 @@ def fill_generation_config(
             if first < number < last and re.fullmatch(r"<\|[a-z]{2,3}\|>", token)
         }
         settings.task_to_id = {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")}
-    # A distilled decoder may name its teacher's heads: of layers that it lacks, or other ones.
+    # A distilled decoder may name its teacher's heads: of layers that it lacks, or different ones.
     heads = getattr(settings, "alignment_heads", None) or []
     if any(layer >= config.decoder_layers for layer, _ in heads):
         settings.alignment_heads = None

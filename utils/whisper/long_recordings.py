@@ -1,4 +1,4 @@
-"""Recordings longer than Whisper's window: decoded window after window, with timestamps."""
+"""Recordings longer than Whisper's window: decoded window by window, with timestamps."""
 
 from collections.abc import Iterator, Sequence
 
@@ -14,16 +14,16 @@ from utils.whisper.greedy import decode_greedily
 from utils.whisper.labels import prefix_ids
 from utils.whisper.weight_layout import packed
 
-SHORTEST_REST = 0.1  # seconds at the end of a recording that hold no word
+SHORTEST_REST = 0.1  # seconds at the end of a recording that contain no word
 
 
 def _read_timestamps(tokens: Sequence[int], first: int, window: float) -> list[list]:
-    """Return `[start, end, text tokens]` for each stretch between two timestamps.
+    """Return `[start, end, text tokens]` for each segment between two timestamps.
 
     Args:
-        tokens: text and timestamps that the model wrote for a window.
+        tokens: text and timestamps that the model decoded for a window.
         first: the id of <|0.00|>; those of text are below it.
-        window: seconds; where the last stretch, which the model did not close, ends.
+        window: seconds; the end of the last segment if the model did not close it.
     """
     stretches, start, text = [], 0.0, []
     for token in tokens:
@@ -49,20 +49,20 @@ def transcribe_long(
 ) -> Iterator[tuple[float, list[Segment]]]:
     """Transcribe a recording of any length with timestamps, 30 s window by 30 s window.
 
-    The next window starts where the last finished sentence of this one ends: a sentence that the
-    window's end cut is heard again, whole. Windows without sound are passed over. What was heard
-    before is not given to the model, so that an error does not feed the next window.
+    The next window starts where the last complete sentence of this one ends: a sentence cut off by
+    the end of the window is decoded again, whole. Windows without sound are skipped. The text
+    before is not passed to the model, so that an error does not spread to the next window.
 
     Args:
-        model: on the device it shall run on.
+        model: on the device to run on.
         processor: the checkpoint's.
         samples: float32 at 16 kHz.
         language: Whisper's code; English-only checkpoints ignore it.
         task: "transcribe", or "translate" into English.
 
     Yields:
-        After each window, the seconds heard so far and what the window added. Segments follow one
-        another and end within the recording.
+        After each window, the seconds decoded so far and what the window added. Segments do not
+        overlap and end within the recording.
     """
     tokenizer, total, start = processor.tokenizer, len(samples) / SAMPLING_RATE, 0.0
     timestamp, end_of_text = tokenizer.convert_tokens_to_ids(["<|0.00|>", "<|endoftext|>"])
@@ -75,7 +75,7 @@ def transcribe_long(
         window = len(clip) / SAMPLING_RATE
         stretches = []
         if np.abs(clip).max() >= SILENCE:
-            # Not generate: behind the last timestamp it hears the rest of the window once more,
+            # Not generate: after the last timestamp it decodes the rest of the window again,
             # cut off from what follows it, and counts its times from there.
             features = log_mel(processor, [clip], device=model.device)
             features = features.to(model.device, model.dtype)
@@ -85,15 +85,15 @@ def transcribe_long(
             stretches = _read_timestamps(kept, timestamp, window)
         heard = window
         if first + len(clip) < len(samples) and stretches:
-            # What touches the window's end may be half a sentence. And where the model stopped
-            # early, as one that was trained on single sentences may, the rest is heard again.
+            # What touches the window's end may be half a sentence. And if the model stopped
+            # early, as one trained on single sentences may, the rest is decoded again.
             if len(stretches) > 1 and stretches[-1][1] > window - 0.5:
                 stretches.pop()
             heard = max(min(stretches[-1][1], window), 1.0)
         segments = [
             Segment(start + begin, start + min(end, window), text)
             for begin, end, ids in stretches
-            # The model knows no end of the recording: beyond it, it has only made words up.
+            # The model does not know where the recording ends: text beyond that is made up.
             if begin < window and (text := tokenizer.decode(ids, skip_special_tokens=True).strip())
         ]
         start += heard

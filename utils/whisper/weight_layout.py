@@ -1,8 +1,8 @@
-"""Weights as the CPU multiplies them fastest, for as long as a model reads and does not learn.
+"""Weights in the layout that a CPU multiplies fastest, while a model decodes and is not trained.
 
-PyTorch gives a linear layer of float32 to MKL, which lays the whole matrix out anew at every call.
-Where a decoder multiplies it by the one newest token of a few clips, that costs several times what
-the product does. oneDNN, which PyTorch carries as well, takes a matrix that was laid out once.
+PyTorch passes a float32 linear layer to MKL, which rearranges the whole matrix at every call. Where
+a decoder multiplies it by the one newest token of a few clips, that costs several times as much as
+the product. oneDNN, which PyTorch also includes, takes a matrix that was rearranged once.
 """
 
 import functools
@@ -15,7 +15,7 @@ from torch import nn
 
 
 def _packs(layer: nn.Module) -> bool:
-    """Tell whether a layer is an ordinary one of float32 on the CPU, and not packed already."""
+    """Return whether a layer is an ordinary float32 one on the CPU, and not packed already."""
     return (
         type(layer) is nn.Linear
         and type(layer.weight.data) is torch.Tensor  # not one that processes share
@@ -27,11 +27,11 @@ def _packs(layer: nn.Module) -> bool:
 
 @contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
-    """Let a model's linear layers multiply by copies of their weights that are laid out for it.
+    """Let a model's linear layers multiply by copies of their weights in the faster layout.
 
-    Sums are added in another order, so that results differ in the last bits. The copies take as
-    much memory as the weights, and know nothing of a change to them. Without an x86 CPU, on a GPU,
-    in another precision or with PyTorch's oneDNN switched off, nothing is changed.
+    Sums are added in a different order, so results differ in the last bits. The copies take as
+    much memory as the weights, and do not follow changes to them. Without an x86 CPU, on a GPU, in
+    a different precision or with PyTorch's oneDNN switched off, nothing is changed.
     """
     onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     usable = onednn and platform.machine() in ("x86_64", "AMD64")
@@ -39,7 +39,7 @@ def packed(model: nn.Module) -> Iterator[None]:
     layers = [layer for layer in model.modules() if usable and not autocast and _packs(layer)]
     try:
         for layer in layers:
-            # Neither has a public name; torch.compile calls both for a model that it has frozen.
+            # Neither has a public name; torch.compile calls both for a frozen model.
             layer.forward = functools.partial(
                 torch.ops.mkldnn._linear_pointwise,
                 W=torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach()),
