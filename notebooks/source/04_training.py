@@ -1,12 +1,13 @@
 # %% [markdown]
-# # 4 · Fine-tune
+# # 4 · Training: fine-tune the model
 #
 # You measure the model as it is, train it on your speech, and keep the weights of the last step,
-# unless the dev split shows those of an earlier checkpoint to be better.
+# unless the dev split shows that an earlier checkpoint is better.
 #
 # - You will measure a baseline first, so that you know what training changed.
-# - You will write out the arguments and the trainer, and compute one step's loss by hand.
-# - You will watch loss and word error rate while it trains, and load the saved model again.
+# - You will compute the loss of one step by hand, and see the arguments and the trainer written
+#   out.
+# - You will watch loss and word error rate during training, and load the saved model again.
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
@@ -47,12 +48,14 @@ print("{} clips; training in {}, because {}".format(splits.num_rows, *precision(
 # %% [markdown]
 # ## How good is the model before you train it?
 #
-# A *baseline* is the number that training has to beat. *WER*, the word error rate, is the share
-# of words that are wrong, missing or too many; in a language without spaces between words the
-# *CER*, of characters, is what counts. Lesson 5 takes both apart. They are measured on the
-# *dev* split, which is there for such looks, and at the stock 30-second window: an untrained
-# model knows no other. Of a large dev split half an hour is transcribed (`dev_minutes`), the same
-# clips each time.
+# A *baseline* is the number that training has to beat. *WER*, the word error rate, is the number
+# of words that are wrong, missing or too many, divided by the number of words that were said. For
+# languages written without spaces use the *CER*, which counts characters. Lesson 5 takes both
+# apart.
+#
+# You measure on the *dev* split, which is there for this purpose, and at the stock window of 30
+# seconds: the base model was trained at no other. From a large dev split, half an hour is
+# transcribed (`dev_minutes`), the same clips each time.
 
 # %%
 from utils.scoring.error_rates import error_rate
@@ -69,13 +72,17 @@ print(
 )
 
 # %% [markdown]
+# Keep this number in mind: the curve below starts from it. Compare it only with other rates on the
+# same clips; the test split of lesson 5 has other sentences and another rate.
+
+# %% [markdown]
 # ## What is trained?
 #
-# Everything: the *encoder*, which turns the log-mel picture into a description of the sound, and
-# the *decoder*, which writes text from it. The weights are 32-bit whatever the file holds,
-# because an update of a hundred-thousandth vanishes in a 16-bit weight. The encoder's position
-# table is fixed. The recipe's `[method]` can ask for less: the decoder alone, or thin matrices
-# beside each weight, which are added to it at the end (*LoRA*).
+# Everything: the *encoder*, which turns the log-mel spectrogram into vectors that describe the
+# sound, and the *decoder*, which produces text from them. The weights are 32-bit even if the file
+# stores 16: an update of a hundred-thousandth would be rounded away in a 16-bit weight. Only the
+# encoder's position table stays fixed. With the recipe's `[method]` you can train less: the
+# decoder alone, or thin matrices beside each weight, which are added to it at the end (*LoRA*).
 
 # %%
 parts = {"encoder": model.get_encoder(), "decoder": model.get_decoder()}
@@ -84,24 +91,27 @@ million = {name: sum(w.numel() for w in part.parameters()) / 1e6 for name, part 
 pd.DataFrame({"layers": layers, "weights, million": million, "type": str(model.dtype)}).round(1)
 
 # %% [markdown]
+# In the base model the decoder is the larger half, because it holds the table of all tokens.
+
+# %% [markdown]
 # ## With which arguments?
 #
 # | Word | Meaning | Key |
 # | --- | --- | --- |
-# | *batch* | the clips that the model is shown at once | `per_device_train_batch_size` |
-# | *gradient* | of each weight, how the loss would change with it | |
+# | *batch* | the clips that the model processes together | `per_device_train_batch_size` |
+# | *gradient* | for each weight, how the loss changes with it | |
 # | *step* | one change of all weights, against their gradients | `max_steps` |
-# | *accumulation* | gradients of several batches added up to one step | `gradient_accumulation_steps` |
-# | *learning rate* | how far a step goes | `learning_rate` |
-# | *warm-up* | the first steps, in which the rate rises from 0 | `warmup_steps` |
-# | *optimizer* | makes steps of gradients; AdamW evens them out by two running averages | `optim` |
-# | *pass*, or epoch | every clip was shown once | `num_train_epochs` |
+# | *accumulation* | adding up the gradients of several batches for one step | `gradient_accumulation_steps` |
+# | *learning rate* | the size of a step | `learning_rate` |
+# | *warm-up* | the first steps, in which the learning rate rises from 0 | `warmup_steps` |
+# | *optimizer* | turns gradients into steps; AdamW smooths them with two running averages | `optim` |
+# | *epoch*, or pass | every clip was used once | `num_train_epochs` |
 #
-# The recipe's `[training]` table, unchanged. What depends on the machine or the folder is added
-# here: precision, where checkpoints go, and that dev decides which weights are kept: the last,
-# unless the best checkpoint made fewer errors than chance explains. The lowest of several dev WERs
-# is mostly the luckiest: few words cannot tell neighbours apart. With `[method] patience`, which is
-# *early stopping*, the best checkpoint is kept.
+# The recipe's `[training]` table goes to the trainer unchanged. The code adds precision and paths.
+# It also picks the checkpoint: the last one, unless an earlier one is significantly better on dev.
+# Picking the lowest dev WER would mostly reward luck, because dev has too few words to separate
+# neighbouring checkpoints. With `[method] patience`, which is *early stopping*, the best
+# checkpoint is kept.
 
 # %%
 arguments = training_arguments(recipe, run)
@@ -109,13 +119,15 @@ shown = [*recipe.training, "metric_for_best_model", "load_best_model_at_end", "b
 pd.Series({name: str(getattr(arguments, name)) for name in shown}, name="value").to_frame()
 
 # %% [markdown]
+# The first rows are the recipe's, word for word; the last ones were added for this machine.
+
+# %% [markdown]
 # ## By hand
 #
-# One training step is: show the model a batch, and ask how surprised it is by the right text. At
-# each position it gives every token of the vocabulary a score; *cross-entropy* is minus the
-# logarithm of the probability that the right token got, averaged over the positions that are not
-# −100: those of the whole update, however many batches it comes in. The trainer, too, is written
-# out: model, arguments, data, collator.
+# One training step starts with a question: how surprised is the model by the right text? At each
+# position it returns a score for every token of the vocabulary. *Cross-entropy* is minus the
+# logarithm of the probability of the right token, averaged over all positions that are not −100.
+# The average is over the whole update, even if it comes in several batches.
 
 # %%
 from utils.preprocessing.collator import SpeechCollator
@@ -136,6 +148,10 @@ spread = arguments.label_smoothing_factor  # what the recipe gives to all other 
 by_hand = -((1 - spread) * chosen.mean() + spread * scores[kept].mean()).item()
 print(f"{kept.sum()} positions count, {(~kept).sum()} are padding; loss {by_hand:.5f}")
 
+# %% [markdown]
+# One number for two clips: this is what training makes smaller. A perfect model would have a loss
+# of 0.
+
 # %%
 from utils.training.trainer import WhisperTrainer
 
@@ -152,11 +168,15 @@ with torch.no_grad():
     print(f"trainer's loss {written_out.compute_loss(model, dict(batch)).item():.5f}")
 
 # %% [markdown]
+# The same number from the trainer, which is written out here with all its parts: model, arguments,
+# data, collator.
+
+# %% [markdown]
 # ## By helper
 #
 # `build_trainer` does the same from the recipe. `WhisperTrainer` is `Seq2SeqTrainer` with four
-# additions: the short audio context, updates of equal speech, dev error rates of what the model
-# transcribes, and checkpoints that count only when they are whole.
+# additions: the short audio context, updates with equal amounts of speech, dev error rates of real
+# transcripts, and checkpoints that count only once they are complete.
 
 # %%
 trainer = build_trainer(recipe, run)
@@ -170,14 +190,19 @@ print(f"loss by hand {by_hand:.5f}, by helper {helped:.5f}")
 del trainer, written_out, model, parts, batch, features, labels, logits, kept, scores, chosen
 
 # %% [markdown]
+# Both ways give the same loss, up to rounding.
+
+# %% [markdown]
 # ## What happens while it trains?
 #
-# The loss falls at once and then slowly; the dev WER, which begins with the baseline, follows with
-# jumps, since a single word may tip. Figure and table grow at every log; *audio, h/h* is hours heard
-# in an hour. If the run is interrupted or killed, run the lesson again: it goes on from the last
-# whole checkpoint and, on a CPU, ends with the same weights to the last bit. On a GPU the largest
-# batch that fits is tried out first; what it lacks of the recipe's is accumulated, and each update
-# is one of the same clips.
+# The loss falls at once and then slowly. The dev WER starts at the baseline and falls in jumps,
+# because a few words make a difference. The figure and the table grow with every log; *audio, h/h*
+# is hours of speech processed in an hour.
+#
+# If the run is interrupted, run the lesson again: it continues from the last complete checkpoint
+# and, on a CPU, ends with the same weights to the last bit. On a GPU the code first finds the
+# largest batch that fits, and uses gradient accumulation to reach the recipe's batch size; each
+# update still uses the same clips.
 
 # %%
 figure = display(draw_curves(before, 1), display_id=True)
@@ -200,10 +225,15 @@ print(f"{trainer.selection.verdict()}; step {trainer.kept_step()} of {last}")
 print(f"{used.per_device_train_batch_size} clips x {used.gradient_accumulation_steps} an update")
 
 # %% [markdown]
+# Look at the two curves together: while both fall, the model learns the language. If the loss
+# falls and the dev WER rises, it learns your sentences by heart. The last lines say which step was
+# kept, and why.
+
+# %% [markdown]
 # ## Is the saved model the trained one?
 #
-# Load it as anyone would who gets the folder, and let both transcribe the same clips. The saved
-# folder is an ordinary Whisper: nothing of this series is needed to use it.
+# Load the folder as anyone would who downloads it, and transcribe the same clips with both. The
+# saved folder is an ordinary Whisper: nobody needs this series to use it.
 
 # %%
 from utils.preprocessing.prepare import waveform
@@ -222,11 +252,15 @@ for name, pair in contestants.items():
 pd.DataFrame(texts)
 
 # %% [markdown]
+# The columns *trained* and *reloaded* must be equal. Compare them with *reference*: which mistakes
+# are left?
+
+# %% [markdown]
 # ## What did training change?
 #
-# The saved model and the one that you began with, on the same dev clips and at the same window of
-# 30 seconds; and once more at the short one that it was trained for. A result that disappoints is
-# a result: the line says what to try, and the next lessons run all the same.
+# The saved model and the base model on the same dev clips, both at 30 seconds; then the saved
+# model once more at the short window that it was trained at. A disappointing result is a result:
+# the line says what to try, and the next lessons still run.
 
 # %%
 saved = contestants["reloaded"]
@@ -237,10 +271,15 @@ saved_rate = error_rate(at_recipe[metric])
 print(f"at the recipe's window: dev {metric.upper()} {saved_rate:.1%}")
 
 # %% [markdown]
+# The first line compares two models at one window, the second gives one model at the other window.
+# A small difference between the windows on so few clips can be luck.
+
+# %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# Training every weight is good when it fits the memory: it reaches the lowest error. The default,
-# 80 steps each way (`python -m benchmarks.variants`, 2 CPU cores):
+# Training all weights is good if they fit into memory: it reached the lowest error where we
+# compared. One run each, on half an hour of Italian telephone prompts and not on the default
+# recipe, 80 steps (`python -m benchmarks.variants`, 2 CPU cores):
 #
 # | `[method] weights` | Test WER | Time of a step | Memory | Kept beside the base model |
 # | --- | ---: | ---: | ---: | ---: |
@@ -249,13 +288,13 @@ print(f"at the recipe's window: dev {metric.upper()} {saved_rate:.1%}")
 # | `lora` | 9.2 % | 0.91 | 3.4 GiB | 17 MB |
 # | `dora` | 9.0 % | 1.36 | 4.5 GiB | 18 MB |
 #
-# That is one run each, with one learning rate for LoRA and DoRA (ten times that of `full`): it says
-# what they cost, and not how good they can be. A checkpoint too large for one card can be divided
-# among several: `docs/headless.md`. Expect trouble with a learning rate made for pretraining:
-# fine-tuning wants 1e-5 for small and larger, 2.5e-5 for base (the default, with 80 steps only,
-# takes 4e-5, which was chosen on dev). If the loss falls and the dev WER rises,
-# the model learns your few sentences by heart: train for fewer steps, or add speech. A loss that is
-# no number stops the run and names the step.
+# LoRA and DoRA ran with one learning rate, ten times that of `full`: the table says what they
+# cost, not how good they can be. A model too large for one card can be divided among several:
+# `docs/headless.md`.
+#
+# Expect trouble with a learning rate made for pretraining: use about 1e-5 for small and 2.5e-5 for
+# base; the default recipe, which is short, takes 4e-5. If the loss falls and the dev WER rises,
+# train for fewer steps or add speech. If a loss is not a number, the run stops and names the step.
 
 # %% [markdown]
 # ## Save
@@ -283,19 +322,34 @@ print(f"{len(losses)} losses logged, all finite; {run.model} is whole")
 # %% [markdown]
 # ## What you saw
 #
-# A baseline, one step's loss by hand, a curve that grew, and a saved model that transcribes as the
-# trained one does. The checkpoint was chosen on dev, so the test split is still untouched.
+# You measured a baseline, computed one step's loss by hand, watched the curves, and loaded a saved
+# model that returns the same transcripts as the trained one. The checkpoint was chosen on dev, so
+# the test split is still untouched.
 
 # %% [markdown]
 # ## Try it
 #
-# Each in a copy of the recipe under a new name, which `make run RECIPE=…` runs from the first lesson:
+# Predict first, then run, then open the answer.
 #
-# - Double `learning_rate`: does the dev WER fall faster, or jump?
-# - Add `[method]` with `weights = "lora"`, and ten times the `learning_rate`: how large is
-#   `adapter/`, and how much worse or better the dev WER?
-# - Set `[audio_context] enabled = false` and compare the time of a step.
-# - Interrupt the training cell, run it again, and read at which step it goes on.
+# 1. What is the loss if the model gives all 51,865 tokens the same probability?
+# 2. What is the learning rate at step 15 of the default recipe, and at step 150?
+# 3. AdamW keeps two running averages for each weight. How large is a checkpoint of 74 million
+#    weights, if all three are 32-bit numbers?
+# 4. Interrupt the training cell between two checkpoints and run it again. At which step does it
+#    continue?
+# 5. In a copy of the recipe under a new name, add `[method]` with `weights = "lora"` and multiply
+#    `learning_rate` by ten; `make run RECIPE=…` runs it from the first lesson. How large is
+#    `adapter/`, compared with `model/`?
+#
+# <details><summary>Answers</summary>
+#
+# 1. ln 51,865 = 10.9. Every loss that you saw is far below: the base model knows a lot already.
+# 2. 4e-5 at step 15, where warm-up ends; from there it falls on a straight line to 0 at step 150.
+# 3. 74 million × 3 × 4 bytes = 0.89 GB. Look at `checkpoints/`.
+# 4. At the last complete checkpoint: step 75 of the default recipe, or 0 before that.
+# 5. A small part of it: 17 MB beside 296 MB in the table above.
+#
+# </details>
 
 # %% [markdown]
 # ## Next

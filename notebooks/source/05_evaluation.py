@@ -1,9 +1,9 @@
 # %% [markdown]
-# # 5 · Evaluate
+# # 5 · Evaluation: what was it worth?
 #
 # You measure what fine-tuning was worth, on speech that nothing has touched until now.
 #
-# - You will read word and character error rates before and after, each with an interval.
+# - You will compute word and character error rates before and after, each with an interval.
 # - You will test whether the difference could be chance.
 # - You will see where it helped and where it hurt: speakers, lengths, languages, long recordings.
 #
@@ -60,10 +60,11 @@ print(f"{recipe.name}: {recipe.model.checkpoint} before, {run.model} after")
 # %% [markdown]
 # ## Which clips are judged?
 #
-# The *test* split: no clip of it was trained on, and none helped to choose a checkpoint (that was
-# the dev split). Sources without a training split are judged apart: *unseen* ones in the same
-# language, here the other lead and the minor characters, whose voices are often altered by effects,
-# and *untrained* languages, which show what fine-tuning forgets.
+# The *test* split: no clip of it was used for training or for choosing a checkpoint (that was the
+# dev split). Sources without a training split are judged separately. *unseen* ones are in a
+# language that was trained: here a *held-out speaker*, the other lead of the game, and minor
+# characters, whose voices are often altered by effects. *untrained* ones are in other languages,
+# and show what fine-tuning forgets.
 
 # %%
 prepared = load_from_disk(str(run.prepared))
@@ -75,13 +76,16 @@ judged = pd.DataFrame(facts)
 judged.groupby(["split", "source"]).agg(clips=("id", "count"), seconds=("seconds", "sum")).round(0)
 
 # %% [markdown]
-# ## What does each model write?
+# Look at the number of clips in each row: the fewer there are, the less its error rate will tell.
+
+# %% [markdown]
+# ## What does each model transcribe?
 #
-# Both transcribe the same clips. The base model does so in its stock window of 30 seconds: it was
-# trained on nothing else, and on a shorter window it may repeat itself without end. The fine-tuned
-# model decodes with the short window that it was trained on (*after*), and once more at 30 seconds,
-# as other programs will run it (*after_30s*). Each batch goes into a journal: if you interrupt this
-# cell and run it again, it goes on where it stopped.
+# Both transcribe the same clips. The base model decodes at its stock window of 30 seconds: at a
+# shorter one, which it was not trained for, it may repeat itself without end. The fine-tuned model
+# decodes at the short window that it was trained at (*after*), and once more at 30 seconds, as
+# other programs run it (*after_30s*). Every batch is stored as soon as it is decoded: if you
+# interrupt this cell and run it again, it continues where it stopped.
 
 # %%
 readers = load_readers(recipe, run.model, stock_window=False)
@@ -98,11 +102,15 @@ test = [row for row in rows if row["split"] == "test"]
 pd.DataFrame(test)[["reference", "before", "after"]].head(8)
 
 # %% [markdown]
+# Compare *before* and *after* with *reference*, line by line: this table is all that the numbers
+# below are made of.
+
+# %% [markdown]
 # ## What does the window cost?
 #
-# *Times real time* is seconds of speech for each second of decoding. With the short window the
-# encoder is given the clip and little silence; at 30 seconds it spends most of its work on silence.
-# The rate at 30 seconds is what you get in programs that know no other window: plan with that one.
+# *Times real time* is seconds of speech per second of decoding. At the short window the encoder
+# gets the clip and a little silence; at 30 seconds it spends most of its work on silence. Plan
+# with the error rate at 30 seconds if your program knows no other window.
 
 # %%
 times = pd.DataFrame(speed).T
@@ -110,12 +118,16 @@ print(window_line(report["test"]) or "This recipe has one window: 30 seconds.")
 times.assign(times_real_time=times["speech_seconds"] / times["decode_seconds"]).round(1)
 
 # %% [markdown]
+# Compare the rows of the fine-tuned model: the same weights, two windows. The sentence above the
+# table says what the window does to the error rate.
+
+# %% [markdown]
 # ## What counts as a difference?
 #
-# *Orthographic* rates compare texts as they are written: a missing full stop is an error.
-# *Normalised* rates first bring both texts to one form: lower case, no punctuation. Whisper's own
-# normaliser takes combining marks for punctuation; Hindi and Thai write vowels and tones with
-# them, so that it tears words apart and makes different words equal. Ours keeps them.
+# *Orthographic* rates compare the texts as they are written: a missing full stop is an error.
+# *Normalised* rates first bring both texts to the same form: lower case, no punctuation. Whisper's
+# own normaliser treats combining marks as punctuation. Hindi and Thai use them for vowels and
+# tones, so it breaks words apart and makes different words equal. Ours keeps them.
 
 # %%
 from transformers.models.whisper.english_normalizer import BasicTextNormalizer
@@ -133,12 +145,16 @@ pd.DataFrame(
 )
 
 # %% [markdown]
+# Compare the first two rows: two different words, and Whisper's own normaliser makes them the
+# same.
+
+# %% [markdown]
 # ## How many errors are left?
 #
-# *WER* (word error rate) is how many words you must replace, drop or add, divided by the words
-# that were said; *CER* is the same for characters. Each comes with its 95 % interval: how far the
-# rate would move with other clips of the same kind. In languages without spaces between words
-# read CER first: a "word" there is a whole phrase.
+# *WER* (word error rate) is the number of words that you must replace, delete or insert, divided
+# by the number of words that were said; *CER* is the same for characters. Each comes with its 95 %
+# interval: how far the rate would move with other clips of the same kind. For languages written
+# without spaces look at CER first: a "word" there is a whole phrase.
 
 # %%
 resamples = recipe.evaluation.resamples
@@ -159,13 +175,18 @@ pd.DataFrame(
 )
 
 # %% [markdown]
+# Look at the intervals first: the rate of another test set of this size could be anywhere in them.
+# Orthographic rates are usually higher, because capitals and commas count there.
+
+# %% [markdown]
 # ## Could the difference be chance?
 #
-# Two intervals may overlap and the difference still be real, because both models heard the *same*
-# clips. The paired test asks: if both were equally good, it would not matter which text of a clip
-# came from which model. It swaps them at random, many times, and counts how often the difference
-# gets as large as the real one. That share is *p*: below 0.05, chance is a poor explanation. With
-# `p ≤` no exchange came near: more of them might find a smaller one.
+# Two intervals may overlap although the difference is real, because both models transcribed the
+# *same* clips. The paired test uses that: if the models were equally good, swapping their two
+# transcripts of a clip would change nothing on average. It swaps them at random, many times, and
+# counts how often the difference becomes as large as the real one. That share is *p*: below 0.05,
+# chance is a poor explanation. `p ≤` means that no swap came near: with more swaps the number
+# might be smaller.
 
 # %%
 unit = first_unit(test)
@@ -176,18 +197,19 @@ print(f"of {report['test']['over']}: {better} better, {worse} worse, the others 
 print(say_p(measured["normalised"]))
 
 # %% [markdown]
-# What is exchanged are clips, or all clips of a speaker together where ten speakers and more are
-# known: the clips of one speaker gain or lose together, and taken for independent they make a
-# difference look sure that is not. Over clips, the test knows nothing of other speakers.
+# Look at how many clips got worse: even a clear gain has some. The test swaps single clips, or all
+# clips of a speaker together if at least ten speakers are known. The clips of one speaker gain or
+# lose together; if you treat them as independent, a difference looks more certain than it is. With
+# few speakers the test says nothing about other speakers.
 
 # %% [markdown]
 # ## How does each source fare?
 #
-# One pooled number hides that a language got worse while another got better. A source that
-# training never saw tells whether the model learned the language or one voice; an untrained
-# language tells what it forgot. A difference counts as *better* or *worse* only where *p* is below
-# 0.05, and with few clips it seldom is. Whoever tests many rows finds one below 0.05 by chance, so
-# these are corrected for the number of rows (Holm's method).
+# A pooled rate can hide that one language got worse while another got better. The held-out speaker
+# shows whether the model learned the language or one voice; an untrained language shows what it
+# forgot. A difference counts as *better* or *worse* only if *p* is below 0.05, which is rare with
+# few clips. If you test many rows, one of them falls below 0.05 by chance, so these are corrected
+# for the number of rows (Holm's method).
 
 # %%
 table = {
@@ -201,12 +223,17 @@ figure.savefig(run.figures / "wer.png", dpi=150)
 display(pd.DataFrame(table).T, figure)
 
 # %% [markdown]
+# Compare the trained speaker with the held-out one: if only the first gains, the model learned a
+# voice. Then look at the untrained language: a higher rate *after* is what fine-tuning cost.
+# Sources with few clips are grey.
+
+# %% [markdown]
 # ## Which clips gained, and which lost?
 #
-# Errors seldom spread evenly. Short clips give the model little context, and noisy ones little to
-# go by. The *signal-to-noise ratio* (SNR) is guessed from each clip's loud and quiet moments: good
-# enough to sort clips, not to quote. No row is tested: look here for what to try next, and decide
-# on other clips.
+# Errors are rarely spread evenly. Short clips give the model little context, and noise hides what
+# was said. The *signal-to-noise ratio* (SNR) is estimated from the loud and quiet moments of each
+# clip: good enough to sort clips, not to quote. These rows are not tested: use them for ideas, and
+# test the ideas on other clips.
 
 # %%
 groups = report["breakdowns"]["duration"] | report["breakdowns"]["snr"]
@@ -217,12 +244,17 @@ pd.DataFrame(
 ).set_index(pd.Index(groups, name="band"))
 
 # %% [markdown]
+# Look for a band whose rate is far from the others and has enough clips: more training speech of
+# that kind may help most.
+
+# %% [markdown]
 # ## What did it really learn?
 #
-# A rate counts `1` for *uno* as an error like any other. Each error is put into one of three kinds:
-# *digits* (a number in figures for one in letters), *spelling* (accents, spaces, variants of one
-# character: nobody would say that it is another word), and *words*. A gain in digits is worth having
-# if you want digits written so; it is not a better ear.
+# An error rate treats `1` for *one* like any other error. Here each error is put into one of three
+# kinds: *digits* (a number in figures where the reference has letters), *spelling* (accents,
+# spaces, variants of a character: nobody would call it a different word), and *words*. A gain in
+# digits is worth having if you want digits written that way; it does not mean that the model
+# understands speech better.
 
 # %%
 kinds = count_kinds_of_error(test)
@@ -230,10 +262,13 @@ print(say_difference(kinds))
 pd.DataFrame(kinds).T[["before", "after"]].rename_axis("errors in")
 
 # %% [markdown]
+# The sentence says how much of the gain is in words: that is the part to be proud of.
+
+# %% [markdown]
 # ## Which clips are worst?
 #
-# Listen before you blame the model: the reference may be wrong, or the clip may be cut off.
-# The line below the table says how to read the colours.
+# Listen before you blame the model: the reference may be wrong, or the clip may be cut off. The
+# line below the table explains the colours.
 
 # %%
 worst = find_worst(test, recipe.evaluation.worst_clips)
@@ -243,12 +278,16 @@ waveforms = {clip["id"]: clip["samples"] for clip in heard_again if clip["id"] i
 HTML(clips_html(worst, waveforms))
 
 # %% [markdown]
+# If several references turn out to be wrong, correct the data before you change the recipe.
+
+# %% [markdown]
 # ## What kind of errors remain?
 #
-# *Form* counts orthographic errors that are none to the ear: case, punctuation, the shape of an
-# apostrophe. A *runaway* is a text more than three times as long as the reference; a *repetitive*
-# one shrinks so far when compressed that it must repeat itself. In the second table, the brackets
-# show the place: the same word in many clips is often a matter of spelling in the references.
+# *Form* counts errors that you cannot hear: case, punctuation, the shape of an apostrophe. A
+# *runaway* is a transcript more than three times as long as the reference; a *repetitive* one
+# compresses so well that it must repeat itself. The second table lists the most frequent errors
+# with their context in brackets: the same word in many clips is often a matter of spelling in the
+# references.
 
 # %%
 kinds = [report[part] for part in ("edits", "error_kinds", "flags")]
@@ -258,23 +297,32 @@ frequent = pd.DataFrame(shown, columns=["said", "heard", "times", "contexts"])
 display(pd.DataFrame(sides).round(2), frequent.rename(columns={"heard": "written"}))
 
 # %% [markdown]
-# ## What does it write where nobody speaks?
+# Compare the columns of the first table: which kind did training remove? Runaways and repetitions
+# should be near 0 afterwards.
+
+# %% [markdown]
+# ## What does it transcribe where nobody speaks?
 #
-# Whisper learned from subtitles, and subtitles have words for silence and music. Whatever stands
-# in this table is invented: a *hallucination*. Fine-tuning on clean clips, each with a sentence,
-# teaches a model that there is always one.
+# Whisper was trained on subtitles, and subtitles have words for silence and music. Whatever it
+# returns here is invented: a *hallucination*. Fine-tuning on clean clips, each with a sentence,
+# teaches the model that there is always one.
 
 # %%
 probes = transcribe_probes(readers, recipe)
 pd.DataFrame(probes).T
 
 # %% [markdown]
+# The right answer is an empty cell. If a column has text, leave silence out before you transcribe:
+# voice activity detection does that.
+
+# %% [markdown]
 # ## Does it still transcribe long recordings?
 #
-# Clips of the test split, joined with pauses: the borders are known. The recording is decoded as
-# the page of lesson 6 does it, window after window, the next one from where the model's own
-# timestamps say that the last sentence ended. The labels had no timestamps, so that the model may
-# unlearn them: `kept` says whether they are in order, and near the known borders and the end.
+# Here clips of the test split are joined with pauses, so that the borders between sentences are
+# known. The recording is decoded as the page of lesson 6 does it, window after window; each one
+# starts where, according to the model's own timestamps, the last sentence ended. The training
+# labels had no timestamps, so the model may unlearn them. `kept` says whether they are in order,
+# and close to the known borders and the end.
 
 # %%
 long_form = transcribe_long_form(prepared_clips(prepared, recipe), readers, recipe)
@@ -284,12 +332,17 @@ pd.DataFrame(found).drop("text", errors="ignore").T.rename(
 )
 
 # %% [markdown]
+# Look at `kept` in the row *after*. The default joins little more than one window: test with
+# several minutes before you rely on it.
+
+# %% [markdown]
 # ## By hand
 #
-# The errors of one clip, by an *edit distance table*: the cell in row *i* and column *j* is the
-# smallest number of edits that turn the first *i* words said into the first *j* words written.
-# Each cell comes from its neighbours: drop a word (from above), add one (from the left), or keep
-# or replace one (from the corner). The answer stands at the bottom right.
+# You count the errors of one clip with an *edit distance table*: the cell in row *i* and column
+# *j* is the smallest number of edits that turn the first *i* words of the reference into the first
+# *j* words of the hypothesis. Each cell follows from its neighbours: delete a word (from above),
+# insert one (from the left), or keep or replace one (from the corner). The answer is at the bottom
+# right.
 
 
 # %%
@@ -313,9 +366,12 @@ print(f"table {table.shape}: {table[-1, -1]} edits, {len(said)} said")
 pd.DataFrame(table, index=["", *said], columns=["", *heard])
 
 # %% [markdown]
-# The interval by hand: a *resample* draws as many clips as there are, with replacement, so that
-# some come twice and some not at all. Its error rate is what another test set might have given.
-# Of many of them, leave out the lowest and the highest 2.5 %: the *percentile bootstrap*.
+# Follow the smallest numbers from the bottom right to the top left: where the number falls,
+# there is an error.
+#
+# Now the interval. A *resample* draws as many clips as there are, with replacement, so that some
+# come twice and some not at all. Its error rate is what another test set might have given. Take
+# many of them and leave out the lowest and the highest 2.5 %: this is the *percentile bootstrap*.
 
 # %%
 random = np.random.default_rng(0)
@@ -332,13 +388,20 @@ print(
 )
 
 # %% [markdown]
+# The shaded part holds 95 % of the resamples. The histogram usually has a longer tail on the
+# right, because a few clips cause most errors.
+
+# %% [markdown]
 # ## By helper
 #
-# `count_errors` counts with jiwer, `resampled_rates` draws from the same seed: both must agree.
-# `confidence_interval` takes only the spread from the resamples, on the scale of cube roots, because
-# with few errors the percentiles are too narrow: they hold the true rate in 88 % of cases and not in
-# 95 %. Where no error was seen at all, all resamples have none, and it falls back on the rule of
-# three: with no error in *n* clips, up to 3 in *n* may still be wrong.
+# `count_errors` counts with jiwer, and `resampled_rates` draws with the same seed: both must agree
+# with what you did.
+#
+# `confidence_interval` takes one more step. A few clips cause most errors, so the histogram has a
+# long right tail, and percentiles come out too narrow: in our simulations they hold the true rate
+# less often than in 95 % of cases. Cube roots make the histogram symmetric, so the interval is
+# computed there and its ends are cubed. If there is no error at all, it uses the *rule of three*:
+# with no error in *n* clips, up to 3 in *n* may still be wrong.
 
 # %%
 references, hypotheses = [" ".join(said)], [" ".join(heard)]
@@ -352,24 +415,29 @@ print(f"{edits} edits / {length} said = {wer:.1%} either way")
 print(f"percentiles {low:.1%} to {high:.1%}, by helper {by_helper[0]:.1%} to {by_helper[1]:.1%}")
 
 # %% [markdown]
+# The same edits and the same resamples; the corrected interval differs a little from the
+# percentiles.
+
+# %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# *Intervals* are good from some 50 clips on. Expect trouble with fewer than 20: they come out so
-# wide that they tell little. Where fewer than ten speakers are known, they also cover one kind of
-# chance only, other clips of the same speakers: they say nothing about other speakers or rooms.
+# *Intervals* are good from about 50 clips on. With fewer than 20 they are so wide that they say
+# little. If fewer than ten speakers are known, they cover one kind of chance only, other clips of
+# the same speakers, and say nothing about other speakers or rooms.
 #
-# *WER* is good to compare two models on the same clips. Expect trouble between papers: another
-# normaliser alone can move it by several points. Always name the normaliser, as the report does.
+# *WER* is good to compare two models on the same clips. Expect trouble between papers: a different
+# normaliser alone can change it by several points. Always name the normaliser, as the report does.
 #
 # *The test split* is good once. If you change the recipe because of what you saw here and measure
-# again, it has become a dev split; decide on dev, and keep a part aside for the end.
+# again, it has become a dev split. Decide on dev, and keep some speech aside for the end.
 
 # %% [markdown]
 # ## Save
 #
-# First the predictions, then the report: where `evaluation.json` stands, both are complete.
-# `evaluation.html` says the same to people who have no notebook, the answer first. For a checkpoint
-# from elsewhere, `python -m utils.evaluation RECIPE --checkpoint FOLDER` makes the same report.
+# First the predictions, then the report: if `evaluation.json` exists, both are complete.
+# `evaluation.html` says the same to people who have no notebook, the answer first. For a
+# checkpoint from elsewhere, `python -m utils.evaluation RECIPE --checkpoint FOLDER` makes the same
+# report.
 
 # %%
 save_predictions(run.predictions, rows)
@@ -409,18 +477,37 @@ print(f"test WER {before:.1%} -> {after:.1%}, {say_p(report['test'])}; jiwer agr
 # %% [markdown]
 # ## What you saw
 #
-# Two models transcribed the same clips, and you counted their errors as written and normalised, with
+# Two models transcribed the same clips. You counted their errors, as written and normalised, with
 # an interval for each rate and a test for the difference. You know where the gain is and what it
 # cost: other speakers, other languages, silence, long recordings.
 
 # %% [markdown]
 # ## Try it
 #
-# - Sort the clips by `before` minus `after`: which ones did fine-tuning make worse?
-# - Normalise with `whisper_own` instead, and see how the WER of your language moves.
-# - Keep the first 10 test clips only, and watch the interval.
+# Predict first, then run, then open the answer.
+#
+# 1. The reference is *the cat sat down*, the hypothesis *a cat sat down here*. What is the WER?
+#    Check it with `count_errors(["the cat sat down"], ["a cat sat down here"], "word")`.
+# 2. Can a WER be above 100 %?
+# 3. A model makes no error in 50 clips. How many of a hundred other clips may still be wrong?
+# 4. With `errors = count_row_errors(test, "after", unit)`, compare
+#    `confidence_interval(errors[:10], resamples)` with that of all clips. Which one is wider?
+# 5. Which clips did fine-tuning make worse? Sort them by errors before minus errors after:
+#    `np.argsort(count_row_errors(test, "before", unit)[:, 0] - errors[:, 0])`.
+#
+# <details><summary>Answers</summary>
+#
+# 1. One word replaced, one inserted, four said: 2 / 4 = 50 %.
+# 2. Yes. Insertions count, too: *no no no* for *no* is two errors in one word, 200 %.
+# 3. About 6: the rule of three, 3 / 50.
+# 4. Usually that of the ten: fewer clips tell less. It can be the narrower one if these ten happen
+#    to be alike.
+# 5. The first numbers are the places in `test` of the clips that lost most. Read them: a loss in
+#    one word is often luck, the same word lost in several clips is not.
+#
+# </details>
 
 # %% [markdown]
 # ## Next
 #
-# [Lesson 6](06_demo.ipynb) puts both models on a page where you speak and read.
+# [Lesson 6](06_demo.ipynb) puts both models on a page where you speak and see the text.
