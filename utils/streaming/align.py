@@ -1,8 +1,9 @@
 """A transcript without times becomes subtitles: `python -m utils.streaming.align SOUND TEXT`.
 
-The model at hand decodes the recording, its characters are aligned with those of the text, and the
-text is cut at pauses where both agree. The .srt lies beside the recording, where `recordings` and
-every subtitle editor find it; what does not agree is in it in brackets, and becomes no clip.
+A model decodes the recording, the characters of its hypothesis are aligned with those of the text,
+and the text is cut at pauses where both agree. The .srt is written beside the recording, where
+`recordings` and every subtitle editor find it; parts that do not agree are in it in brackets, and
+become no clip.
 """
 
 import argparse
@@ -49,12 +50,12 @@ class Alignment:
 
     @property
     def seconds(self) -> float:
-        """How much of the sound has its text."""
+        """The duration of the sound that has its text."""
         return sum(c.end - c.start for c in self.cues if not c.text.startswith(NOT_ALIGNED))
 
 
 def phrases(text: str, language: str) -> list[str]:
-    """Return a text cut where a speaker may pause: sentences, lines, and in long ones clauses."""
+    """Return a text cut where a speaker may pause: sentences, lines, and clauses of long ones."""
     parts = regex.split(r"(?<=[.!?…。！？؟।])\s*(?=[\s\p{Lo}])|\n+", text)
     clauses = [
         clause
@@ -91,19 +92,19 @@ class _Phrase:
 
 
 def _locate(text: Sequence[str], decoded: Sequence[Segment], language: str) -> list[_Phrase]:
-    """Return each phrase with its time, as far as the characters decoded agree with it."""
+    """Return each phrase with its time, if the decoded characters agree with it."""
     letters = [_letters(one, language) for one in text]
-    heard = [_letters(one.text, language) for one in decoded]
+    hypotheses = [_letters(one.text, language) for one in decoded]
     # A segment's characters are spread evenly over its time.
     times = np.concatenate(
         [
             np.linspace(one.start, one.end, len(said) + 1)[:-1]
-            for one, said in zip(decoded, heard, strict=True)
+            for one, said in zip(decoded, hypotheses, strict=True)
         ]
         or [np.zeros(0)]
     )
     match = np.full(sum(map(len, letters)), -1)
-    for op in Levenshtein.opcodes("".join(letters), "".join(heard)):
+    for op in Levenshtein.opcodes("".join(letters), "".join(hypotheses)):
         if op.tag == "equal" and op.src_end - op.src_start >= RUN:
             match[op.src_start : op.src_end] = np.arange(op.dest_start, op.dest_end)
     found, place = [], 0
@@ -115,7 +116,7 @@ def _locate(text: Sequence[str], decoded: Sequence[Segment], language: str) -> l
         if len(same) >= AGREEMENT * max(len(own), 1):
             one.first, one.last = int(inside[same[0]]), int(inside[same[-1]])
             pace = (times[one.last] - times[one.first]) / max(one.last - one.first, 1)
-            pace = float(np.clip(pace, 0.03, 0.15))  # seconds a character
+            pace = float(np.clip(pace, 0.03, 0.15))  # seconds per character
             one.start = max(0.0, times[one.first] - pace * same[0])
             one.end = times[one.last] + pace * (len(own) - same[-1])
             # Twice as long as its text: half of it is something else.
@@ -136,9 +137,9 @@ class _Levels:
         self.step = FRAME / SAMPLING_RATE
 
     def pause(self, start: float, end: float) -> tuple[float, float] | None:
-        """Return the longest pause that touches a stretch of time, at least a tenth of a second."""
+        """Return the longest pause within or across an interval, at least a tenth of a second."""
         first, last = max(0, int(start / self.step)), int(end / self.step) + 1
-        # A pause is measured beyond the stretch, too: it has its borders where speech has its own.
+        # A pause is measured beyond the interval, too: its ends are where speech ends and begins.
         edges = np.flatnonzero(np.diff(np.concatenate([[0], self.quiet.astype(np.int8), [0]])))
         runs = edges.reshape(-1, 2)
         runs = runs[(runs[:, 1] > first) & (runs[:, 0] < last) & (runs[:, 1] - runs[:, 0] >= 5)]
@@ -150,7 +151,7 @@ class _Levels:
 
 
 def _groups(found: Sequence[_Phrase]) -> list[list[_Phrase]]:
-    """Return the phrases that agree, in stretches where nothing else is written or decoded."""
+    """Return the phrases that agree, grouped where nothing else is in the text or decoded."""
     groups: list[list[_Phrase]] = []
     for before, one in zip([None, *found], found, strict=False):
         if np.isnan(one.start):
@@ -162,7 +163,7 @@ def _groups(found: Sequence[_Phrase]) -> list[list[_Phrase]]:
 
 
 def _cut(group: Sequence[_Phrase], levels: _Levels, after: float, total: float) -> list[Segment]:
-    """Return the cues of a stretch; phrases without a pause between them stay together."""
+    """Return the cues of a group; phrases without a pause between them stay together."""
     pause = levels.pause(group[0].start - REACH, group[0].start + REACH)
     start = max(after, pause[1] if pause else group[0].start)
     cues, said = [], []
@@ -179,11 +180,11 @@ def _cut(group: Sequence[_Phrase], levels: _Levels, after: float, total: float) 
 
 
 def align(text: str, decoded: Sequence[Segment], samples: np.ndarray, language: str) -> Alignment:
-    """Return the text as cues at the times at which a model decoded it.
+    """Return the text as cues, with the times from the model's hypothesis.
 
     Args:
         text: what is said, without times; it may lack parts, or have more.
-        decoded: what the model decoded, in order.
+        decoded: the model's segments, in order.
         samples: float32 at 16 kHz, of the recording.
         language: Whisper's code.
     """
@@ -209,7 +210,7 @@ def decode(
     samples: np.ndarray,
     language: str,
 ) -> list[Segment]:
-    """Return the phrases that a model decodes in a recording, and print how far it is."""
+    """Return the segments that a model decodes in a recording, and print the progress."""
     decoded, shown = [], 0.0
     total = len(samples) / SAMPLING_RATE
     for seconds, segments in transcribe_long(model, processor, samples, language=language):

@@ -30,7 +30,7 @@ def _read_subtitles(path: Path, text: str) -> Tiers:
     kind = next((kinds[mark] for mark in kinds if text.lstrip().startswith(mark)), "srt")
     cues = pysubs2.SSAFile.from_string(text, format_=kind, keep_html_tags=True)
     found = [one for one in cues if not one.is_comment]
-    # A time that is not understood would be taken for a line of the cue before.
+    # A time that is not recognised would be taken for a line of the cue before.
     lines = [line for line in text.splitlines() if "-->" in line]
     if kind != "ass" and (len(lines) != len(found) or not lines):
         raise RecipeError(
@@ -65,9 +65,9 @@ def _read_labels(path: Path, text: str) -> Tiers:
 def _read_textgrid(path: Path, text: str) -> Tiers:
     try:
         grid = textgrid_io.parseTextgridStr(text)
-    except Exception as error:  # whatever the parser stumbles over: it has no error of its own
+    except Exception as error:  # whatever the parser fails on: it has no error of its own
         raise RecipeError(f"{path} is no TextGrid that Praat would open: {error}.") from None
-    # Points have no length, and so no sound.
+    # Points have no duration, and so no sound.
     return {
         tier["name"]: [
             Segment(float(start), float(end), said) for start, end, said in tier["entries"]
@@ -102,7 +102,7 @@ READERS: dict[str, Callable[[Path, str], Tiers]] = {
 
 
 def is_annotation(path: Path, text: str = "") -> bool:
-    """Tell whether a file has texts with times; a .txt may, if `text`, what is in it, does."""
+    """Return whether a file has texts with times; for a .txt, `text` (its contents) decides."""
     return path.suffix.lower() in READERS or bool(
         path.suffix.lower() == ".txt" and (LABELS.match(text) or "-->" in text)
     )
@@ -112,11 +112,11 @@ def read_tiers(path: Path, text: str) -> Tiers:
     """Return the segments of every tier that has any text, in the order of the file.
 
     Args:
-        path: of the file; its suffix says what it is.
-        text: what is in it.
+        path: of the file; its suffix gives the format.
+        text: its contents.
 
     Raises:
-        RecipeError: it is not what its suffix says; the message names the line where one is known.
+        RecipeError: its contents do not fit its suffix; the message names the line where possible.
     """
     subtitles = path.suffix.lower() == ".txt" and "-->" in text
     read = _read_subtitles if subtitles else READERS.get(path.suffix.lower(), _read_labels)
@@ -128,9 +128,9 @@ def read_tiers(path: Path, text: str) -> Tiers:
 
 
 def beside(sounds: Iterable[Path], annotations: Iterable[Path]) -> dict[Path, dict[Path, str]]:
-    """Return what annotates each sound: annotation → its track, "" where its name has none.
+    """Return the annotations of each sound: annotation → its track, "" if its name has none.
 
-    An annotation without a sound stands under the name that its sound would have, as a .wav.
+    An annotation without a sound is filed under the name that its sound would have, as a .wav.
     """
     names: dict[Path, Path] = {}
     for sound in sounds:
@@ -146,15 +146,15 @@ def beside(sounds: Iterable[Path], annotations: Iterable[Path]) -> dict[Path, di
 
 
 def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list[Segment]:
-    """Return the segments of the tier that a recipe asks for, or of the only one there is.
+    """Return the segments of the tier that a recipe names, or of the only one there is.
 
     Args:
-        texts: (annotation, track) → what is in the file; all that belong to one recording.
-        tier: the recipe's; "" where there is but one.
+        texts: (annotation, track) → contents of the file; all that belong to one recording.
+        tier: the recipe's; "" if there is only one.
         where: the recording, for the message.
 
     Raises:
-        RecipeError: none or several are called so; the message lists them with their segments.
+        RecipeError: no tier or several have that name; the message lists them with their segments.
     """
     found = [
         (name or track, path, segments)

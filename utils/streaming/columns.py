@@ -1,4 +1,4 @@
-"""What data sets call their columns, and what a column of texts may hold."""
+"""The names of columns in data sets, and what a column of texts may contain."""
 
 import re
 from collections.abc import Iterable
@@ -6,8 +6,8 @@ from typing import Any
 
 from utils.config import RecipeError
 
-# In the order in which they count, where a table has several: audiofolder, NeMo, Coqui, DeepSpeech,
-# Common Voice, and what people write by themselves. An id names a file where it is a file's stem.
+# The first match wins if a table has several: audiofolder, NeMo, Coqui, DeepSpeech, Common Voice,
+# and names that people choose. An id names a file if it is the stem of one.
 FILE_COLUMNS = (
     *("file_name", "filename", "audio_filepath", "audio_path", "audio_file", "audio", "path"),
     *("wav_filename", "wav_path", "wav_file", "wav", "file", "file_path", "filepath", "sound"),
@@ -18,30 +18,30 @@ TEXT_COLUMNS = (
     *("raw_text", "original_text", "text_original", "text_normalized", "normalized_transcription"),
     *("normalized_transcript", "utterance", "verbatim", "orthographic", "txt", "caption", "words"),
 )
-# client_id is Common Voice's, speaker_id that of MLS and VoxPopuli.
+# client_id is Common Voice's, speaker_id is used by MLS and VoxPopuli.
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id")
 RECORDING_COLUMNS = ("recording", "recording_id", "chapter_id", "session_id", "session")
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 
 
 class NoColumns(RecipeError):
-    """A table that is none of clips: it has no column of files, or none of texts."""
+    """A table that does not list clips: it has no column of files, or none of texts."""
 
 
 def plain(name: str) -> str:
-    """Return a column's name as the lists of this module have it: `Audio Path` → `audio_path`."""
+    """Return a column's name as it is in the lists of this module: `Audio Path` → `audio_path`."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def find_column(columns: Iterable[str], known: Iterable[str]) -> str | None:
-    """Return the column that comes first among the known names, however it is written."""
+    """Return the column that comes first among the known names, in any spelling."""
     there = {plain(column): column for column in reversed(list(columns))}
     return next((there[name] for name in known if name in there), None)
 
 
 def text_column(columns: Iterable[str], wanted: str, where: str) -> str:
-    """Return the column of the texts: the recipe's, or if it says nothing the first known name.
+    """Return the column of the texts: the recipe's, or else the first known name.
 
     Raises:
         RecipeError: there is none; the message lists the columns.
@@ -59,17 +59,17 @@ def text_column(columns: Iterable[str], wanted: str, where: str) -> str:
 
 
 def as_text(value: Any, where: str) -> str:
-    """Return a cell of a column of texts: numbers are texts, None is "".
+    """Return a cell of a column of texts as text: numbers are converted, None is "".
 
     Raises:
-        RecipeError: it is a structure, of which no part is sure to be what is said.
+        RecipeError: it is a structure, and it is unclear which part is the transcript.
     """
-    if value is None or value != value:  # pandas writes NaN for a cell without a value
+    if value is None or value != value:  # NaN is pandas' cell without a value
         return ""
     if isinstance(value, str):
         return value
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))  # pandas makes 7 to 7.0 where another cell is empty
+        return str(int(value))  # pandas turns 7 into 7.0 if another cell is empty
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     raise RecipeError(

@@ -1,7 +1,7 @@
-"""Common Voice as Mozilla distributes it: an archive on disk, read without being unpacked.
+"""Common Voice as Mozilla distributes it: an archive on disk, read without unpacking it.
 
 Scripted speech is LANG/{train,dev,test,…}.tsv, clip_durations.tsv and clips/*.mp3; spontaneous
-speech is ss-corpus-LANG.tsv with a split column, and audios/*.mp3. The layouts were read in
+speech is ss-corpus-LANG.tsv with a split column, and audios/*.mp3. Source of the layouts:
 github.com/common-voice/cv-dataset (datasets/*/README.md) for releases 27.0 and 5.0, November 2026.
 """
 
@@ -23,15 +23,15 @@ from utils.streaming.tables import read_unquoted
 DURATIONS = "clip_durations.tsv"
 TABLES = {"train.tsv", "dev.tsv", "test.tsv", DURATIONS}
 SPONTANEOUS = "ss-corpus-"
-# Tables of sentences and of clips that somebody complained of: they name no files.
+# Tables of sentences, and of clips that somebody reported: they name no files.
 NO_SPLITS = {"clip_durations", "reported", "validated_sentences", "unvalidated_sentences"}
 SITE = "https://mozilladatacollective.com"
-# What transcribers of spontaneous speech mark: [disfluency], [noise]. Nobody says these words.
+# Tags in transcripts of spontaneous speech: [disfluency], [noise]. They are not spoken.
 TAGS = re.compile(r"\[[a-z _-]+\]")
 
 
 def _members(archive: Path) -> Iterator[tuple[PurePosixPath, tarfile.ExFileObject]]:
-    """Yield (path, content) of an archive's files in one pass; nothing is unpacked."""
+    """Yield (path, contents) of an archive's files in one pass; nothing is unpacked."""
     try:
         with tarfile.open(archive, mode="r|*") as tar:
             while (member := tar.next()) is not None:
@@ -43,7 +43,7 @@ def _members(archive: Path) -> Iterator[tuple[PurePosixPath, tarfile.ExFileObjec
                     )
                 if member.isfile():
                     yield path, tar.extractfile(member)
-                # tarfile remembers every member: 1 KB a clip, gigabytes in a large archive.
+                # tarfile remembers every member: 1 KB per clip, gigabytes in a large archive.
                 tar.members.clear()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise RecipeError(
@@ -52,13 +52,13 @@ def _members(archive: Path) -> Iterator[tuple[PurePosixPath, tarfile.ExFileObjec
         ) from None
 
 
-@lru_cache(maxsize=4)  # an archive is passed through once for its tables, not once for each split
+@lru_cache(maxsize=4)  # one pass through an archive for its tables, not one for each split
 def _tables(path: Path, modified: int, wanted: str) -> dict[str, str]:
     """Return text by file name of the tables in use and of `wanted`, "" for all others."""
     if path.is_dir():
         files = ((PurePosixPath(p), p) for p in sorted(path.rglob("*.tsv")))
     else:
-        files = _members(path)  # the tables lie anywhere among the clips
+        files = _members(path)  # the tables are anywhere among the clips
     tables: dict[str, str] = {}
     for inner, content in files:
         if inner.name in {*TABLES, wanted} or inner.name.startswith(SPONTANEOUS):
@@ -84,10 +84,10 @@ def _seconds(milliseconds: str) -> float | None:
 
 
 def _rows(path: Path, name: str, text: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a table that must have some columns.
+    """Return the rows of a table that needs certain columns.
 
     Raises:
-        RecipeError: it has not.
+        RecipeError: one is missing.
     """
     header = text.split("\n", 1)[0].rstrip("\r").split("\t")
     if missing := [column for column in columns if text and column not in header]:
@@ -112,17 +112,17 @@ def _clips(rows: list[dict[str, str]], file: str, text: str, split: str = "") ->
 
 
 def read_split(path: Path, split: str, language: str = "") -> dict[str, dict]:
-    """Return what the tables say of a split: file name → `text`, `seconds` (or None), `speaker`.
+    """Return the tables' entries for a split: file name → `text`, `seconds` or None, `speaker`.
 
-    A dev or test split that is not there, or is empty, is held out of train.
+    If a dev or test split is missing or empty, it is held out of train.
 
     Args:
         path: an archive or an unpacked folder.
-        split: "train", "dev", "test", or another table: "validated", "other".
+        split: "train", "dev", "test", or a different table: "validated", "other".
         language: Whisper's code.
 
     Raises:
-        RecipeError: it is no Common Voice, or it has no such split.
+        RecipeError: it is not Common Voice, or it has no such split.
     """
     wanted = f"{split}.tsv"
     tables = _tables(path, path.stat().st_mtime_ns, "train.tsv" if wanted in TABLES else wanted)
@@ -171,11 +171,11 @@ def read_split(path: Path, split: str, language: str = "") -> dict[str, dict]:
 def read_clips(path: Path, split: str, language: str = "") -> Iterator[tuple[str, dict, bytes]]:
     """Yield (file name, `read_split`'s entry, MP3 bytes) in the order of the archive.
 
-    Clips that the table names and the archive lacks come last, with b"": nothing to decode, so that
-    the report counts them.
+    Clips that are in the table but not in the archive come last, with b"": nothing to decode, so
+    that the report counts them.
 
     Raises:
-        RecipeError: see `read_split`; or the archive is cut off or not what Mozilla published.
+        RecipeError: see `read_split`; or the archive is incomplete or not what Mozilla published.
     """
     left = read_split(path, split, language)
     if path.is_dir():
@@ -183,7 +183,7 @@ def read_clips(path: Path, split: str, language: str = "") -> Iterator[tuple[str
     else:
         files = _members(path)
     for inner, content in files:
-        # By name and folder: a table lists file names, and other folders may hold the same ones.
+        # By name and folder: a table lists file names, and other folders may have the same ones.
         if inner.parent.name in ("clips", "audios") and inner.name in left:
             data = content.read_bytes() if isinstance(content, Path) else content.read()
             yield inner.name, left.pop(inner.name), data
@@ -194,10 +194,10 @@ def read_clips(path: Path, split: str, language: str = "") -> Iterator[tuple[str
 
 
 def _of_language(folder: Path, language: str) -> Path:
-    """Return the folder of one locale; two that are unpacked side by side share a release's root.
+    """Return the folder of one locale; two unpacked side by side share a release's root.
 
     Raises:
-        RecipeError: there are several, and not one of the language.
+        RecipeError: there are several, and not exactly one is of the language.
     """
     tables = [*folder.rglob("train.tsv"), *folder.rglob(f"{SPONTANEOUS}*.tsv")]
     locales = sorted({table.parent for table in tables})
@@ -213,15 +213,15 @@ def _of_language(folder: Path, language: str) -> Path:
 
 
 def find(name: str, language: str = "") -> Path:
-    """Return where Common Voice is on disk, downloaded first if `name` is a locale.
+    """Return the path of Common Voice on disk, downloaded first if `name` is a locale.
 
     Args:
         name: an archive (.tar.gz), an unpacked folder, or a locale such as "es"; "spontaneous/es"
             for the spontaneous speech.
-        language: Whisper's code: of a folder with several locales it is the one to take.
+        language: Whisper's code, to choose from a folder with several locales.
 
     Raises:
-        RecipeError: it is not there, or it cannot be downloaded; the message says what to do.
+        RecipeError: it is missing, or it cannot be downloaded; the message says what to do.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -241,14 +241,14 @@ def download(locale: str, kind: str = "scripted speech") -> Path:
     """Download the newest release of a locale from the Mozilla Data Collective; resumes.
 
     Needs an account, the data set's terms accepted on its page, and the account's key in
-    `MDC_API_KEY`. `MDC_DOWNLOAD_PATH` says where to (~/.mozdata/datasets).
+    `MDC_API_KEY`. `MDC_DOWNLOAD_PATH` is the folder for it (~/.mozdata/datasets).
 
     Raises:
         RecipeError: one of these is missing, there is no such locale, or the download broke off.
     """
     ways_out = f"Or download the archive from {SITE} by hand and name it in the recipe."
     try:
-        # Here: it is needed for this alone, and brings a client for HTTP with it.
+        # Imported here: only this function needs it, and it brings an HTTP client with it.
         import datacollective
         from datacollective.errors import DownloadError
         from requests import RequestException
@@ -263,16 +263,16 @@ def download(locale: str, kind: str = "scripted speech") -> Path:
             f"set's terms, and put the key into the environment as MDC_API_KEY. {ways_out}"
         )
     try:
-        # Ids change with every release, and only the latest stay: so the locale is looked up.
+        # Ids change with every release, and only the latest stay: so look up the locale.
         listed = datacollective.list_datasets(f"Common Voice {kind}", locale=locale)
         offered = [one for one in listed if kind in (one.name or "").lower()]
         if offered:
-            # By number: 9.0 is older than 27.0.
+            # As numbers: 9.0 is older than 27.0.
             newest = max(offered, key=lambda one: [int(n) for n in re.findall(r"\d+", one.name)])
             print(f"{newest.name}: {(newest.sizeBytes or 0) / 1e9:.1f} GB, {newest.datasetUrl}")
             return Path(datacollective.download_dataset(newest.id))
     # No network, terms not accepted or no such file, a wrong key or too many requests, an answer
-    # of another shape, a download that broke off.
+    # of a different shape, an interrupted download.
     except (RequestException, OSError, RuntimeError, ValueError, DownloadError) as error:
         raise RecipeError(f"{error} Run again to resume. {ways_out}") from None
     raise RecipeError(

@@ -1,6 +1,6 @@
 """From the segments of an annotation to clips of up to 30 s: what is said, what is left out.
 
-A clip's text has the times of its segments as Whisper's own marks: `<|0.00|> Ciao.<|1.20|>`.
+A clip's text has the times of its segments as Whisper's timestamp tokens: `<|0.00|> Ciao.<|1.20|>`.
 """
 
 import math
@@ -14,9 +14,9 @@ from utils.text import has_word_spaces
 from utils.whisper.audio_context import STOCK_SECONDS
 from utils.whisper.captions import Segment, to_marks
 
-# Seconds. What lies in a longer pause may be speech that nobody wrote down.
+# Seconds. A longer pause may contain speech that nobody transcribed.
 LONGEST_PAUSE = 3.0
-# Seconds that two cues may overlap, or one outlive the sound: people place borders by ear.
+# Seconds that two cues may overlap, or one exceed the sound: people set boundaries by ear.
 TOLERANCE = 0.5
 
 SOUND = "caption of a sound"
@@ -28,26 +28,26 @@ BRACKETS = regex.compile(
     regex.M,
 )
 TAGS = regex.compile(r"</?[a-zA-Z][^<>\n]*>|<[\d:.]+>|\{\\[^}\n]*\}")
-CHANGE = regex.compile(r"^\s*(?:>>+|[-–—‐](?!\d))\s*(?=\S)", regex.M)  # another speaker's line
+CHANGE = regex.compile(r"^\s*(?:>>+|[-–—‐](?!\d))\s*(?=\S)", regex.M)  # a different speaker's line
 NAME = regex.compile(
     r"^\s*(\p{Lu}[\p{L}\p{M}\d.'’ -]{0,30}?|\p{Lo}{1,8}) ?[:：](?=\s|\p{Lo})", regex.M
 )
-OFTEN = 3  # cues that a name in small letters opens before it is taken for a speaker's
+OFTEN = 3  # cues that a name in lower case must open to count as a speaker's
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A stretch of a recording, in seconds from its start."""
+    """A part of a recording, in seconds from its start."""
 
     start: float
     end: float
     text: str
-    notes: tuple[str, ...] = ()  # what was left out of the text, or moved; each once per place
+    notes: tuple[str, ...] = ()  # what was removed from the text, or moved; each once per place
     fault: str = ""  # why it cannot be used
 
 
 def _speakers(cues: Iterable[Segment]) -> set[str]:
-    """Return what stands before a colon and is a name: in capitals, numbered, or there often."""
+    """Return names before a colon: in capitals, numbered, or frequent there."""
     found = Counter(name for cue in cues for name in NAME.findall(cue.text))
     return {
         name
@@ -57,12 +57,12 @@ def _speakers(cues: Iterable[Segment]) -> set[str]:
 
 
 def clean(text: str, language: str, speakers: Iterable[str] = ()) -> tuple[str, list[str]]:
-    """Return what is said in a cue, and what was left out of it, once for each place.
+    """Return the spoken text of a cue, and what was removed from it, once for each place.
 
     Args:
         text: of one cue, with its line breaks.
         language: Whisper's code; without word spaces, a line break leaves none.
-        speakers: what is a name where it stands before a colon.
+        speakers: names to remove before a colon.
     """
     notes: list[str] = []
     speakers = set(speakers)
@@ -88,7 +88,7 @@ def clean(text: str, language: str, speakers: Iterable[str] = ()) -> tuple[str, 
 
 
 def _fault(cue: Segment, seconds: float) -> str:
-    """Return why a cue's times cannot be used, whatever stands beside it."""
+    """Return why a cue's own times cannot be used, regardless of its neighbours."""
     if math.isnan(cue.start + cue.end):
         return "segment without times"
     if cue.end <= cue.start:
@@ -103,7 +103,7 @@ def _fault(cue: Segment, seconds: float) -> str:
 
 
 def _disentangle(clips: Sequence[Clip]) -> list[Clip]:
-    """Cut short what overlaps a little, and give a fault to what overlaps more."""
+    """Shorten clips that overlap a little, and give a fault to those that overlap more."""
     clips = list(clips)
     last = -1  # the clip that ends last so far
     for number, clip in enumerate(clips):
@@ -130,9 +130,9 @@ def _window(clips: Sequence[Clip]) -> Clip:
 
 
 def _first_part(clips: Sequence[Clip], coming: Clip) -> int:
-    """Return how many of the clips to close a window with, before a cue that is too much for it.
+    """Return how many clips to close a window with, before a cue that does not fit any more.
 
-    At the longest pause of the second half: a window that ends in a breath ends between sentences.
+    At the longest pause of the second half: windows should end between sentences.
     """
     ends = [one.end for one in clips]
     starts = [one.start for one in clips[1:]] + [coming.start]
@@ -146,7 +146,7 @@ def _first_part(clips: Sequence[Clip], coming: Clip) -> int:
 
 
 def _clean_all(cues: Sequence[Segment], language: str, seconds: float) -> list[Clip]:
-    """Return each cue once, cleaned, by time, with what is wrong with it alone."""
+    """Return each cue once, cleaned, by time, with its own fault if it has one."""
     speakers, found, latest = _speakers(cues), [], 0.0
     for cue in dict.fromkeys(cue for cue in cues if cue.text.strip()):  # Praat writes pauses
         text, notes = clean(cue.text, language, speakers)
@@ -166,15 +166,13 @@ def make_clips(cues: Sequence[Segment], language: str, seconds: float = math.inf
     Args:
         cues: of one tier, in the order of the file.
         language: Whisper's code.
-        seconds: how long the sound is, as far as it is known.
+        seconds: the duration of the sound, if known.
     """
     waiting: list[Clip] = []
-    passed: tuple[
-        str, ...
-    ] = ()  # notes of cues that say nothing: with the next that says something
+    passed: tuple[str, ...] = ()  # notes of cues without text, for the next with text
     for clip in _disentangle(_clean_all(cues, language, seconds)):
         if waiting and (
-            # What is in between is heard and not written: no window goes across it.
+            # The speech in between is not transcribed: no window goes across it.
             clip.fault or not clip.text or clip.start - waiting[-1].end > LONGEST_PAUSE
         ):
             yield _window(waiting)

@@ -1,4 +1,4 @@
-"""Two decoders: libsndfile, and FFmpeg's (PyAV brings them) for what it refuses."""
+"""Two decoders: libsndfile, and FFmpeg's (through PyAV) for what it refuses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,15 +10,15 @@ import soundfile
 
 from utils.streaming.headers import promises_length, read_head
 
-DAY = 86_400.0  # a header that promises more knows nothing: a FLAC from a pipe says 2^63 samples
-RATES = (1_000, 1_000_000)  # Hz; what is outside is no sampling rate of sound
-# The formats that FFmpeg may open. Not all that it knows: a playlist would have it open other
-# files of this machine, or of the network.
+DAY = 86_400.0  # a header with more is wrong: a FLAC from a pipe has 2^63 samples
+RATES = (1_000, 1_000_000)  # Hz; nothing outside is a sampling rate of audio
+# The formats that FFmpeg may open. Not all that it can: a playlist would make it open other files
+# of this machine, or of the network.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,amrnb,amrwb,asf,asf_o,avi,flv,mpeg,mpegts,mp3,"
     "ogg,wav,w64,flac,caf,aiff,au,ac3,eac3,dts,ape,tta,wv,mpc,mpc8,nistsphere,voc,xwma,gsm,rm,dsf"
 )
-# Those whose length is written in the file. Of raw AAC and AMR it is guessed from the bit rate.
+# Formats that store their duration. For raw AAC and AMR it is guessed from the bit rate.
 LENGTH_IS_WRITTEN = {"mov", "matroska", "asf", "flac", "wav", "caf", "tta", "wv", "ape", "au"}
 
 
@@ -26,10 +26,10 @@ Piece = tuple[int, np.ndarray]  # sampling rate, mono samples
 
 
 class AudioError(ValueError):
-    """Bytes that are not sound, or sound that cannot be used; the message says why.
+    """Bytes that are not audio, or audio that cannot be used; the message says why.
 
     Attributes:
-        reason: the same in two words, for a count of many clips.
+        reason: the same in two words, to count many clips.
     """
 
     def __init__(self, message: str, reason: str = "undecodable audio"):
@@ -40,10 +40,10 @@ class AudioError(ValueError):
 def _mono(samples: np.ndarray) -> np.ndarray:
     """Return the mean of the channels of (samples, channels), or the first if they cancel out."""
     if not np.isfinite(samples).all():
-        # A float WAV may hold NaN; one such clip turns every weight into NaN.
+        # A float WAV may contain NaN; one such clip turns every weight into NaN.
         raise AudioError("it holds samples that are not finite")
     mean = samples.mean(axis=1)
-    # Of a cable wired the wrong way round, one channel is the other one upside down.
+    # If a cable is wired the wrong way round, one channel is the inverse of the other.
     if samples.shape[1] == 2 and np.square(mean).mean() < 1e-3 * np.square(samples).mean():
         return np.ascontiguousarray(samples[:, 0])
     return mean
@@ -55,8 +55,8 @@ def _check_rate(rate: int) -> None:
 
 
 def _by_libsndfile(file: soundfile.SoundFile) -> Iterator[Piece]:
-    # soundfile seeks after every read, and where an MP3 decoder is made to seek, it leaves out
-    # almost half a second.
+    # soundfile seeks after every read, and after a seek an MP3 decoder leaves out almost half a
+    # second.
     file.seekable = lambda: False
     _check_rate(file.samplerate)
     frames = max(1, min(10 * file.samplerate, (1 << 22) // file.channels))
@@ -85,7 +85,7 @@ def _by_ffmpeg(box: av.container.InputContainer) -> Iterator[Piece]:
         packets += 1
         try:
             frames = packet.decode()
-            if packet.size:  # the last one is empty, and asks for what the decoder still holds
+            if packet.size:  # the last one is empty, and flushes the decoder
                 is_last_bad = packet.is_corrupt
         except av.error.InvalidDataError:
             bad, is_last_bad = bad + 1, True
@@ -100,19 +100,19 @@ def _by_ffmpeg(box: av.container.InputContainer) -> Iterator[Piece]:
 
 
 def _written_seconds(box: av.container.InputContainer) -> float | None:
-    """Return the length that is written in a container of FFmpeg's, None where it is a guess."""
+    """Return the duration stored in a container of FFmpeg's, None if it is a guess."""
     stream = box.streams.best("audio")
     if not LENGTH_IS_WRITTEN & set(box.format.name.split(",")):
         return None
     if stream.duration:
         return float(stream.duration * stream.time_base)
-    # Of a video the container's length may be that of the picture.
+    # A video container's duration may be that of the picture.
     return box.duration / 1e6 if box.duration and len(box.streams) == 1 else None
 
 
 @contextmanager
 def open_decoder(file: BinaryIO) -> Iterator[tuple[float | None, Iterator[Piece]]]:
-    """Open a file of sound and give the seconds that it promises (or None), and its pieces.
+    """Open a file of audio and yield its duration by the header (or None), and its pieces.
 
     Raises:
         AudioError, soundfile.SoundFileError, av.FFmpegError: it cannot be decoded.
@@ -123,7 +123,7 @@ def open_decoder(file: BinaryIO) -> Iterator[tuple[float | None, Iterator[Piece]
         sound = soundfile.SoundFile(file)
     except soundfile.SoundFileError:
         sound = None
-    # A length of 0 was not filled in by who wrote the header: FFmpeg decodes to the end.
+    # A duration of 0 means that the header was never filled in: FFmpeg decodes to the end.
     if sound is not None and sound.frames:
         with sound:
             seconds = sound.frames / sound.samplerate

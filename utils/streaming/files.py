@@ -1,4 +1,4 @@
-"""The files of a folder of recordings, and which of them a name in a table means."""
+"""The files of a folder of recordings, and which of them a name in a table refers to."""
 
 import os
 import posixpath
@@ -16,7 +16,7 @@ from utils.config import RecipeError
 SPLITS = {"train": "train", "dev": "dev", "test": "test"}
 SPLITS |= {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "eval": "dev"}
 SPLITS |= {"development": "dev", "testing": "test"}
-# Of sound, and of video with sound in it; what is in a file its decoder finds out by itself.
+# Audio, and video with an audio track; the decoder determines the format from the contents.
 SUFFIXES = {
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd"),
     *(".caf", ".w64", ".sph", ".m4a", ".m4b", ".mp4", ".aac", ".amr", ".3gp", ".3gpp", ".3g2"),
@@ -25,14 +25,14 @@ SUFFIXES = {
 }
 BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 NO_TRANSCRIPTS = {"readme", "license", "licence", "copying", "changelog", "requirements"}
-SAMPLE = 60  # names of a table by which it is found out where its files lie
+SAMPLE = 60  # names of a table that are tried to find the folder of its files
 
 
 class Line(NamedTuple):
-    """One clip as a table or a list names it."""
+    """One clip as listed in a table or a list."""
 
     where: str  # "metadata.csv, line 3"
-    name: str  # of the file, as it stands there
+    name: str  # of the file, as written there
     text: str
     start: float | None = None  # seconds
     end: float | None = None
@@ -48,26 +48,26 @@ class Recording:
     path: Path
     text: str
     id: str  # the file's name below the folder, and the start of the part
-    split: str = ""  # "" where the data say nothing
+    split: str = ""  # "" if the data do not say
     start: float | None = None
     end: float | None = None
-    speaker: str = ""  # "" where the data name none
-    recording: str = ""  # what other clips were cut from, too
-    notes: tuple[str, ...] = ()  # what was left out of the text, for the report
-    fault: str = ""  # why it cannot be used, where that is known already
+    speaker: str = ""  # "" if the data name none
+    recording: str = ""  # a recording that other clips were also cut from
+    notes: tuple[str, ...] = ()  # what was removed from the text, for the report
+    fault: str = ""  # why it cannot be used, if that is known already
 
 
 @cache
 def say(sentence: str) -> None:
-    """Print a sentence about the data, once in a process."""
+    """Print a sentence about the data, once per process."""
     print(sentence)
 
 
 def read_text(path: Path) -> str:
-    """Read a text file written by any editor: UTF-8 or UTF-16, with or without its mark.
+    """Read a text file from any editor: UTF-8 or UTF-16, with or without a byte-order mark.
 
     Raises:
-        RecipeError: it is in another encoding. Guessed, it would give wrong letters silently.
+        RecipeError: it has a different encoding. Guessing could give wrong letters silently.
     """
     data = path.read_bytes()
     encoding = next((e for mark, e in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
@@ -79,12 +79,12 @@ def read_text(path: Path) -> str:
 
 
 def is_transcript(path: Path) -> bool:
-    """Tell whether a file of text may be one of what is said: not a README, no licence."""
+    """Return whether a text file may be a transcript: not a README or a licence."""
     return path.stem.lower() not in NO_TRANSCRIPTS
 
 
 def split_of(name: str, folders: Sequence[str] = ()) -> str:
-    """Return the split that a name stands for, else that of a folder on the way; "" if none."""
+    """Return the split that a name means, else that of a folder on the path; "" if none."""
     name = name.strip().lower()
     known = (SPLITS.get(part.lower(), "") for part in folders)
     return SPLITS.get(name, name) or next(filter(None, known), "")
@@ -95,9 +95,9 @@ def _form(name: str) -> str:
 
 
 class Folder:
-    """The files below a folder, each known by its name, in whatever form a table writes it.
+    """The files below a folder, found by name in any form that tables use.
 
-    It is looked through when need be: a table may lie in a large folder and name its files right.
+    It is listed only when needed: a table may be in a large folder and name its files exactly.
     """
 
     def __init__(self, root: Path):
@@ -114,17 +114,17 @@ class Folder:
 
     @cached_property
     def sounds(self) -> list[Path]:
-        """The files of sound."""
+        """The audio files."""
         return [path for path in self.files if path.suffix.lower() in SUFFIXES]
 
     @cached_property
     def _names(self) -> tuple[dict[str, Path | None], ...]:
-        """Sounds by name; without regard to case and suffix; by stem alone, whatever the folder."""
+        """Sounds by name; ignoring case and suffix; by stem only, whatever the folder."""
         exact, loose, alone = {}, {}, {}
         for path in self.sounds:
             name = _form(self.name(path))
             exact[name] = path
-            # Of what is not unique under a loose name, none is meant.
+            # A loose name that several files share refers to none of them.
             for other in {name.casefold(), _stem(name), _stem(name).casefold()}:
                 loose[other] = None if other in loose else path
             stem = _stem(_form(path.name))
@@ -147,7 +147,7 @@ class Folder:
         return path.relative_to(self.root).as_posix()
 
     def find(self, name: str) -> Path | None:
-        """Return the sound of a name below the folder, or with other case or another suffix."""
+        """Return the sound with a name below the folder, ignoring case and suffix if need be."""
         name, (exact, loose, _) = _form(name), self._names
         if name in exact:
             return exact[name]
@@ -155,18 +155,18 @@ class Folder:
         return next(filter(None, map(loose.get, others)), None)
 
     def locate(self, lines: Sequence[Line], beside: Path) -> list[Path | None]:
-        """Return the file of each line of one table, None where there is none.
+        """Return the file of each line of one table, None if there is none.
 
         Names are relative to the table's folder, or all of them to one other folder: people move
-        tables, and move data from one machine to the next.
+        tables, and move data between machines.
 
         Args:
             lines: of the table.
             beside: the table's folder.
 
         Raises:
-            RecipeError: not one file is there; the message has the first path that was tried. Or a
-                name leads out of the folder.
+            RecipeError: none of the files exists; the message has the first path that was tried. Or
+                a name leads out of the folder.
         """
         names = list(dict.fromkeys(line.name for line in lines))
         found = {name: self._directly(beside, name) for name in names}
@@ -195,13 +195,13 @@ class Folder:
         return path if path.is_file() else None
 
     def knows(self, names: Sequence[str], beside: Path) -> bool:
-        """Tell whether at least half of the names of a table or list are those of sounds."""
+        """Return whether at least half of the names in a table or list are those of sounds."""
         sample = names[:: max(1, len(names) // SAMPLE)]
         find = self._finder(beside, sample)
         return bool(sample) and 2 * sum(find(one) is not None for one in sample) >= len(sample)
 
     def _finder(self, beside: Path, sample: Sequence[str]) -> Callable[[str], Path | None]:
-        """Return the function from a name to its file that finds most of a sample of names."""
+        """Return the function from name to file that finds most of a sample of names."""
         here = self.name(beside)
         own = partial(self._below, here)
         if any(map(own, sample)):
@@ -229,7 +229,7 @@ class Folder:
         return None if inner.startswith("..") else self.find(inner)
 
     def anywhere(self, name: str) -> Path | None:
-        """Return the one sound of a name that says no folder, wherever it lies."""
+        """Return the only sound with a name that has no folder, wherever it is."""
         return self._names[2].get(_stem(_form(name)))
 
     def _missing(self, line: Line, beside: Path, count: int, of: int = 0) -> str:
@@ -245,7 +245,7 @@ class Folder:
 
 
 def _stem(name: str) -> str:
-    """Return a name without the suffix of a sound: `1.2.wav` → `1.2`, `1.2` → `1.2`."""
+    """Return a name without an audio suffix: `1.2.wav` → `1.2`, `1.2` → `1.2`."""
     stem, suffix = posixpath.splitext(name)
     return stem if suffix.lower() in SUFFIXES else name
 
@@ -255,7 +255,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def leads_out(here: str, name: str) -> bool:
-    """Tell whether a name, taken from a folder below the root, leads out of the root."""
+    """Return whether a name, relative to a folder below the root, leads out of the root."""
     parts = _parts(name)
     joined = posixpath.normpath(posixpath.join(here, *parts))
     return joined.startswith(("/", "..")) or parts[0].endswith(":")

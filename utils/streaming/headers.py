@@ -1,22 +1,22 @@
-"""What the first bytes of a file say: what it is, and how much sound it promises.
+"""What the first bytes of a file show: its format, and the duration that the header states.
 
-Headers are written before the sound, so that a download that broke off keeps the whole promise.
+Headers are written before the audio, so an interrupted download still states the whole duration.
 """
 
 import io
 from typing import BinaryIO
 
-HEAD = 1 << 16  # bytes within which the header of a file of sound lies
-UNKNOWN_SIZES = {0, 0x7FFFFFFF, 0xFFFFFFFF}  # of a file that was written into a pipe
-# Of formats that are chunks: where the first one begins, bytes of its name and its size, order of
-# these bytes, whether the size counts them, multiples of which chunks fill, name of the sound.
+HEAD = 1 << 16  # bytes that contain the header of an audio file
+UNKNOWN_SIZES = {0, 0x7FFFFFFF, 0xFFFFFFFF}  # of a file that was written to a pipe
+# For formats made of chunks: where the first one begins, bytes of its name and its size, byte
+# order, whether the size includes them, multiples to which chunks are padded, name of the audio.
 CHUNKS = {
     b"RIFF": (12, 4, 4, "little", False, 2, b"data"),
     b"FORM": (12, 4, 4, "big", False, 2, b"SSND"),
     b"caff": (8, 4, 8, "big", False, 1, b"data"),
     b"riff": (40, 16, 8, "little", True, 8, b"data"),  # Sony's W64
 }
-# What people have instead of sound, by what it begins with, and sound.
+# What people have instead of audio, and audio, by its first bytes.
 INSTEAD = {
     b"version https://git-lfs": "a pointer of Git LFS: run `git lfs pull` where it came from",
     b"<!doctype": "a web page: download the file itself",
@@ -43,11 +43,11 @@ KINDS = {
 
 
 def read_head(file: BinaryIO) -> bytes:
-    """Return the first bytes of a file, behind its ID3v2 tag if it has one."""
+    """Return the first bytes of a file, after its ID3v2 tag if it has one."""
     file.seek(0)
     head = file.read(HEAD)
     if head[:3] == b"ID3" and len(head) > 10:
-        # Four bytes of seven bits each; a picture of the cover may be megabytes.
+        # Four bytes of seven bits each; a cover picture may have megabytes.
         size = sum(byte << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
         file.seek(10 + size)
         head = file.read(HEAD)
@@ -60,14 +60,14 @@ def _named(head: bytes, kinds: dict[bytes, str]) -> str:
 
 
 def what_instead(head: bytes) -> str:
-    """Return what a file is that is no sound at all, and what to do; "" if it may be sound."""
+    """Return what a file is if it is not audio, and what to do; "" if it may be audio."""
     if not head.strip(b"\0"):
         return "nothing but zeros: copy it again" if head else "an empty file: copy it again"
     return _named(head, INSTEAD)
 
 
 def kind_of(head: bytes) -> str:
-    """Return the format of a file, in words, by what it begins with."""
+    """Return the format of a file, in words, by its first bytes."""
     if head[4:8] == b"ftyp":
         return "MP4 or M4A"
     is_text = head[:200].isascii() and b"\0" not in head[:200]
@@ -75,19 +75,19 @@ def kind_of(head: bytes) -> str:
 
 
 def promises_length(head: bytes) -> bool:
-    """Tell whether the length that a decoder reads from a header was written there.
+    """Return whether the duration that a decoder gets from a header was stored there.
 
-    An MP3 without a Xing, Info or VBRI tag has its length guessed from its first frame: 25 s of a
-    varying bit rate were 36 s (libsndfile 1.2.2).
+    Without a Xing, Info or VBRI tag, the duration of an MP3 is guessed from its first frame: 25 s
+    with a variable bit rate became 36 s (libsndfile 1.2.2).
     """
     is_mp3 = len(head) > 1 and head[0] == 0xFF and head[1] & 0xE6 in (0xE2, 0xE4, 0xE6)
     return not is_mp3 or any(tag in head[:4096] for tag in (b"Xing", b"Info", b"VBRI"))
 
 
 def missing_share(file: BinaryIO) -> float:
-    """Return which share of the sound a file lacks that its own header promises; 0 if unknown.
+    """Return the share of its audio that a file lacks, by its own header; 0 if unknown.
 
-    libsndfile shortens the length of a WAV that was cut off to what is there, and says nothing.
+    For a truncated WAV, libsndfile silently reports only the duration that is left.
     """
     size = file.seek(0, io.SEEK_END)
     file.seek(0)
@@ -119,8 +119,8 @@ def _missing(begins: int, promised: int, size: int) -> float:
 
 
 def _missing_of_ogg(file: BinaryIO, size: int) -> float:
-    """Return 1 if the last page of an Ogg file is not whole: how many lacked is not known."""
-    file.seek(max(0, size - HEAD - 282))  # a page is at most so long
+    """Return 1 if the last page of an Ogg file is incomplete: how much is missing is unknown."""
+    file.seek(max(0, size - HEAD - 282))  # the largest size of a page
     tail = file.read()
     at = tail.rfind(b"OggS")
     if at < 0:

@@ -1,4 +1,4 @@
-"""Speech on the Hugging Face Hub: pinned to a commit, read with patience, refused with a reason."""
+"""Speech on the Hugging Face Hub: pinned to a commit, retried, and refused with a reason."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -14,21 +14,21 @@ from utils.streaming.sound import promised_seconds
 
 
 class Encoded(Audio):
-    """An audio column that is passed on as it lies there: bytes, or the path of a file.
+    """An audio column that is passed on undecoded: bytes, or the path of a file.
 
-    Not decoded: inside the stream, one corrupt row would end it. And of a path `Audio` makes its
-    bytes with torchcodec, which needs an FFmpeg, only to read the file (datasets 5.2).
+    Decoded inside the stream, one corrupt row would end it. And for a path, `Audio` uses
+    torchcodec, which needs an FFmpeg, only to read the bytes of the file (datasets 5.2).
     """
 
     def encode_example(self, value: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """Return bytes and path as they are; where a builder names a file, there are no bytes."""
+        """Return bytes and path unchanged; if a builder names a file, there are no bytes."""
         if isinstance(value, str):
             return {"bytes": None, "path": value}
         return value and {key: value.get(key) for key in ("bytes", "path")}
 
 
 def commits(sources: Sequence[Source]) -> list[dict[str, str]]:
-    """Return which commit of which Hub data set each source is read from, for a report."""
+    """Return the commit of each Hub data set among the sources, for a report."""
     return [
         {"source": one.label, "dataset": one.dataset, "commit": commit_of(one)}
         for one in sources
@@ -40,12 +40,12 @@ def open_split(source: Source, split: str) -> tuple[IterableDataset, list[tuple[
     """Open one split of a Hub data set, or of a folder in the Hub's layout.
 
     Returns:
-        Its rows as they are there, nothing read but the schema, `audio` left encoded; and for each
-        of its files the number and "", or the address of a file that is better fetched whole: one
-        whose rows lie in such large groups that the first row costs hundreds of megabytes.
+        Its rows unchanged, nothing read but the schema, `audio` left encoded; and for each of its
+        files the number and "", or the address of a file that is better fetched whole: one with row
+        groups so large that the first row costs hundreds of megabytes.
 
     Raises:
-        RecipeError: dataset, name, revision, split or text column are not there.
+        RecipeError: dataset, name, revision, split or text column do not exist.
         HubError: gated, a token that is refused, or a server that does not answer.
     """
 
@@ -58,7 +58,7 @@ def open_split(source: Source, split: str) -> tuple[IterableDataset, list[tuple[
         return rows, files if is_large else [""] * rows.num_shards
 
     if is_on_hub(source):
-        commit_of(source)  # with patience of its own
+        commit_of(source)  # it retries by itself
     rows, files = patiently(source, f'{source.dataset}, split "{split}"', opened)
     sound = sound_column(rows.features, source)
     said_column(rows.features, source)
@@ -68,33 +68,33 @@ def open_split(source: Source, split: str) -> tuple[IterableDataset, list[tuple[
 
 
 def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return who speaks in a row, and in which longer recording; "" where no column names it."""
+    """Return the speaker of a row and the longer recording it is from; "" if no column has it."""
 
     def named(columns: Sequence[str]) -> str:
         found = (str(row[name]) for name in columns if row.get(name) is not None)
         return next((name for name in found if name not in ("", "None")), "")
 
     speaker, recording = named(SPEAKER_COLUMNS), named(RECORDING_COLUMNS)
-    # MLS' chapter_id is a book: two people may have read it.
+    # MLS' chapter_id is a book: it may have two speakers.
     return {"speaker": speaker, "recording": recording and f"{speaker}/{recording}"}
 
 
 def read_rows(
     rows: IterableDataset, files: Sequence[tuple[int, str]], source: Source, split: str
 ) -> Iterator[dict[str, Any]]:
-    """Yield what `open_split` returned in the schema of utils.streaming, each row once, in order.
+    """Yield the rows of `open_split` in the schema of utils.streaming, each once, in order.
 
-    What is wrong with one row (no bytes, no text) is left to the filters, which count it.
+    Faults of one row (no bytes, no text) are left to the filters, which count them.
 
     Args:
         rows: of `open_split`.
-        files: those of its files to read, likewise. A list, so that `datasets` can deal them out
-            to several processes, and goes on with the file at which a stream was left.
-        source: what it was opened for.
-        split: likewise.
+        files: those of its files to read, from `open_split`. A list, so that `datasets` can divide
+            it among several processes, and resumes at the file where a stream was interrupted.
+        source: the source it was opened for.
+        split: its split.
 
     Raises:
-        HubError: the Hub stopped answering, or refuses; the message says how to go on.
+        HubError: the Hub stopped answering, or refuses; the message says how to continue.
     """
     sound, said = sound_column(rows.features, source), said_column(rows.features, source)
     for file, address in files:

@@ -1,4 +1,4 @@
-"""Which columns of a data set on the Hub hold the sound and the text, and what is in them."""
+"""Which columns of a data set on the Hub have the audio and the text, and their contents."""
 
 import io
 from collections.abc import Mapping
@@ -15,12 +15,12 @@ from utils.config import RecipeError, Source
 from utils.streaming.columns import FILE_COLUMNS, as_text, find_column, text_column
 from utils.streaming.files import leads_out
 
-# What the builders of datasets make of a file within a data set; a table may not name others.
+# What the builders of datasets call a file within a data set; a table may not name others.
 BUILT = ("hf://", "zip://", "tar://", "gzip://")
 
 
 def sound_column(features: Features, source: Source) -> str:
-    """Return the column of the sound: the recipe's, `audio`, or the only one of sound.
+    """Return the column of the audio: the recipe's, `audio`, or the only audio column.
 
     Raises:
         RecipeError: there is none, or several; the message lists the columns.
@@ -41,7 +41,7 @@ def said_column(features: Features, source: Source) -> str:
     """Return the column of the texts.
 
     Raises:
-        RecipeError: there is none, or it holds structures; the message says what there is.
+        RecipeError: there is none, or its cells are structures; the message lists the columns.
     """
     name = text_column(features, source.text_column, source.dataset)
     if not isinstance(features[name], Value | ClassLabel):
@@ -53,7 +53,7 @@ def said_column(features: Features, source: Source) -> str:
 
 
 def text_of(row: Mapping[str, Any], name: str, features: Features, where: str) -> str:
-    """Return the text of a row: numbers are texts, and a class is its name."""
+    """Return the text of a row: numbers are converted, and a class is its name."""
     value = row[name]
     if isinstance(features[name], ClassLabel) and isinstance(value, int):
         return features[name].int2str(value) if value >= 0 else ""
@@ -61,10 +61,10 @@ def text_of(row: Mapping[str, Any], name: str, features: Features, where: str) -
 
 
 def _wav(samples: Any, rate: Any, where: str) -> bytes:
-    """Return samples that a table holds as a WAV.
+    """Return a table's samples as a WAV.
 
     Raises:
-        RecipeError: their sampling rate is not there.
+        RecipeError: their sampling rate is missing.
     """
     if not rate:
         raise RecipeError(
@@ -82,7 +82,7 @@ def _wav(samples: Any, rate: Any, where: str) -> bytes:
 
 
 def _file(path: str, source: Source, root: str) -> bytes:
-    """Return a file that a row names, within its data set; b"" where it is not there."""
+    """Return a file that a row names, within its data set; b"" if it does not exist."""
     if not path.startswith(BUILT):
         inside = [Path(source.dataset).resolve(), Path(datasets.config.HF_CACHE_HOME).resolve()]
         if "://" in path:
@@ -101,13 +101,13 @@ def _file(path: str, source: Source, root: str) -> bytes:
 
 
 def encoded(value: Any, row: Mapping[str, Any], source: Source, root: str, where: str) -> bytes:
-    """Return the encoded sound of a row, whichever way its data set holds it.
+    """Return the encoded audio of a row, in whatever form its data set stores it.
 
     Args:
-        value: of the row's column of sound: bytes, a path, either of them in a mapping, or samples.
-        row: the whole of it: it may say the sampling rate.
+        value: of the row's audio column: bytes, a path, either of them in a mapping, or samples.
+        row: the whole row: it may have the sampling rate.
         source: of the recipe.
-        root: the address of the data set's folder, from which paths count.
+        root: the address of the data set's folder, to which paths are relative.
         where: for messages.
 
     Raises:

@@ -15,14 +15,14 @@ from pyarrow import parquet
 from utils.config import RecipeError, Source
 from utils.streaming.patience import is_on_hub, make_patient, patiently
 
-# A row group is read whole before its first row is there. FLEURS has groups of up to 700 MB, and a
-# lesson opens a split several times.
+# A row group is read whole before its first row is available. FLEURS has groups of up to 700 MB,
+# and a lesson opens a split several times.
 LARGE_GROUP_BYTES = 100_000_000
 
 
 @cache
 def commit_of(source: Source) -> str:
-    """Return the commit that a source's revision names, the same for the whole process."""
+    """Return the commit of a source's revision, the same for the whole process."""
     make_patient()
     api = HfApi()
     info = patiently(
@@ -32,13 +32,13 @@ def commit_of(source: Source) -> str:
 
 
 def _files_of_folder(source: Source, split: str) -> list[str]:
-    """Return the addresses of a split's Parquet files where no card lists the config.
+    """Return the addresses of a split's Parquet files if no card lists the config.
 
     FLEURS has them in parquet-data/NAME/, the Hub's own conversions (refs/convert/parquet) in
     NAME/.
 
     Raises:
-        RecipeError: there is such a folder, and the split is not in it.
+        RecipeError: the folder exists, but the split is not in it.
     """
     for folder in (f"parquet-data/{source.name}", source.name):
         if is_on_hub(source):
@@ -70,7 +70,7 @@ def _files_of_folder(source: Source, split: str) -> list[str]:
 
 
 def builder_of(source: Source, split: str) -> DatasetBuilder:
-    """Return what knows a data set's files: by its config, or by the folder of that name."""
+    """Return the builder of a data set: by its config, or by the folder of that name."""
     options = {"revision": commit_of(source)} if is_on_hub(source) else {}
     try:
         return load_dataset_builder(source.dataset, source.name or None, **options)
@@ -82,7 +82,7 @@ def builder_of(source: Source, split: str) -> DatasetBuilder:
 
 
 def _in_cache(source: Source, address: str) -> tuple[dict[str, str], str | None]:
-    """Return how huggingface_hub names a file, and where it lies if it has been fetched."""
+    """Return huggingface_hub's arguments for a file, and its path if it has been fetched."""
     commit = commit_of(source)
     name = address.removeprefix(f"hf://datasets/{source.dataset}@{commit}/")
     file = {"repo_id": source.dataset, "filename": name, "revision": commit, "repo_type": "dataset"}
@@ -91,14 +91,14 @@ def _in_cache(source: Source, address: str) -> tuple[dict[str, str], str | None]
 
 
 def _first_group_bytes(source: Source, address: str) -> int:
-    """Return how much of a Parquet file has to be read before its first row is there."""
+    """Return how much of a Parquet file has to be read before its first row is available."""
     with fsspec.open(_in_cache(source, address)[1] or address, "rb") as file:
         group = parquet.read_metadata(file).row_group(0)
     return sum(group.column(number).total_compressed_size for number in range(group.num_columns))
 
 
 def too_large_to_stream(source: Source, files: Sequence[str]) -> bool:
-    """Tell whether a split's files had better be fetched whole, by the first row group of all."""
+    """Return whether to fetch a split's files whole, judged by the very first row group."""
     if not is_on_hub(source) or not files or not files[0].endswith(".parquet"):
         return False
     return _first_group_bytes(source, files[0]) > LARGE_GROUP_BYTES

@@ -10,13 +10,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 # Columns that only its exports have.
 MARKS = {"annotation_id", "annotator", "lead_time", "annotations", "completed_by"}
-UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # what it puts before the name of an uploaded file
+UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # prefix of the name of an uploaded file
 
 
 def _file(value: str) -> str:
-    """Return a file's name out of Label Studio's address of it."""
+    """Return a file's name from its address in Label Studio."""
     address = urlsplit(value)
-    inner = parse_qs(address.query).get("d")  # of local storage: /data/local-files/?d=a/b.wav
+    inner = parse_qs(address.query).get("d")  # local storage: /data/local-files/?d=a/b.wav
     if inner:
         return inner[0]
     name = PurePosixPath(unquote(address.path)).name
@@ -43,7 +43,7 @@ def _regions(task: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _listed(value: Any) -> list[Any] | None:
-    """Return a list that a cell holds, written as JSON where the cell is of a CSV."""
+    """Return a list from a cell, decoded from JSON if the cell is from a CSV."""
     if isinstance(value, str) and value[:1] in "[{":
         try:
             value = json.loads(value)
@@ -79,7 +79,7 @@ def _is_region(value: Any) -> bool:
 
 
 def flatten(rows: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the rows of a table as they are, those of Label Studio's exports one a clip.
+    """Yield the rows of a table unchanged, those of Label Studio's exports one per clip.
 
     Args:
         rows: (line number, columns) of any table.

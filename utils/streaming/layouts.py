@@ -1,7 +1,7 @@
-"""Lists and folders in which corpora come, beside tables: what a file is shows in what is in it.
+"""Lists and folders of corpora, besides tables: the format is detected from the contents.
 
 LibriSpeech, MLS, AISHELL, VoxForge and CMU Arctic have lists of an id and its text; Kaldi has a
-file for each thing that it knows of an utterance; VCTK and most people have a .txt for each clip.
+file for each property of an utterance; VCTK and most people have a .txt for each clip.
 """
 
 import re
@@ -19,7 +19,7 @@ LIBRISPEECH = re.compile(r"(\d+)[-_](\d+)[-_]\d+")  # speaker, chapter, number
 
 
 def corpus_split(name: str) -> str:
-    """Return the split that a corpus's folder is: train-clean-100, dev_other."""
+    """Return the split that a corpus's folder name means: train-clean-100, dev_other."""
     return SPLITS.get(re.split(r"[-_]", name.lower())[0], "")
 
 
@@ -39,7 +39,7 @@ def _pairs_of(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _speaker(path: Path, name: str) -> tuple[str, str]:
-    """Return speaker and recording, where the corpus's names say them."""
+    """Return speaker and recording if the corpus's names contain them."""
     if found := LIBRISPEECH.fullmatch(PurePosixPath(name).stem):
         return found[1], f"{found[1]}-{found[2]}"
     if path.parent.name == "etc":  # VoxForge: speaker-date-session/etc/PROMPTS
@@ -50,21 +50,21 @@ def _speaker(path: Path, name: str) -> tuple[str, str]:
 
 
 def _is_list(path: Path, folder: Folder) -> bool:
-    """Tell whether a file may be a list: it is no clip's own text, and no program's file."""
+    """Return whether a file may be a list: not a clip's own text, and not a program's file."""
     is_named = path.suffix.lower() in LISTS and is_transcript(path)
     if not is_named or folder.anywhere(path.stem) or path.stat().st_size > LARGEST_LIST:
         return False
-    # VoxForge's list in capitals lies beside the one as it is written.
+    # VoxForge has its list in capitals beside the original one.
     is_second = path.name == "PROMPTS" and path.with_name("prompts-original").is_file()
     return not is_second and (bool(path.suffix) or not _is_binary(path))
 
 
 def read_list(path: Path, folder: Folder) -> list[Line]:
-    """Return the lines of a list: an id that is a sound's, and its text; none if it is no list."""
+    """Return the lines of a list, the id of a sound and its text; none if it is not a list."""
     try:
         text = read_text(path)
     except RecipeError:
-        return []  # whatever it is, it is no list in UTF-8
+        return []  # not a list in UTF-8
     if "|" in text.partition("\n")[0]:
         return read_table(path)
     pairs = list(_pairs_of(text))
@@ -89,7 +89,7 @@ def _is_binary(path: Path) -> bool:
 
 
 def _table(path: Path, columns: int) -> dict[str, tuple[int, list[str]]]:
-    """Return a file of Kaldi's: id → line number and what follows it, cut into so many columns."""
+    """Return one of Kaldi's files: id → line number and the rest, split into so many columns."""
     rows = {}
     for number, line in enumerate(read_text(path).split("\n") if path.is_file() else (), 1):
         if cells := line.split(None, columns):

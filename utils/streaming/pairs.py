@@ -1,4 +1,4 @@
-"""Sound with its text in a file of the same name: a .txt for each clip, or what annotates it."""
+"""Sound with its text in a file of the same name: a .txt for each clip, or an annotation."""
 
 import math
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ from utils.streaming.files import Folder, Recording, is_transcript, read_text, s
 from utils.streaming.sound import promised_seconds
 
 TEXTS = (".txt", ".lab")
-# In LibriTTS a clip has two texts: as in the book, and with its numbers in words.
+# In LibriTTS a clip has two texts: the original, and one with numbers in words.
 IN_WORDS, AS_WRITTEN = ".normalized", ".original"
 
-Texts = dict[tuple[Path, str], str]  # annotation, its track → what is in the file
+Texts = dict[tuple[Path, str], str]  # annotation, its track → contents of the file
 
 
 def _annotated(
     sound: Path, texts: Texts, name: str, language: str, tier: str
 ) -> Iterator[Recording]:
-    """Yield the clips of a long recording that subtitles or an annotation divide."""
+    """Yield the clips of a long recording that is divided by subtitles or an annotation."""
     known = {"split": split_of("", PurePosixPath(name).parts[:-1]), "recording": name}
     if not sound.is_file():
         said = f"{next(iter(texts))[0].name} lies beside no sound of its name"
@@ -27,14 +27,14 @@ def _annotated(
         return
     seconds = promised_seconds(sound) or math.inf
     for clip in make_clips(annotations.read_cues(texts, tier, name), language, seconds):
-        told = {"start": clip.start, "end": clip.end, "notes": clip.notes, "fault": clip.fault}
-        yield Recording(sound, clip.text, f"{name}@{clip.start:g}", **told, **known)
+        times = {"start": clip.start, "end": clip.end, "notes": clip.notes, "fault": clip.fault}
+        yield Recording(sound, clip.text, f"{name}@{clip.start:g}", **times, **known)
 
 
 def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
     """Return the text of each sound, beside it or in a tree of texts.
 
-    A text without a sound stands under the name that its sound would have, as a .wav.
+    A text without a sound is filed under the name that its sound would have, as a .wav.
     """
     found: dict[Path, str] = {}
     for path, text in texts.items():
@@ -49,10 +49,10 @@ def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
 
 
 def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]:
-    """Match every sound with the .txt of its name, or with what annotates it.
+    """Match every sound with the .txt of its name, or with its annotation.
 
-    Either may lack the other, so that the report counts it. A .txt comes first, unless a tier is
-    asked for.
+    Either may lack the other, so that the report counts it. A .txt comes first, unless the recipe
+    names a tier.
 
     Args:
         folder: whose files they are.

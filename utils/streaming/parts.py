@@ -1,4 +1,4 @@
-"""The sound of one clip: a file as it lies there, or a part of a long recording as a WAV."""
+"""The sound of one clip: an unchanged file, or a part of a long recording as a WAV."""
 
 import io
 import os
@@ -15,13 +15,13 @@ from utils.streaming.decoders import AudioError, open_decoder
 from utils.streaming.files import Recording
 from utils.streaming.sound import promised_seconds
 
-HELD_SECONDS = 60  # behind the newest sample that was decoded: parts may overlap
+HELD_SECONDS = 60  # before the newest decoded sample: parts may overlap
 
 _local = threading.local()
 
 
 class _Forward:
-    """A recording that FFmpeg decodes from its begin on: parts in order are decoded once.
+    """A recording that FFmpeg decodes from the beginning: parts in order are decoded once.
 
     Not by seeking: in AAC, AMR and WMA a position is a guess.
     """
@@ -31,14 +31,14 @@ class _Forward:
         file = self._stack.enter_context(path.open("rb"))
         _, self._pieces = self._stack.enter_context(open_decoder(file))
         self._held: deque[np.ndarray] = deque()
-        self._first = self._next = 0  # samples: of the first one held, and behind the last one
+        self._first = self._next = 0  # samples: of the first one kept, and after the last one
         self.rate = 0
 
     def close(self) -> None:
         self._stack.close()
 
     def begins(self) -> float:
-        """Return from when on, in seconds, parts can still be cut."""
+        """Return the time, in seconds, from which parts can still be cut."""
         return self._first / self.rate if self.rate else 0.0
 
     def read(self, start: float, end: float) -> np.ndarray:
@@ -91,8 +91,8 @@ def _part(path: Path, start: float, end: float | None) -> tuple[np.ndarray, int,
 def read_audio(recording: Recording) -> tuple[bytes, float | None]:
     """Return an encoded file, cut to the recording's part, and its seconds.
 
-    A file that is missing or unreadable gives what `decode_audio` will refuse: it costs its clip,
-    and the report counts it.
+    For a missing or unreadable file it returns what `decode_audio` will refuse: that costs only
+    this clip, and the report counts it.
     """
     if not recording.path.is_file():
         return b"", None
@@ -103,7 +103,7 @@ def read_audio(recording: Recording) -> tuple[bytes, float | None]:
         samples, rate, subtype = _part(recording.path, recording.start or 0.0, recording.end)
     except (soundfile.SoundFileError, av.FFmpegError, AudioError, OSError, ValueError):
         with recording.path.open("rb") as file:
-            return file.read(64), None  # enough to tell what it is
+            return file.read(64), None  # enough to identify the format
     part = io.BytesIO()
     soundfile.write(part, samples, rate, subtype, format="WAV")
     return part.getvalue(), len(samples) / rate

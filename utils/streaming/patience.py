@@ -1,4 +1,4 @@
-"""Asking the Hub with patience, and what a person is told when it does not give what was asked."""
+"""Retries of requests to the Hub, and the messages to people when it does not answer."""
 
 import errno
 import time
@@ -24,17 +24,17 @@ from huggingface_hub.utils._http import default_client_factory
 
 from utils.config import RecipeError, Source, UserError
 
-LONGEST_PAUSE_SECONDS = 8.0  # what huggingface_hub waits at most between two tries
+LONGEST_PAUSE_SECONDS = 8.0  # the longest wait of huggingface_hub between two tries
 
 
 class HubError(UserError, OSError):
-    """The Hub does not give what was asked for; the message says why and how to go on."""
+    """The Hub does not answer a request as needed; the message says why and how to continue."""
 
 
 class _Silence(Exception):
     """A request has failed for longer than a source's patience.
 
-    No OSError and no error of the network: the libraries try those again, for ten minutes and more.
+    Not an OSError or a network error: the libraries retry those, for ten minutes and more.
     """
 
 
@@ -43,14 +43,14 @@ FAILURES = (OSError, ValueError, RuntimeError, TypeError, httpx.TransportError, 
 
 
 class _Patience:
-    """Ends the tries of huggingface_hub when the same request has failed for too long."""
+    """Ends the retries of huggingface_hub when the same request has failed for too long."""
 
     def __init__(self) -> None:
         self.deadline_seconds, self.first_tries = 0.0, None
 
     @contextmanager
     def limit(self, seconds: float) -> Iterator[None]:
-        """Give every request in the block at most so many seconds, all its tries together."""
+        """Limit the time of every request in the block, all its tries together."""
         # A pause may be under way when the time is up: it is part of the time.
         self.deadline_seconds = max(seconds - LONGEST_PAUSE_SECONDS, 1.0)
         self.first_tries = {}
@@ -60,7 +60,7 @@ class _Patience:
             self.first_tries = None
 
     def before_request(self, request: Any) -> None:
-        """Stop a request that has been tried for too long, else shorten its own time limits."""
+        """Stop a request that has been tried for too long, else shorten its own timeouts."""
         if self.first_tries is None:
             return
         now = time.monotonic()
@@ -73,7 +73,7 @@ class _Patience:
         }
 
     def after_response(self, response: Any) -> None:
-        """Forget the tries of a request that was answered: asked again, it is a new one."""
+        """Forget the tries of an answered request: if it is sent again, it counts as new."""
         if self.first_tries and response.status_code < 500 and response.status_code != 429:
             self.first_tries.pop(_key(response.request), None)
 
@@ -99,19 +99,19 @@ def make_patient() -> None:
 
 
 def is_on_hub(source: Source) -> bool:
-    """Tell whether a source's `dataset` is a Hub id: `owner/name`, and no folder of that name."""
+    """Return whether a source's `dataset` is a Hub id: `owner/name`, and not a local folder."""
     return source.dataset.count("/") == 1 and not Path(source.dataset).exists()
 
 
 def _status(error: Exception) -> int | None:
-    """Return the HTTP status that an error of huggingface_hub carries, if it carries one."""
+    """Return the HTTP status of an error of huggingface_hub, if it has one."""
     return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def explained(error: Exception, source: Source, place: str) -> Exception:
-    """Return what a person is told instead of an error of the libraries: one sentence."""
+    """Return the error for a person instead of one from the libraries: one sentence."""
     if isinstance(error, (HubError, RecipeError)):
-        return error  # explained where it was met
+        return error  # explained already
     page = f"{constants.ENDPOINT}/datasets/{source.dataset}"
     status = _status(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -157,21 +157,21 @@ def explained(error: Exception, source: Source, place: str) -> Exception:
 
 
 def _may_pass(error: Exception) -> bool:
-    """Tell whether it is worth asking again: nobody answered, or the server is busy."""
+    """Return whether to retry: there was no answer, or the server is busy."""
     if isinstance(error, OfflineModeIsEnabled):
         return False
     if status := _status(error):
         return status == 429 or status >= 500
-    # load_dataset says FileNotFoundError, and none of its kinds, of a server that it cannot ask.
+    # load_dataset raises a plain FileNotFoundError for a server that it cannot reach.
     passing = (httpx.TransportError, ConnectionError, LocalEntryNotFoundError)
     return isinstance(error, passing) or type(error) is FileNotFoundError
 
 
 def patiently(source: Source, place: str, ask: Callable[[], Any]) -> Any:
-    """Return what `ask` returns, asking again what may pass; reads do so by themselves.
+    """Return the result of `ask`, retrying temporary errors; reads retry by themselves.
 
     Raises:
-        RecipeError, HubError: in one sentence.
+        RecipeError, HubError: with a message of one sentence.
     """
     given_up = time.monotonic() + source.patience_seconds
     for pause in chain((1.0, 2.0, 4.0), repeat(LONGEST_PAUSE_SECONDS)):

@@ -1,7 +1,7 @@
-"""Your own recordings on disk: found in whatever layout they have, and dealt into splits.
+"""Your own recordings on disk: found in whatever layout they have, and divided into splits.
 
 A folder with tables or lists of files and texts, Kaldi's data folder, sound files beside a .txt
-each, or one table. What is not understood is told with what lies there.
+each, or one table. If a layout is not recognised, the message lists what is there.
 """
 
 import posixpath
@@ -36,7 +36,7 @@ def _shown(names: Iterable[str]) -> str:
 
 
 def _split_of_table(path: Path) -> str:
-    """Return the split that a table's own name says: train.csv, test_manifest.jsonl."""
+    """Return the split in a table's own name: train.csv, test_manifest.jsonl."""
     words = re.split(r"[^a-z]+", path.stem.lower())
     return next((SPLITS[word] for word in words if word in SPLITS), "")
 
@@ -46,14 +46,14 @@ def _resolve(path: Path, lines: Sequence[Line], folder: Folder) -> Iterable[tupl
     by_name = _split_of_table(path)
     for line, sound in zip(lines, folder.locate(lines, path.parent), strict=True):
         beside = folder.name(path.parent)
-        asked = posixpath.normpath(posixpath.join(beside, line.name.replace("\\", "/")))
-        name = folder.name(sound) if sound else asked
+        wanted = posixpath.normpath(posixpath.join(beside, line.name.replace("\\", "/")))
+        name = folder.name(sound) if sound else wanted
         is_part = line.start is not None or line.end is not None
         split = split_of(line.split, PurePosixPath(name).parts[:-1]) or by_name
         yield (
             line.where,
             Recording(
-                path=sound or folder.root / asked,
+                path=sound or folder.root / wanted,
                 text=line.text,
                 id=f"{name}@{line.start or 0:g}" if is_part else name,
                 split=split or split_of("", PurePosixPath(beside).parts),
@@ -66,7 +66,7 @@ def _resolve(path: Path, lines: Sequence[Line], folder: Folder) -> Iterable[tupl
 
 
 def _merge(found: Iterable[tuple[str, Recording]]) -> list[Recording]:
-    """Return each clip once, though two tables name it.
+    """Return each clip once, even if two tables name it.
 
     Raises:
         RecipeError: a clip has two texts.
@@ -107,7 +107,7 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     for path in tables:
         is_metadata = path.stem.lower() == "metadata"
         if path.suffix.lower() == ".json" and folder.anywhere(path.stem):
-            continue  # what a recorder wrote beside each of its files
+            continue  # a recorder's file beside each of its recordings
         try:
             found.append((path, read_table(path, text, audio)))
         except NoColumns:
@@ -117,7 +117,7 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
 
 
 def _nothing(folder: Folder) -> RecipeError:
-    """Return what is said of a folder in which no texts were found."""
+    """Return the error for a folder in which no texts were found."""
     kinds = Counter(path.suffix.lower() or path.name for path in folder.files)
     there = ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common(8)) or "no files"
     tables = [p for p in folder.files if p.suffix.lower() in (*TABLES, *SPREADSHEETS)]
@@ -140,10 +140,10 @@ def _tell_unnamed(folder: Folder, recordings: Sequence[Recording]) -> None:
 
 
 def _check_times(recordings: Sequence[Recording]) -> None:
-    """Refuse parts that lie behind the end of their recording: milliseconds taken for seconds.
+    """Refuse parts after the end of their recording: milliseconds taken for seconds.
 
     Raises:
-        RecipeError: most parts of the first recording end far behind it.
+        RecipeError: most parts of the first recording end far after it.
     """
     first = next((one.path for one in recordings if one.end and one.path.is_file()), None)
     seconds = first and promised_seconds(first)
@@ -167,12 +167,12 @@ def read_recordings(
     Args:
         name: a folder, or a table.
         language: Whisper's code.
-        text_column: of tables; "text" takes the first name of texts that a table has.
-        audio_column: of tables; "" takes the first name of files that a table has.
+        text_column: of tables; "text" takes the first known name of texts that a table has.
+        audio_column: of tables; "" takes the first known name of files that a table has.
         tier: of annotations or subtitles, where a recording has several.
 
     Raises:
-        RecipeError: there is nothing that is understood, or a table cannot be read as it is.
+        RecipeError: no known layout, or a table cannot be read as it is.
     """
     path = Path(name).expanduser()
     if path.is_file() and path.suffix.lower() in TABLES:

@@ -1,7 +1,7 @@
-"""Sound of any format, decoded piece by piece to what Whisper takes: mono, 16 kHz, in [-1, 1].
+"""Audio of any format, decoded piece by piece for Whisper: mono, 16 kHz, in [-1, 1].
 
 libsndfile decodes what it can, FFmpeg's decoders the rest: phone and video formats. Own recordings,
-rows of the Hub, the page and the recorder all come through here.
+rows of the Hub, the page and the recorder all use this module.
 """
 
 import io
@@ -22,13 +22,13 @@ from utils.streaming.headers import kind_of, missing_share, read_head, what_inst
 from utils.whisper.audio_context import SAMPLING_RATE
 
 MAX_SECONDS = 3600.0  # an hour of samples at 16 kHz takes 230 MB of memory
-CUT_OFF = 0.05  # share of the sound that a file may lack of what its header promises
+CUT_OFF = 0.05  # share of the audio stated in its header that a file may lack
 
-Source = bytes | str | Path  # an encoded file, or where it lies
+Source = bytes | str | Path  # an encoded file, or its path
 
 
 def _unreadable(name: str, head: bytes, why: Exception) -> AudioError:
-    """Return what a person is told of a file that no decoder takes."""
+    """Return the error for a file that no decoder accepts."""
     if instead := what_instead(head):
         return AudioError(f"{name}: {instead}")
     reason = getattr(why, "strerror", None) or why
@@ -42,14 +42,14 @@ def _unreadable(name: str, head: bytes, why: Exception) -> AudioError:
 
 @contextmanager
 def _explained(source: Source, name: str) -> Iterator[BinaryIO]:
-    """Open a source, and say of whatever goes wrong with it which file it is, and what it is."""
+    """Open a source, and turn any fault into a message with the file and its format."""
     name = name or ("the clip" if isinstance(source, bytes) else Path(source).name)
     with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
         try:
             yield file
         except AudioError as error:
             raise AudioError(f"{name}: {error}", error.reason) from None
-        # A damaged MP3 header may promise more samples than there is memory.
+        # A damaged MP3 header may state more samples than there is memory.
         except (soundfile.SoundFileError, av.FFmpegError, ValueError, EOFError, MemoryError) as why:
             raise _unreadable(name, read_head(file), why) from None
 
@@ -61,7 +61,7 @@ def _pieces(file: BinaryIO, max_seconds: float) -> Iterator[Piece]:
     too_long = AudioError(f"longer than {max_seconds:g} s", f"longer than {max_seconds:g} s")
     got = 0.0
     with open_decoder(file) as (promised, pieces):
-        # The header first, so that a long file costs nothing; it may lie, so the samples as well.
+        # The header first, so that a long file costs nothing; it may be wrong, so the samples too.
         if promised and promised > max_seconds:
             raise too_long
         for rate, piece in pieces:
@@ -81,15 +81,15 @@ def _pieces(file: BinaryIO, max_seconds: float) -> Iterator[Piece]:
 def read_pieces(
     source: Source, max_seconds: float = MAX_SECONDS, name: str = ""
 ) -> Iterator[np.ndarray]:
-    """Yield a recording at 16 kHz, mono, some seconds at a time: an hour is never held twice.
+    """Yield a recording at 16 kHz, mono, some seconds at a time: an hour is never in memory twice.
 
     Args:
-        source: an encoded file, or where it lies.
-        max_seconds: what is longer is refused.
+        source: an encoded file, or its path.
+        max_seconds: longer files are refused.
         name: for messages, where `source` is bytes.
 
     Raises:
-        AudioError: see `decode_audio`; it may come after pieces that were good.
+        AudioError: see `decode_audio`; it may come after good pieces.
     """
     resampler, of_rate = None, 0
     with _explained(source, name) as file:
@@ -105,23 +105,23 @@ def read_pieces(
 
 
 def decode_audio(source: Source, max_seconds: float = MAX_SECONDS, name: str = "") -> np.ndarray:
-    """Decode an audio file to what Whisper takes.
+    """Decode an audio file to Whisper's input format.
 
     Args:
-        source: an encoded file, or where it lies: whatever libsndfile or FFmpeg decodes.
-        max_seconds: what is longer is refused, before it is held.
+        source: an encoded file, or its path: anything that libsndfile or FFmpeg decodes.
+        max_seconds: longer files are refused before they are in memory.
         name: for messages, where `source` is bytes.
 
     Returns:
         float32 samples in [-1, 1], mono, at 16 kHz, shape `(samples,)`.
 
     Raises:
-        AudioError: it is no sound, too long, cut off, or holds samples that are not finite.
+        AudioError: it is not audio, too long, truncated, or has samples that are not finite.
     """
     with _explained(source, name) as file:
         pieces = list(_pieces(file, max_seconds))
     rates = {rate for rate, _ in pieces}
-    if len(rates) > 1:  # a stream whose rate changes: rare, and resampled piece by piece
+    if len(rates) > 1:  # a stream with a changing rate: rare, and resampled piece by piece
         return np.concatenate(list(read_pieces(source, max_seconds, name)))
     mono, rate = np.concatenate([piece for _, piece in pieces]), rates.pop()
     if rate != SAMPLING_RATE:
@@ -130,7 +130,7 @@ def decode_audio(source: Source, max_seconds: float = MAX_SECONDS, name: str = "
 
 
 def promised_seconds(source: Source) -> float | None:
-    """Return how long a file says it is; None where it says nothing, or nothing to be believed."""
+    """Return a file's duration by its header; None if it has none, or none to be trusted."""
     with (
         suppress(AudioError, OSError),
         _explained(source, "") as file,

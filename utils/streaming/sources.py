@@ -2,9 +2,9 @@
 
 A row is `audio` (the bytes of an encoded file), `text`, `language`, `seconds` (or None),
 `source` (the label of its `Source`), `id`, `speaker` and `recording`, the longer one that it was
-cut from; both are "" where the data name none, and mean something within their source alone.
-Nothing is downloaded whole but a file whose rows cannot be had apart, nothing is decoded before it
-is needed, and one corrupt clip costs that clip.
+cut from; both are "" where the data name none, and are unique only within their source.
+No file is downloaded whole unless its rows are not available singly, nothing is decoded before it
+is needed, and one corrupt clip costs only that clip.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from utils.streaming.recordings import read_recordings
 from utils.streaming.sound import AudioError, decode_audio, promised_seconds
 from utils.whisper.audio_context import SAMPLING_RATE
 
-EMBEDDED_SPLITS = ("train", "dev", "test")  # what transcripts.split_of deals out
+EMBEDDED_SPLITS = ("train", "dev", "test")  # the values of transcripts.split_of
 
 SCHEMA = Features(
     {
@@ -44,8 +44,8 @@ SCHEMA = Features(
         "id": Value("string"),
         "speaker": Value("string"),
         "recording": Value("string"),
-        # What sources that cut long recordings know, else None: where in it the clip begins
-        # (seconds), what was left out of its text, and why it cannot be used.
+        # From sources that cut long recordings, else None: where in it the clip begins
+        # (seconds), what was removed from its text, and why it cannot be used.
         "start": Value("float64"),
         "notes": List(Value("string")),
         "fault": Value("string"),
@@ -54,7 +54,7 @@ SCHEMA = Features(
 
 
 def seconds_of(row: Mapping[str, Any]) -> float:
-    """Return how long a streamed row's clip is: as its source says, else decoded; 0 if it fails."""
+    """Return the duration of a streamed row: its source's, else by decoding; 0 if that fails."""
     if row["seconds"] is not None:
         return row["seconds"]
     try:
@@ -64,7 +64,7 @@ def seconds_of(row: Mapping[str, Any]) -> float:
 
 
 def _embedded_rows(language: str, speaker: str, split: str, label: str) -> Iterator[dict]:
-    # The packages list their prompts by topic: in the order of a hash, the first rows of a stream
+    # The packages list their prompts by topic: ordered by a hash, the first rows of a stream
     # are a sample of all of them.
     clips = embedded.speech(language, speaker).clips
     for clip in sorted(clips, key=lambda clip: hashlib.sha256(clip.id.encode()).digest()):
@@ -126,7 +126,7 @@ def _recorded_stream(source: Source, split: str) -> IterableDataset:
             f'{source.name} has no recordings in the split "{split}"; it has {splits}. Its splits '
             "are called train, dev and test, and a missing dev or test is held out of train."
         )
-    # A tuple: of a list, datasets would make as many files as it has entries.
+    # A tuple: from a list, datasets would make as many files as it has entries.
     chosen = tuple(one for one in found if one.split == split)
     return IterableDataset.from_generator(
         _recorded_rows, features=SCHEMA, gen_kwargs={"recordings": chosen, "source": source}
@@ -147,9 +147,8 @@ def _common_voice_rows(path: Path, source: Source, split: str) -> Iterator[dict]
 
 def _common_voice_stream(source: Source, split: str) -> IterableDataset:
     path = common_voice.find(source.name, source.language)
-    common_voice.read_split(
-        path, split, source.language
-    )  # a split that is not there is told now, not at its turn
+    # A missing split is reported now, not when its turn comes.
+    common_voice.read_split(path, split, source.language)
     return IterableDataset.from_generator(
         _common_voice_rows,
         features=SCHEMA,
@@ -165,10 +164,10 @@ def _hub_stream(source: Source, split: str) -> IterableDataset:
 
 
 def stream(source: Source, split: str) -> IterableDataset:
-    """Return a source's rows in the schema of this module, read as they are asked for.
+    """Return a source's rows in the schema of this module, read lazily.
 
     Args:
-        source: where the speech is.
+        source: the recipe's.
         split: a split name, or several joined: `train+validation`.
 
     Raises:
@@ -200,15 +199,15 @@ def mixing_shares(sources: Sequence[Source], temperature: float = 0.0) -> list[f
 def mix(
     streams: Sequence[IterableDataset], shares: Sequence[float], seed: int = 0, stop: str = ""
 ) -> IterableDataset:
-    """Return several streams as one, drawn at random by share, the same for the same seed.
+    """Return several streams as one, drawn at random by share, reproducible by seed.
 
     Args:
         streams: of one schema.
         shares: how often each is drawn, in any unit.
         seed: of the order.
         stop: when the stream ends, see `config.Mixing`. By default, with equal shares every row
-            comes once; with unequal ones the stream goes on until every source has been read to its
-            end, and what is drawn more often is repeated.
+            comes once; with unequal ones the stream continues until every source has been read to
+            its end, and rows of larger shares are repeated.
     """
     if len(streams) == 1:
         return streams[0]

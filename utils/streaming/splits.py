@@ -1,4 +1,4 @@
-"""Splits that data lack are held out of what is there, the same for the same data."""
+"""Missing splits are held out of the data, the same ones for the same data."""
 
 import hashlib
 from collections import Counter
@@ -8,12 +8,12 @@ from dataclasses import replace
 from utils.streaming.files import Recording, say
 from utils.text import normalize
 
-SHARE = 10  # one in so many clips is for test, another one for dev
+SHARE = 10  # one in so many clips is for test, a different one for dev
 HELD_OUT = ("test", "dev")
 
 
 def place(text: str, language: str) -> float:
-    """Return where a sentence lies between 0 and 1, by the hash of its normalised text."""
+    """Return a sentence's position between 0 and 1, by the hash of its normalised text."""
     digest = hashlib.sha256(normalize(text, language).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
@@ -39,7 +39,7 @@ def _together(recordings: Sequence[Recording]) -> list[str]:
 
 
 def _keys(recordings: Sequence[Recording], language: str, needed: int) -> tuple[list[str], str]:
-    """Return what is kept together, a key for each clip, and in words what it is."""
+    """Return a key for each clip, equal if they stay together, and its meaning in words."""
     named = [one for one in recordings if one.speaker]
     if len(named) == len(recordings):
         keys = _together(recordings)
@@ -72,7 +72,7 @@ def _choose(keys: Sequence[str], splits: Sequence[str]) -> list[str]:
 
 
 def _by_time(recordings: Sequence[Recording], splits: Sequence[str]) -> list[str]:
-    """Return splits that are stretches of too few recordings: the last ones are held out."""
+    """Return splits by time if there are too few recordings: the last parts are held out."""
     order = sorted(
         range(len(recordings)), key=lambda n: (recordings[n].path, recordings[n].start or 0)
     )
@@ -85,15 +85,16 @@ def _by_time(recordings: Sequence[Recording], splits: Sequence[str]) -> list[str
 
 
 def hold_out(recordings: list[Recording], language: str, name: str = "") -> list[Recording]:
-    """Give recordings the splits that they lack, out of those for training.
+    """Assign the missing splits, out of the recordings for training.
 
-    Speakers stay together where all clips name theirs, parts of a recording in any case; else a
-    sentence is in one split whoever says it. The same folder always gives the same splits.
+    All clips of a speaker stay together if every clip names its speaker, parts of a recording
+    always; else a sentence is in one split whoever says it. The same folder always gives the same
+    splits.
 
     Args:
-        recordings: with the splits that they have; "" is for training.
+        recordings: with their own splits; "" is for training.
         language: Whisper's code.
-        name: of the folder, for the sentence that says what was done.
+        name: of the folder, for the sentence about what was done.
     """
     splits = {one.split or "train" for one in recordings}
     missing = [split for split in HELD_OUT if split not in splits]

@@ -1,4 +1,4 @@
-"""Tables of clips: CSV, TSV, JSON and Parquet as people and programs write them."""
+"""Tables of clips: CSV, TSV, JSON and Parquet from people and programs."""
 
 import csv
 import io
@@ -26,7 +26,7 @@ from utils.streaming.times import read_times, time_columns
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 TABLES = (".csv", ".tsv", *JSON_LINES, ".parquet")
-# What the columns of a table without a header are called: those of LJSpeech on the Hub.
+# The columns of a table without a header: those of LJSpeech on the Hub.
 NAMELESS = ("file_name", "text", "normalized_text")
 COMMON_VOICE = {"client_id", "path", "sentence", "up_votes"}
 
@@ -34,7 +34,7 @@ Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
 def read_unquoted(text: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of a tab-separated table, where a quote is part of the sentence.
+    """Yield the rows of a tab-separated table in which a quote is part of the sentence.
 
     Read as CSV, a sentence that begins with a quote swallows the rows up to the next one.
     """
@@ -43,12 +43,12 @@ def read_unquoted(text: str) -> Iterator[dict[str, str]]:
         if any(cells):
             row = dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False))
             if len(cells) > len(header):
-                row[None] = cells[len(header) :]  # as csv.DictReader gives what is too much
+                row[None] = cells[len(header) :]  # csv.DictReader's key for extra cells
             yield row
 
 
 def _unquoted(cell: str) -> str:
-    """Return a cell as pandas and Excel mean it: quoted as a whole, its own quotes doubled.
+    """Return a cell as pandas and Excel mean it: quoted as a whole, inner quotes doubled.
 
     Common Voice's lone quotes stay: they belong to the sentence.
     """
@@ -85,13 +85,13 @@ def _quoted_cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, 
 
 
 def _delimiter(path: Path, header: str) -> str:
-    """Return what divides cells: that at which the header has the most known names."""
+    """Return the delimiter with which the header has the most known names."""
     likely = "\t" if path.suffix.lower() == ".tsv" else ","
     known = {*FILE_COLUMNS, "text", "sentence", "transcription", "transcript"}
 
     def names(delimiter: str) -> tuple[int, bool, int]:
         cells = header.split(delimiter)
-        # The spreadsheets of half of Europe write semicolons, LJSpeech and Coqui bars.
+        # Spreadsheets in half of Europe use semicolons, LJSpeech and Coqui bars.
         return sum(plain(c) in known for c in cells[:50]), "|" == delimiter in header, len(cells)
 
     return max((likely, *("\t|;,".replace(likely, ""))), key=names)
@@ -126,7 +126,7 @@ def _delimited(path: Path, text: str) -> Rows:
 def _names(first: Sequence[str], table: Sequence[tuple[int, list[str]]]) -> list[str]:
     """Return names for the columns of a table without a header.
 
-    The file comes first. With three columns, the one with few different words is the speaker
+    The file comes first. With three columns, the one with few distinct values is the speaker
     (Piper: file, speaker, text; VITS: file, text, speaker); else they are LJSpeech's.
     """
     names = list(NAMELESS) + [f"column {n}" for n in range(4, len(first) + 1)]
@@ -143,7 +143,7 @@ def _names(first: Sequence[str], table: Sequence[tuple[int, list[str]]]) -> list
 def _json_rows(path: Path, text: str) -> Rows:
     """Yield (number, object) of JSON lines, a list, pandas' columns, or a list in an object.
 
-    Numbers stay as they are written: 3.10 is no 3.1 in a text.
+    Numbers keep their spelling: 3.10 is not 3.1 in a text.
     """
     whole = {"parse_float": str, "parse_int": str}
     try:
@@ -181,7 +181,7 @@ def _objects(path: Path, rows: Rows) -> Rows:
                 f"{path} holds the sound itself, as on the Hub: name its folder as dataset in the "
                 'recipe, in place of "recordings".'
             )
-        if isinstance(audio, dict):  # Whisper-Finetune's: a path, and the times of a part
+        if isinstance(audio, dict):  # Whisper-Finetune's format: a path, and the times of a part
             row = {**{key: value for key, value in row.items() if key != "audio"}, **audio}
         yield number, row
 
@@ -200,7 +200,7 @@ def _rows(path: Path) -> Rows:
 
 
 def read_table(path: Path, wanted_text: str = "text", wanted_audio: str = "") -> list[Line]:
-    """Return the clips that a table names, one a row, as they stand there.
+    """Return the clips listed in a table, one per row, unchanged.
 
     Args:
         path: of the table.
@@ -208,7 +208,7 @@ def read_table(path: Path, wanted_text: str = "text", wanted_audio: str = "") ->
         wanted_audio: the recipe's audio_column; "" takes the first of `FILE_COLUMNS`.
 
     Raises:
-        RecipeError: a column is missing, or a row cannot be used as it is; the message has both.
+        RecipeError: a column is missing, or a row cannot be used; the message names both.
     """
     rows = label_studio.flatten(iter(_rows(path)))
     number, first = next(rows, (0, None))

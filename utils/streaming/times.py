@@ -1,4 +1,4 @@
-"""When a part of a recording begins and ends, as the columns of a table say it."""
+"""When a part of a recording begins and ends, from the columns of a table."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ NAME = re.compile(
     r"(?:(?P<ms>ms|msecs?|millis|milliseconds?)|(?P<s>s|secs?|seconds?)|(?P<min>mins?|minutes?)"
     r"|(?P<us>us|microseconds?)|(?P<other>samples?|frames?))?"
 )
-# What looks like a time's name, and in `NAME`'s grammar is none.
+# Names that look like times but do not match `NAME`.
 SUSPECT = re.compile(r"(^|_)(start|begin|onset|end|stop|from|until)")
 CLOCK = re.compile(r"(?:(\d+):)?(\d+):(\d{1,2}(?:[.,]\d+)?)")
 NUMBER = re.compile(r"(\d+(?:[.,]\d*)?(?:e[+-]?\d+)?|\.\d+)\s*(s|sec|ms)?", re.IGNORECASE)
@@ -28,14 +28,14 @@ def _is_time(value: str) -> bool:
 
 
 def time_columns(row: Mapping[str, str], where: str) -> Columns:
-    """Return which columns of a table say when a part begins, ends, or how long it is.
+    """Return the columns of a table with a part's begin, end or duration.
 
     Args:
-        row: the table's first row: a column called like a time may hold something else.
+        row: the table's first row: a column with such a name may contain something else.
         where: for messages.
 
     Raises:
-        RecipeError: a column holds times and its name does not say which, or in what unit.
+        RecipeError: a column has times, but its name does not say which, or in what unit.
     """
     found: Columns = {}
     for column, value in row.items():
@@ -45,7 +45,7 @@ def time_columns(row: Mapping[str, str], where: str) -> Columns:
             continue
         use = name and next(one for one in ("start", "end", "duration") if name[one])
         if use == "duration" and not _has_start(row):
-            continue  # how long the file is
+            continue  # the duration of the file
         if name is None or name["other"] or use in found:
             raise RecipeError(
                 f'{where}: the column "{column}" holds times that are not understood ("{value}"): '
@@ -84,7 +84,7 @@ def read_times(
     """Return when a row's part begins and ends, in seconds; None is the file's own begin or end.
 
     Raises:
-        RecipeError: it is no time, or it ends before it begins.
+        RecipeError: it is not a time, or it ends before it begins.
     """
     start, end, duration = (
         _seconds(row, columns, use, where) for use in ("start", "end", "duration")

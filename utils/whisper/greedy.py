@@ -68,7 +68,7 @@ def decode_greedily(
     found: list[list[int]] = [[] for _ in prompts]
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
     step = model(features, decoder_input_ids=tokens, past_key_values=cache, use_cache=True)
-    heard = step.encoder_last_hidden_state
+    encoded = step.encoder_last_hidden_state
     while True:
         scores = step.logits[:, -1].float() + (not_first if tokens.shape[1] == begin else never)
         if rule is not None:
@@ -90,10 +90,12 @@ def decode_greedily(
             if not len(staying):
                 return found
             cache.batch_select_indices(staying)
-            tokens, rows, ends, heard = (of_all[staying] for of_all in (tokens, rows, ends, heard))
+            tokens, rows, ends, encoded = (
+                of_all[staying] for of_all in (tokens, rows, ends, encoded)
+            )
         # The cache holds the decoder's states for all tokens but the last, and those of the audio.
         step = model(
-            encoder_outputs=(heard,),
+            encoder_outputs=(encoded,),
             decoder_input_ids=tokens[:, -1:],
             past_key_values=cache,
             use_cache=True,

@@ -83,18 +83,18 @@ def transcribe_long(
                 (tokens,) = decode_greedily(model, features, [prompt], [most_tokens(clip)], rules)
             kept = [token for token in tokens if token < end_of_text or token >= timestamp]
             stretches = _read_timestamps(kept, timestamp, window)
-        heard = window
+        advance = window
         if first + len(clip) < len(samples) and stretches:
             # What touches the window's end may be half a sentence. And if the model stopped
             # early, as one trained on single sentences may, the rest is decoded again.
             if len(stretches) > 1 and stretches[-1][1] > window - 0.5:
                 stretches.pop()
-            heard = max(min(stretches[-1][1], window), 1.0)
+            advance = max(min(stretches[-1][1], window), 1.0)
         segments = [
             Segment(start + begin, start + min(end, window), text)
             for begin, end, ids in stretches
             # The model does not know where the recording ends: text beyond that is made up.
             if begin < window and (text := tokenizer.decode(ids, skip_special_tokens=True).strip())
         ]
-        start += heard
+        start += advance
         yield (start if total - start > SHORTEST_REST else total), segments
