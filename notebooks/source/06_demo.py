@@ -1,12 +1,12 @@
 # %% [markdown]
-# # 6 · Try it on a page
+# # 6 · Demo: try it on a page
 #
-# A number says how good a model is; a page where people speak to it says what it is good for.
+# A number says how good a model is; a page where people speak shows what it is good for.
 #
-# - You will serve both models on a page with a microphone, and see their words side by side.
-# - You will call the page from a program, and check that it hears what the model hears.
-# - You will see who can reach the page, what it says to a recording that it cannot use, and what
-#   it keeps.
+# - You will serve both models on a page with a microphone, and see their transcripts side by side.
+# - You will call the page from a program, and check that it returns what the model returns.
+# - You will see who can reach the page, what it says about a recording that it cannot use, and
+#   what it keeps.
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
@@ -47,21 +47,24 @@ print(f"{recipe.name}: the fine-tuned model is in {run.model}")
 # %% [markdown]
 # ## Which two models will answer?
 #
-# The one you started from and the one you made. Both hear the stock 30-second window, in which
-# short speech is padded with silence: that is how the model will run wherever else it is used, and
-# one clip at a time there is no hurry.
+# The one you started from and the one you made. Both transcribe at the stock window of 30 seconds,
+# in which short speech is padded with silence: other programs will run the model like this, and
+# for one clip at a time speed matters little.
 
 # %%
 transcribers = demo.load_transcribers(recipe, run)
 print(*transcribers, sep="\n")
 
 # %% [markdown]
-# ## What does the page say to a recording that it cannot use?
+# These are the names that the page shows beside the two transcripts.
+
+# %% [markdown]
+# ## What does the page say about a recording that it cannot use?
 #
-# People press the button before they speak, add a film, or leave the microphone off. Whisper would
-# answer silence with invented words. So every recording is checked first, and each fault has a
-# sentence of its own; the page goes on working. An hour is the limit; here it is set to 30 seconds,
-# so that you need not wait for an hour of sound.
+# People press the button before they speak, upload a film, or leave the microphone off. Whisper
+# would return invented words for silence. So the page checks every recording first; each problem
+# has its own sentence, and the page goes on working. The limit is an hour. Here you set it to 30
+# seconds, so that a recording of 40 seconds is too long.
 
 # %%
 import tempfile
@@ -80,13 +83,16 @@ for name in (None, "silent.wav", "long.wav", "film.wav"):
         print(f"{name or 'nothing'}: {problem}")
 
 # %% [markdown]
+# Four problems, four sentences: each says what is wrong and, where it helps, what to do.
+
+# %% [markdown]
 # ## How does the page look?
 #
-# `build_page` puts it together and `launch` serves it in the background, so that the notebook goes
-# on. Below it is framed in the notebook; the printed address opens it in a tab. If the notebook
-# runs on another machine, forward the port first: `ssh -N -L PORT:127.0.0.1:PORT HOST`. A browser
-# gives the microphone only to `https` pages and to your own machine, which a forwarded port counts
-# as.
+# `build_page` builds it and `launch` serves it in the background, so that the notebook goes on.
+# You see it below in a frame; the printed address opens it in a tab. If the notebook runs on
+# another machine, forward the port first: `ssh -N -L PORT:127.0.0.1:PORT HOST`. Browsers allow the
+# microphone only for `https` pages and for your own machine; a forwarded port counts as your own
+# machine.
 
 # %%
 started = time.perf_counter()
@@ -98,25 +104,14 @@ print(f"{url} is open after {seconds_to_start:.1f} s")
 demo.show(url)
 
 # %% [markdown]
-# ## Who can reach it, and what can they read?
-#
-# The page listens on 127.0.0.1: programs on this machine reach it, the network does not. `share`,
-# which would give it a public address, is off; `python -m utils.demo RECIPE --share` asks for it,
-# behind a password. It takes files of up to 200 MB, has one request in work and at most 16 waiting,
-# deletes recordings after an hour, and sends no statistics. A page that serves files must not serve
-# every file, so you ask for one that is none of its business.
-
-# %%
-import httpx
-
-status = httpx.get(f"{url}gradio_api/file=/etc/passwd").status_code
-print(f"/etc/passwd: status {status} (403 means refused)")
+# Click one of the recordings on the page and wait for both transcripts. (In a copy without a
+# kernel the frame is empty; `docs/demo.png` is a picture of the page.)
 
 # %% [markdown]
 # ## Does it answer a program?
 #
 # Every button of a Gradio page is also an address that programs can call. `gradio_client` uploads
-# a clip of the test split and returns what the two models heard: the same path that a click takes.
+# a clip of the test split and returns both transcripts, exactly as if you had clicked.
 
 # %%
 row = examples[0]
@@ -130,11 +125,14 @@ seconds_to_answer = time.perf_counter() - started
 print(f"said:   {row['text']}\nbefore: {before}\nafter:  {after}\n{seconds_to_answer:.1f} s")
 
 # %% [markdown]
+# Compare *before* and *after* with *said*. The last line is the time for both models together.
+
+# %% [markdown]
 # ## What changed?
 #
-# The page marks it: what the fine-tuned model no longer writes is struck out, what it writes
-# instead is underlined. Capitals and punctuation count here; they do not in the word error rate
-# that lesson 5 gives for normalised text.
+# The page marks it: words that only the base model returned are struck out, words that only the
+# fine-tuned model returned are underlined. Capitals and punctuation count here; in the normalised
+# word error rate of lesson 5 they do not.
 
 # %%
 display(Audio(waveform(row), rate=SAMPLING_RATE))
@@ -142,12 +140,15 @@ print(credit)
 HTML(changes)
 
 # %% [markdown]
+# Listen, and decide for each marked word which model is right.
+
+# %% [markdown]
 # ## How does an hour go through a window of 30 seconds?
 #
-# In steps: the model hears 30 seconds and writes between *timestamps* what was said. The next
+# In steps: the model transcribes 30 seconds and puts *timestamps* between the sentences. The next
 # window starts where the last finished sentence ended, so that no sentence is cut in two. The page
-# shows each window as it comes, which is also where its stop button can step in. The timestamps
-# make *captions*: SRT and VTT are what video players read.
+# shows each window as soon as it is ready, and its stop button works between two windows. The
+# timestamps make *captions*: video players use SRT and VTT files.
 
 # %%
 import numpy as np
@@ -161,16 +162,21 @@ segments = []
 hear = transcribers[list(transcribers)[1]]
 for heard, new in hear(long, rows[0]["language"], "transcribe"):
     segments += new
-    print(f"heard {heard:.1f} of {len(long) / SAMPLING_RATE:.1f} s, {len(segments)} segments")
+    print(f"transcribed {heard:.1f} of {len(long) / SAMPLING_RATE:.1f} s, {len(segments)} segments")
 print(to_srt(segments[:4]))
+
+# %% [markdown]
+# Look at the first lines: each is one window, and it says how far the model got. Below are the
+# first captions, with start and end.
 
 # %% [markdown]
 # ## What becomes of "That was wrong"?
 #
-# Whoever corrects a text and agrees to it gives you the best training data there is: a mistake of
-# this very model. The page keeps nothing without that. Recording and text land in a folder for
-# each language, in the layout that `datasets` calls *audiofolder*: own recordings, as lesson 2
-# streams them. Here the clip's reference plays the correction.
+# If somebody corrects a transcript and agrees to share it, you get the best training data there
+# is: a mistake of this very model. Without that agreement the page keeps nothing. Recording and
+# text are stored in a folder for each language, in the layout that `datasets` calls *audiofolder*;
+# you can train on it as on any own recordings of lesson 2. In this cell the reference of the clip
+# is used as the correction.
 
 # %%
 kept = keep_recording(str(wav), row["text"], folder / "corrections" / row["language"])
@@ -178,11 +184,32 @@ print((kept.parent / METADATA).read_text(encoding="utf-8"))
 print("from the page they go to", run.corrections)
 
 # %% [markdown]
+# One line of metadata for each recording: the file and the corrected text.
+
+# %% [markdown]
+# ## Who can reach it, and what can they read?
+#
+# The page listens on 127.0.0.1: programs on this machine reach it, the network does not. `share`,
+# which would give it a public address, is off; `python -m utils.demo RECIPE --share` switches it
+# on, behind a password. The page accepts files up to 200 MB, processes one request at a time and
+# queues up to 16; it deletes recordings after an hour and sends no statistics. A page that serves
+# files must not serve every file, so here you request one that it must refuse.
+
+# %%
+import httpx
+
+status = httpx.get(f"{url}gradio_api/file=/etc/passwd").status_code
+print(f"/etc/passwd: status {status} (403 means refused)")
+
+# %% [markdown]
+# 403 is the right answer: the file exists, and the page does not hand it out.
+
+# %% [markdown]
 # ## By hand
 #
-# What stands behind the right half of the page: the saved model, loaded as any program would load
-# it, and the same file. With `return_timestamps` the model may choose another word than without,
-# as in lesson 5; it is a habit of writing, and the rates differ little.
+# The right half of the page in a few lines: the saved model, loaded as any program would load it,
+# and the same file. With `return_timestamps` the model sometimes chooses different words than
+# without; on average the error rates differ little.
 
 # %%
 processor = WhisperProcessor.from_pretrained(run.model)
@@ -206,29 +233,37 @@ print(
 )
 
 # %% [markdown]
+# `<|0.00|>` and the like are the timestamps, between them is the text. Captions are made of these.
+
+# %% [markdown]
 # ## By helper
 #
-# `transcribe_long` gives segments window by window; this clip is one window. The page must agree
-# with it: otherwise people would try another model than the one you saved.
+# `transcribe_long` returns segments window by window; this clip is one window. The page must agree
+# with it: otherwise people would try a different model from the one you saved.
 
 # %%
 from utils.whisper.long_recordings import transcribe_long
 
 heard = transcribe_long(model, processor, clip, language=row["language"])
 by_helper = " ".join(segment.text for _, new in heard for segment in new)
-assert by_helper == by_hand, f"the helper hears {by_helper!r}, by hand it was {by_hand!r}"
-assert by_helper == after, f"the helper hears {by_helper!r}, the page {after!r}"
+assert by_helper == by_hand, f"the helper returned {by_helper!r}, by hand it was {by_hand!r}"
+assert by_helper == after, f"the helper returned {by_helper!r}, the page {after!r}"
 by_helper
+
+# %% [markdown]
+# The same text three times: by hand, by helper, and on the page.
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# - Good to let the people whose speech it is judge the model: they notice what no rate shows.
-# - A microphone in a room is not the recording you trained on. If the page does worse than lesson
-#   5, that is why: train on speech that sounds like what the model will hear.
-# - On two cores an answer takes seconds, and visitors wait in line. For many of them use a GPU.
-# - Timestamps were not trained here: what Whisper knew about them it may forget, the more the
-#   longer you train without. Look whether the times of a long recording still fit.
+# - A page is good to let the people whose speech it is judge the model: they notice what no rate
+#   shows.
+# - A microphone in a room differs from the recordings you trained on. If the page does worse than
+#   lesson 5, this is the first suspect: train on speech that sounds like what people will say to
+#   it.
+# - On two cores an answer takes seconds, and visitors wait in line. For many visitors use a GPU.
+# - Timestamps were not trained here. The longer you train without them, the more Whisper may
+#   forget about them: check that the times of a long recording still fit.
 
 # %% [markdown]
 # ## Save
@@ -260,20 +295,39 @@ print(f"The page answered both models' texts in {seconds_to_answer:.1f} s.")
 # %% [markdown]
 # ## What you saw
 #
-# Two models on one page, which answers people and programs alike, takes an hour in steps, tells
-# people in a sentence what is wrong with a recording, keeps what they agree to and nothing else,
-# and is open to this machine alone.
+# Two models on one page. It answers people and programs, takes an hour of speech in steps, says in
+# a sentence what is wrong with a recording, keeps what people agree to and nothing else, and can
+# be reached from this machine only.
 #
 # ## Try it
 #
-# - Speak the sentence of the first example yourself, and compare.
-# - Record a second of silence, or add a picture.
-# - Add a long recording, stop it halfway, and save its captions.
-# - Correct a text on the page, and name the folder as a source in a copy of the recipe.
-# - Serve the page without a notebook: `python -m utils.demo recipes/embedded.toml`.
+# Predict first, then try it on the page, then open the answer.
 #
-# When you have tried enough, close the page with the cell below; "Run all" comes by here too. To
-# open it again, run the cell under "How does the page look?".
+# 1. How many windows does an hour of speech need at least?
+# 2. Somebody else in your network opens the page at your machine's own address. What do they see?
+# 3. Say the sentence of the first example yourself. Which model makes more mistakes with your
+#    voice?
+# 4. Switch your microphone off and record; then record a quiet room. What does the page say?
+# 5. Correct a transcript on the page. Which three lines make the corrections a source in a recipe?
+#
+# <details><summary>Answers</summary>
+#
+# 1. 3600 / 30 = 120. Usually more, because each window starts at the end of the last finished
+#    sentence and not at the end of the last window.
+# 2. Nothing: their browser cannot connect. The page listens on 127.0.0.1 only.
+# 3. Both may do worse than in lesson 5: your room and microphone are not those of the training
+#    speech.
+# 4. Without a signal it says that the recording is silent. A quiet room is not silent, so the
+#    models do transcribe it, and any word is invented.
+# 5. `dataset = "recordings"`, `language = "cs"`, and as `name` the folder `cs` in the one that the
+#    cell under "What becomes of …" printed.
+#
+# </details>
+#
+# Without a notebook, `python -m utils.demo recipes/embedded.toml` serves the same page.
+#
+# When you are done, run the cell below to close the page. ("Run all" also runs it.) To open it
+# again, run the cell under "How does the page look?".
 
 # %%
 demo.close(page)
@@ -282,4 +336,4 @@ print(f"{url} is closed")
 # %% [markdown]
 # ## Next
 #
-# [Lesson 7](07_export.ipynb) turns the model into files that other programs run, and shares it.
+# [Lesson 7](07_export.ipynb) converts the model for other programs, and shares it.

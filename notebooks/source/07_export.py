@@ -1,12 +1,15 @@
 # %% [markdown]
-# # 7 · Export and share
+# # 7 · Export: share the model
 #
-# A model is worth something once others can run it: on a laptop without PyTorch, in a phone app,
-# or from the Hub with a card that says what it is.
+# A model is useful once others can run it: on a laptop without PyTorch, in a phone app, or from
+# the Hub with a card that says what it is.
 #
-# - You will convert the model for faster-whisper and whisper.cpp, and check that they write the same.
-# - You will compare size, speed and errors of each format, and measure the call that you deploy.
-# - You will write a model card from the run, start a Space on this machine, and see what a push uploads.
+# - You will convert the model for faster-whisper and whisper.cpp, and check that they return the
+#   same transcripts.
+# - You will compare size, speed and errors of each format, and measure the call that you
+#   recommend.
+# - You will make a model card from the run, start a Space on this machine, and see what a push
+#   uploads.
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
@@ -46,10 +49,10 @@ print(f"{recipe.name}: {run.model} goes into {run.repository}")
 # %% [markdown]
 # ## Does the folder hold what each program reads?
 #
-# Transformers keeps the feature extractor in `processor_config.json` and the vocabulary in
-# `tokenizer.json`. Other programs know older names: without `preprocessor_config.json`,
-# faster-whisper takes 80 mel bands for granted, and a model with 128 hears noise. Lesson 4 has
-# written all of them.
+# Transformers keeps the settings of the feature extractor in `processor_config.json` and the
+# vocabulary in `tokenizer.json`. Other programs look for older names: without
+# `preprocessor_config.json`, faster-whisper assumes 80 mel bands, and a model that needs 128
+# returns nonsense. Lesson 4 has stored all of these files.
 
 # %%
 rows = [
@@ -62,12 +65,15 @@ pd.DataFrame(rows).groupby("program", sort=False).agg(
 )
 
 # %% [markdown]
+# *all* must be True in every row.
+
+# %% [markdown]
 # ## How small does the model get?
 #
-# Training needs 32 bits for each weight, hearing does not. *CTranslate2*, the engine inside
-# faster-whisper, stores them in 16 bits, or in 8: an *int8* matrix holds whole numbers from -127 to
-# 127 and, for each row, the factor that turns them back. *ggml* is the one file that whisper.cpp
-# reads on phones, in browsers and on small boards.
+# Training needs 32 bits for each weight, decoding does not. *CTranslate2*, the engine inside
+# faster-whisper, stores weights in 16 bits or in 8: an *int8* matrix holds whole numbers from -127
+# to 127 and, for each row, a factor that turns them back. *ggml* is the single file that
+# whisper.cpp uses on phones, in browsers and on small boards.
 
 # %%
 run.repository.mkdir(parents=True, exist_ok=True)
@@ -90,13 +96,17 @@ pd.DataFrame(
 ).round(0)
 
 # %% [markdown]
-# ## Do they still write the same?
+# Look at the last column: half for 16 bits, about a quarter for 8.
+
+# %% [markdown]
+# ## Do they still return the same text?
 #
-# Each program transcribes the same clips of the test split, one at a time, on the CPU with the same
-# number of threads. *As documented* is the call that the model card, the handbook and the page give
-# to others: without timestamps, as the labels of training, in the window of 30 seconds. In it most
-# of the time goes into the encoder, and int8 gains little there. *Short* is the window that your
-# model was trained in, which CTranslate2 and whisper.cpp take as well, with more code around them.
+# Each program transcribes the same clips of the test split, one at a time, on the CPU and with the
+# same number of threads. *As documented* is the call that the model card, the handbook and the
+# page recommend: without timestamps, like the training labels, and at a window of 30 seconds.
+# There most of the time goes into the encoder, and int8 gains little. *Short* is the window that
+# your model was trained at; CTranslate2 and whisper.cpp can use it too, with more code around
+# them.
 
 # %%
 CLIPS = 20  # of the test split, evenly spread; more take longer and tell more
@@ -110,12 +120,15 @@ heard = run_programs(programs, clips, languages)
 print(f"{len(programs)} programs, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s of speech")
 
 # %% [markdown]
+# All programs have transcribed the clips; the next table compares them.
+
+# %% [markdown]
 # ## What does each format cost, and what does it gain?
 #
-# *Speed* is times the first line's, the error rates are for these few clips alone, and *differing*
-# counts clips whose text is not, letter by letter, that of Transformers in the same window; *apart*
-# is the share of characters in which they do. A CPU calculates float16 weights in float32: they save
-# space there, and no time.
+# *Speed* is relative to the first line. The error rates are for these few clips alone. *differing*
+# counts clips whose text is not identical to that of Transformers in the same window; *apart* is
+# the share of characters that differ. A CPU computes with float16 weights in float32: they save
+# space, but no time.
 
 # %%
 rated = rate_programs(heard, texts, languages)
@@ -130,11 +143,15 @@ table.assign(**{name: 100 * table[name] for name in shares}).rename(columns=unit
 ).round(1)
 
 # %% [markdown]
+# Compare *apart* before you compare WER: a small number means that the conversion is right. On
+# this many clips, one word moves the WER.
+
+# %% [markdown]
 # ## What will others get?
 #
-# The number that counts is that of the call that they will make. This is the one that the card
-# recommends, on all test clips and on those of speakers that were never trained on. It goes into
-# the card, and from there to the Hub.
+# The number that counts is that of the call that others will make. This is the call that the card
+# recommends, on all test clips and on those of speakers that were never trained on. Its rates go
+# into the card, and from there to the Hub.
 
 # %%
 from utils.export.documented import is_multilingual, snippet
@@ -151,11 +168,15 @@ pd.DataFrame(
 ).set_index(pd.Index(documented, name="source"))
 
 # %% [markdown]
+# The first lines are the code that others will copy; the table is what they get with it. Lesson 5
+# measured the model with another program, so its rates differ a little.
+
+# %% [markdown]
 # ## Which clips differ?
 #
-# Rounding weights moves every probability a little, and where two words are nearly as likely the
-# other one wins. Read such clips before you trust a rate: a lost comma and an invented sentence
-# count differently for people. Here "said" is what Transformers wrote in the same window.
+# Rounding the weights changes every probability a little, and if two words are nearly as likely,
+# the other one may win. Look at such clips before you trust a rate: to people, a lost comma and an
+# invented sentence are not the same. Here "said" is what Transformers returned in the same window.
 
 # %%
 from utils.evaluation.mistakes import LEGEND, word_diff_html
@@ -171,10 +192,14 @@ differing = [
 HTML(f"<table>{''.join(differing)}</table>{LEGEND}" if differing else "No clip differs.")
 
 # %% [markdown]
+# Most differences should be in single words or commas. A sentence that only one program returns
+# deserves a look at its settings.
+
+# %% [markdown]
 # ## By hand
 #
-# One clip through the int8 model, without anything around it: features in, token ids out. The
-# *prompt* is the same start, language and task that the labels of training began with.
+# One clip through the int8 model, with nothing around it: features in, token ids out. The *prompt*
+# is start, language and task, the same tokens that the training labels began with.
 
 # %%
 clip, language = clips[0], languages[0]
@@ -196,23 +221,29 @@ by_hand = processor.decode(ids, skip_special_tokens=True).strip()
 print(f"input_features {features.shape} and prompt {prompt} -> {len(ids)} ids -> {by_hand}")
 
 # %% [markdown]
+# The shape of `input_features` shows the window: a hundred frames a second.
+
+# %% [markdown]
 # ## By helper
 #
-# `with_ctranslate2` does these steps, and only adds a limit on the length. Both must agree, or the
-# table above would speak of another decoding than the one you can write yourself.
+# `with_ctranslate2` does the same steps and adds a limit on the length. Both must agree, or the
+# table above would describe a different decoding from the one you have just done.
 
 # %%
 by_helper = programs["CTranslate2 int8, short"](clip, language)
-assert by_helper == by_hand, f"the helper hears {by_helper!r}, by hand it was {by_hand!r}"
+assert by_helper == by_hand, f"the helper returned {by_helper!r}, by hand it was {by_hand!r}"
 by_helper
+
+# %% [markdown]
+# The same text as by hand.
 
 # %% [markdown]
 # ## What should a stranger know about it?
 #
-# The *model card*, the README of a repository on the Hub, is written from the reports of this run:
+# The *model card*, the README of a repository on the Hub, is made from the reports of this run:
 # data with licences, rates with their intervals, limits, how to use it, how it was made. The block
-# at its top is metadata, from which the Hub shows the rates. Read it as a stranger would, and add
-# what no run can know: whose speech this is, and what it must not be used for.
+# at its top is metadata, from which the Hub shows the rates. Check it with a stranger's eyes, and
+# add what no run can know: whose speech this is, and what the model must not be used for.
 
 # %%
 REPOSITORY = f"{hub.NOBODY}/whisper-{recipe.name}"  # put your name on the Hub before the slash
@@ -224,12 +255,16 @@ for one in card.data.eval_results:
 Markdown(card.text)
 
 # %% [markdown]
+# Everything from the first heading on is the card as the Hub will show it. Can you find the error
+# rate, the licence of the speech and the known limits?
+
+# %% [markdown]
 # ## Does the page start without this series?
 #
-# A *Space* is a page that the Hub runs for you: here one file of Gradio around the int8 model. The
-# same folder serves it on this machine, so that you see it work before anybody else does. On the
-# Hub, Spaces on the free hardware need a paid subscription (`huggingface_hub` 2.4 says so); the
-# folder also runs on any server with Python.
+# A *Space* is a page that the Hub runs for you: here one Gradio file around the int8 model. You
+# start the same folder on this machine first, to see it work before anybody else does. On the Hub,
+# Spaces on the free hardware need a paid subscription (`huggingface_hub` 2.4 says so); the folder
+# also runs on any server with Python.
 
 # %%
 import soundfile
@@ -246,11 +281,14 @@ wav.unlink()
 print(f"said: {texts[0]}\npage: {on_page}")
 
 # %% [markdown]
+# The page ran in a process of its own, without `utils`, and returned this text.
+
+# %% [markdown]
 # ## What would a push upload?
 #
-# These files and no others: the list is an allow-list, so that the trainer's pickles, the optimizer
+# These files and no others. The list says what is allowed, so the trainer's pickles, the optimizer
 # and your recordings stay here. The training notebook and the recipe go along, so that others can
-# repeat the run. A new repository is private until you open it on its page.
+# repeat the run. A new repository is private until you make it public on its page.
 
 # %%
 uploads = {"model": folder, "space": space}
@@ -261,10 +299,13 @@ pd.DataFrame(
 ).round(1)
 
 # %% [markdown]
+# Look for names that you do not expect: this table is all that leaves the machine.
+
+# %% [markdown]
 # ## Is it pushed?
 #
-# Only if you have put your name into `REPOSITORY` above and are logged in (`hf auth login`). A push
-# is one commit; a second one finds everything there and does nothing. In a shell, the first
+# Only if you have put your name into `REPOSITORY` above and are logged in (`hf auth login`). A
+# push is one commit; a second push finds everything there and does nothing. In a shell, the first
 # of these lines does the same, and the others do it with `hf` alone:
 #
 # ```bash
@@ -286,11 +327,11 @@ else:
 # ## When this is good, and when to expect trouble
 #
 # - int8 on a CPU, float16 on a GPU, ggml where there is no Python: that is nearly always right.
-# - The short window is for models that were trained in it. The stock Whisper repeats itself there.
-# - Beam search, voice detection and timestamps differ between programs. Compare with the settings
-#   that you will deploy, on more clips than here.
-# - A licence travels with the weights. "Share alike" speech, or a base model with terms of its own,
-#   may decide who can use yours: read them before you make a repository public.
+# - The short window is for models that were trained at it. Stock Whisper repeats itself there.
+# - Beam search, voice activity detection and timestamps differ between programs. Compare with the
+#   settings that you will deploy, on more clips than here.
+# - A licence travels with the weights. "Share alike" speech, or a base model with terms of its
+#   own, may decide who can use yours: check them before you make a repository public.
 
 # %% [markdown]
 # ## Save
@@ -305,10 +346,10 @@ print(save_report(run, "export", report))
 
 # %%
 for name, row in rated.items():
-    # A word or two where rounding tips the scales; a broken conversion writes another text. What is
+    # A word or two where rounding decides; a broken conversion gives another text. What is
     # documented may differ for other reasons, too: it cuts out what it takes for silence.
     told = row["apart"] > 0.2 and not name.endswith("as documented")
-    assert not told, f"{name} writes another text: was it converted from this model?"
+    assert not told, f"{name} returns a different text: was it converted from this model?"
 assert report["int8_share"] <= 0.3, "int8 is too large: was it converted from this model?"
 assert isinstance(on_page, str), "the page did not answer: see export/space.log in the run's folder"
 assert set(documented) >= set(test["source"][:]), (
@@ -321,15 +362,30 @@ print(f"int8 is {report['int8_share']:.0%} of float32's size; the model can be s
 # %% [markdown]
 # ## What you saw
 #
-# One model in several formats, a quarter of the size at the least, and what the call that you hand
-# on makes of the test; a card that says
-# how it was made and how good it is; a page that runs on its own; and what leaves this machine.
+# One model in several formats, the smallest about a quarter of the size; the error rate of the
+# call that you recommend; a card that says how the model was made and how good it is; a page that
+# runs on its own; and a list of what leaves this machine.
 #
 # ## Try it
 #
-# - Set `CLIPS` to 50 and compare the tables.
-# - Load `export/repository/ctranslate2-int8` in a program of your own that uses faster-whisper.
-# - Start the page: `python app.py` in `export/space`.
+# Predict first, then run, then open the answer.
+#
+# 1. How many MB do 74 million weights need at 32, 16 and 8 bits? Compare with the table of sizes.
+# 2. Why is float16 no faster than float32 on a CPU?
+# 3. Set `CLIPS` to 50. Which columns of the table change much, and which hardly?
+# 4. Load `export/repository/ctranslate2-int8` in a program of your own with faster-whisper.
+# 5. Start the page with `python app.py` in `export/space`. Which files does it need?
+#
+# <details><summary>Answers</summary>
+#
+# 1. 296, 148 and 74 MB. The int8 folder is a little larger: the factors and the tokenizer come on
+#    top.
+# 2. The CPU computes in float32; the weights are converted first.
+# 3. WER and CER move, since they depend on the clips; size does not, and speed only a little.
+# 4. The cell under "What will others get?" has printed the lines.
+# 5. The table of what a push uploads lists them, under `space`.
+#
+# </details>
 #
 # ## Next
 #
