@@ -50,8 +50,7 @@ def test_sound_is_found_and_decoded_however_it_is_held(hub, wav, tmp_path, kind)
             "renamed": {"speech": lambda n: {"bytes": wav(samples=tone)}, "sentence": text},
         }[kind]
     )
-    of = {"audio_column": "speech"} if kind == "renamed" else {}
-    rows = rows_of(folder, **of)
+    rows = rows_of(folder)
     assert [row["text"] for row in rows] == [text(n) for n in range(COUNT)]
     for row in rows:
         np.testing.assert_allclose(decode_audio(row["audio"]), tone, atol=1e-4)
@@ -94,6 +93,14 @@ def test_a_row_opens_no_file_beyond_its_data_set(hub, tmp_path, wav, name):
 def test_what_is_no_sound_or_no_text_is_told(hub, columns, of, message):
     with pytest.raises(RecipeError, match=message):
         rows_of(hub(**columns), **of)
+
+
+def test_the_column_of_sound_may_be_named_in_the_recipe(hub, wav):
+    sound = {"bytes": wav(1.0)}
+    folder = hub(near=lambda n: sound, far=lambda n: {"bytes": wav(2.0)}, text=text)
+    assert [row["seconds"] for row in rows_of(folder, audio_column="far")] == [2.0] * COUNT
+    with pytest.raises(RecipeError, match="Set audio_column in the recipe"):
+        rows_of(folder)
 
 
 def test_samples_without_a_rate_are_told(hub):

@@ -144,15 +144,21 @@ class Folder:
 
     def name(self, path: Path) -> str:
         """Return a path as its name below the folder, with slashes."""
-        return path.relative_to(self.root).as_posix()
+        # Not relative_to, which takes five times as long, for every file.
+        text, root = path.as_posix(), self.root.as_posix()
+        if root == ".":
+            return text
+        return text[len(root) :].lstrip("/") or "."
 
     def find(self, name: str) -> Path | None:
         """Return the sound with a name below the folder, ignoring case and suffix if need be."""
         name, (exact, loose, _) = _form(name), self._names
         if name in exact:
             return exact[name]
-        others = (name.casefold(), _stem(name), _stem(name).casefold(), name)
-        return next(filter(None, map(loose.get, others)), None)
+        if found := loose.get(name):
+            return found
+        stem = _stem(name)
+        return next(filter(None, map(loose.get, (name.casefold(), stem, stem.casefold()))), None)
 
     def locate(self, lines: Sequence[Line], beside: Path) -> list[Path | None]:
         """Return the file of each line of one table, None if there is none.
@@ -169,7 +175,9 @@ class Folder:
                 a name leads out of the folder.
         """
         names = list(dict.fromkeys(line.name for line in lines))
-        found = {name: self._directly(beside, name) for name in names}
+        found: dict[str, Path | None] = dict.fromkeys(names)
+        if "files" not in self.__dict__:  # not looked through so far, and perhaps it need not be
+            found = {name: self._directly(beside, name) for name in names}
         if not all(found.values()):
             find = self._finder(beside, names[:: max(1, len(names) // SAMPLE)])
             found = {name: found[name] or find(name) for name in names}
@@ -222,6 +230,10 @@ class Folder:
         return ways[counts.index(max(counts))]
 
     def _below(self, base: str, name: str, stripped: int = 0) -> Path | None:
+        if (
+            base == "." and not stripped and name.isalnum()
+        ):  # most ids: there is nothing to take apart
+            return self.find(name)
         parts = _parts(name)
         if stripped >= len(parts) or (stripped == 0 and parts[0] == "/"):
             return None

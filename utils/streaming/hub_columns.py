@@ -19,6 +19,13 @@ from utils.streaming.files import leads_out
 BUILT = ("hf://", "zip://", "tar://", "gzip://")
 
 
+def _is_sound(feature: Any) -> bool:
+    """Tell whether a feature is of sound; without a card that says so, it is a mapping."""
+    return isinstance(feature, Audio) or (
+        isinstance(feature, Mapping) and bool({"bytes", "array"} & feature.keys())
+    )
+
+
 def sound_column(features: Features, source: Source) -> str:
     """Return the column of the audio: the recipe's, `audio`, or the only audio column.
 
@@ -27,7 +34,7 @@ def sound_column(features: Features, source: Source) -> str:
     """
     if source.audio_column in features or (not source.audio_column and "audio" in features):
         return source.audio_column or "audio"
-    typed = [name for name, feature in features.items() if isinstance(feature, Audio)]
+    typed = [name for name, feature in features.items() if _is_sound(feature)]
     found = typed[0] if len(typed) == 1 else find_column(features, FILE_COLUMNS[:-5])
     if source.audio_column or found is None:
         raise RecipeError(
