@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def sentences_left(sentences: Sequence[str], folder: Path) -> list[str]:
-    """Return the sentences that the folder has no recording of, each once."""
+    """Return the sentences without a recording in the folder, each once."""
     read = {row["text"] for row in kept_rows(folder)}
     clean = [" ".join(sentence.split()) for sentence in sentences]
     return [one for one in dict.fromkeys(clean) if one and one not in read]
@@ -31,8 +31,8 @@ def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
     """Build a page that shows one sentence after the other; `utils.demo.launch` serves it.
 
     Args:
-        sentences: to be read; those that `folder` has already are left out, so that you can stop
-            and go on another day.
+        sentences: to be read; those already recorded in `folder` are left out, so that you can
+        continue another day.
         folder: gets the WAV files and `metadata.jsonl`; it is made by the first recording.
     """
     private_folder()

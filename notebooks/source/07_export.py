@@ -169,7 +169,7 @@ pd.DataFrame(
 
 # %% [markdown]
 # The first lines are the code that others will copy; the table is what they get with it. Lesson 5
-# measured the model with another program, so its rates differ a little.
+# measured the model with another program, so its rates may differ a little.
 
 # %% [markdown]
 # ## Which clips differ?

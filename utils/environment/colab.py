@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 DRIVE = Path("/content/drive")  # where Colab mounts Google Drive
-COLAB_DISK = Path("/content/local")  # quick, and gone with the runtime
+COLAB_DISK = Path("/content/local")  # fast, and lost with the runtime
 
 
 def in_colab() -> bool:
@@ -43,7 +43,7 @@ def mount_drive(*paths: str | Path) -> None:
 
 
 def quick_disk(folder: Path) -> Path:
-    """Return a folder to work in: `folder` itself, or for one in Drive its like on Colab's disk.
+    """Return a folder to work in: `folder` itself, or its copy on Colab's disk if it is in Drive.
 
     Drive takes minutes for a gigabyte and loses what was not synchronised when a runtime ends.
     """

@@ -1,4 +1,4 @@
-"""What every command does alike: any terminal, one sentence for a fault, one for Ctrl+C."""
+"""What all commands share: any terminal works, one sentence for an error, one for Ctrl+C."""
 
 import functools
 import signal
@@ -12,7 +12,7 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int]:
-    """Make a `main` safe to call from a shell: its faults become a sentence and an exit code.
+    """Make a `main` safe to call from a shell: its errors become a sentence and an exit code.
 
     0: done. 1: a UserError or a fault of the system (a full disk, a port that is taken), whose
     sentence goes to stderr. 130: Ctrl+C. 143: SIGTERM, after which folders that were temporary are

@@ -2,7 +2,7 @@
 
     python utils/environment/driver.py
 
-installs PyTorch from its own index where pip's choice, the CUDA 13 build, would not do, and writes
+installs PyTorch from its own index if pip's choice, the CUDA 13 build, does not fit, and writes
 `constraints.txt` beside the environment, with the version of PyTorch that is there now.
 """
 
@@ -32,7 +32,7 @@ SECONDS = 5  # to wait for the index
 
 
 class Wheel(NamedTuple):
-    """A build of PyTorch: what pip is asked for, and where it finds that."""
+    """A build of PyTorch: what pip installs, and from where."""
 
     torch: str
     index: str  # "" is PyPI

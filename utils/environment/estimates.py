@@ -1,4 +1,4 @@
-"""Estimates of what a training run needs: arithmetic on the model's dimensions, and no run.
+"""Estimates of what a training run needs, computed from the model's dimensions without a run.
 
 The operations match what `torch.utils.flop_counter` counts for tiny, small, medium and turbo.
 """
@@ -64,7 +64,7 @@ class Estimate(NamedTuple):
     fits: bool
 
     def __str__(self) -> str:
-        """Say it in words, with how far it can be trusted."""
+        """Return the estimate in words, with its uncertainty."""
         memory = f"{self.memory_gib:.1f} GiB"
         if not self.fits:
             return f"Does not fit: {memory} for one clip at a time. Take a smaller checkpoint."

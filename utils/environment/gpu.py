@@ -1,4 +1,4 @@
-"""The GPU that is there and cannot be used: said before anything is trained on the CPU instead."""
+"""A GPU that PyTorch cannot use is reported before anything is trained on the CPU instead."""
 
 import os
 import re
@@ -17,7 +17,7 @@ if CPU_ONLY:  # before CUDA starts, so that nothing else takes a GPU either
 
 
 class HardwareError(UserError):
-    """What is asked for and what this machine has do not fit; the message names the way out."""
+    """The recipe needs what this machine does not have; the message names the way out."""
 
 
 def has_kernels(built: Sequence[str], capability: tuple[int, int]) -> bool:
@@ -40,7 +40,7 @@ def has_kernels(built: Sequence[str], capability: tuple[int, int]) -> bool:
 
 
 def check_gpu() -> None:
-    """Stop where this machine has an NVIDIA GPU that PyTorch cannot use.
+    """Stop if this machine has an NVIDIA GPU that PyTorch cannot use.
 
     Raises:
         HardwareError: with the driver, what PyTorch was built for, and the commands that help.

@@ -67,7 +67,7 @@ def loader_workers() -> int:
 
 
 def peak_gib() -> float:
-    """Return the most memory that this process has held so far, in GiB (GPU memory not counted)."""
+    """Return the peak memory of this process so far, in GiB (GPU memory not counted)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # Linux reports KiB, macOS bytes (getrusage(2) of either).
     return peak * (1 if sys.platform == "darwin" else 1024) / GIB
@@ -99,7 +99,7 @@ def _cpu_name() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Return what a reader of a measurement must know about this machine."""
+    """Return the facts about this machine that belong to a measurement."""
     # A container or taskset may allow fewer cores than there are; macOS cannot tell.
     allowed = getattr(os, "sched_getaffinity", None)
     facts: dict[str, Any] = {

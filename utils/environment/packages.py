@@ -1,4 +1,4 @@
-"""Installed packages against requirements.txt: the set-up cell installs by it, lesson 01 shows it.
+"""Installed packages compared with requirements.txt, for the set-up cell and lesson 01.
 
 The set-up cell imports this file before anything is installed: nothing here needs more than
 `packaging`, which every Jupyter brings.
@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from utils.environment.colab import in_kaggle, is_hosted
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
-# Never exchanged where they are installed. The first line fits the driver and one another; the
+# Never replaced if they are installed. The first line fits the driver and one another; the
 # second is the running kernel, and Colab's is built on exactly its own versions.
 KEPT = (
     *("torch", "torchvision", "torchaudio", "torchcodec", "numpy"),
@@ -63,7 +63,7 @@ def installed_version(package: str) -> str:
 
 
 def check_versions(floors: dict[str, str] | None = None) -> list[Package]:
-    """Return, for every package of requirements.txt, what is installed and whether that will do."""
+    """Return, for every package of requirements.txt, the installed version and whether it is ok."""
     rows = []
     for name, floor in (read_floors() if floors is None else floors).items():
         version = installed_version(name)
@@ -84,7 +84,7 @@ def require_versions(rows: list[Package]) -> None:
     """Stop if a row of `check_versions` is not ok.
 
     Raises:
-        OutdatedPackages: with each package at fault and what makes all of them right.
+        OutdatedPackages: names each wrong package and the command that repairs all of them.
     """
     faults = [row for row in rows if not row.ok]
     if not faults:
@@ -113,7 +113,7 @@ def versions() -> dict[str, str]:
 
 
 def loaded_versions(names: Sequence[str]) -> dict[str, str]:
-    """Return the versions of those packages of which a module is imported by now."""
+    """Return the versions of those packages that are already imported."""
     # Each of them is imported by its own name.
     loaded = [name for name in names if name.replace("-", "_") in sys.modules]
     return {name: installed_version(name) for name in loaded}

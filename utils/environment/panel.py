@@ -14,7 +14,7 @@ from utils.environment.presets import preset
 if TYPE_CHECKING:
     import ipywidgets
 
-# What a source needs said besides its language and name.
+# The keys that a source needs besides its language and name.
 SOURCES = {
     "embedded": "",
     "recordings": "",

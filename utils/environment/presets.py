@@ -1,4 +1,4 @@
-"""What `[training]` is where a recipe leaves it open: by the size of the checkpoint."""
+"""Defaults of `[training]` by the size of the checkpoint."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What the tables of a recipe must be to each other, so that no lesson finds it out hours later."""
+"""Checks across the tables of a recipe, so that no lesson fails hours later."""
 
 import tomllib
 from pathlib import Path
@@ -14,7 +14,7 @@ EMBEDDED = Path(__file__).parent.parent / "embedded/carried.toml"  # names alone
 
 
 def check_recipe(recipe: "Recipe") -> None:
-    """Refuse a recipe whose parts are right and whose whole is not.
+    """Refuse a recipe whose tables are right one by one and do not fit together.
 
     Raises:
         ValueError: a sentence that begins after the file's name.
@@ -49,7 +49,7 @@ def _check_language(source: "Source", place: str) -> None:
 
 
 def _check_embedded(recipe: "Recipe") -> None:
-    """Refuse names that no package carries: at once, not when a lesson asks for them."""
+    """Refuse names that no package has: at once, not when a lesson needs them."""
     carried = tomllib.loads(EMBEDDED.read_text(encoding="utf-8"))
     known = [f"embedded/{model}" for model in carried["models"]]
     checkpoint = recipe.model.checkpoint
@@ -108,7 +108,7 @@ def _check_mix(recipe: "Recipe") -> None:
 
 
 def _check_method(recipe: "Recipe") -> None:
-    """Refuse a method whose parts don't go together."""
+    """Refuse a method whose keys do not fit together."""
     method: Method = recipe.method
     with_adapter = method.weights in ("lora", "dora")
     if method.base_8bit and not with_adapter:

@@ -1,4 +1,4 @@
-"""What may be meant by a key that a recipe does not have, and how its values are written."""
+"""Suggestions for a key that a recipe does not have, and values as TOML writes them."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -95,7 +95,7 @@ def unknown_key(key: str, table: str, tables: Mapping[str, Iterable[str]]) -> st
     said = f'has the unknown key "{key}"'
     meant = [where for where, names in NAMES_ELSEWHERE.items() if plain in names.split()]
     meant += [f"{name} {key}" for name, keys in tables.items() if key in keys]
-    # Of this table first; then a slip of the pen, which is likelier than a key of another table.
+    # Of this table first; then a typing error, which is likelier than a key of another table.
     here = [where.removeprefix(f"{table} ") for where in meant if where.startswith(f"{table} ")]
     here += get_close_matches(key, list(tables[table]), n=1, cutoff=0.8)
     if guess := (here or meant):

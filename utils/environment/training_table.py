@@ -123,7 +123,7 @@ def check_training(table: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
 
 @cache
 def _hints() -> dict[str, Any]:
-    # Here and not above: the import takes seconds, and only a recipe needs it.
+    # Not at the top: the import takes seconds, and only a recipe needs it.
     from transformers import Seq2SeqTrainingArguments
 
     hints = get_type_hints(Seq2SeqTrainingArguments)
@@ -132,7 +132,7 @@ def _hints() -> dict[str, Any]:
 
 def _check_value(key: str, value: Any, hint: Any) -> None:
     """Refuse a value of another type, or beyond what makes sense."""
-    # Dataclasses do not look: learning_rate = "4e-5" would come as far as the first step.
+    # Dataclasses do not check types: learning_rate = "4e-5" would fail only at the first step.
     settings = ConfigDict(strict=True, arbitrary_types_allowed=True)
     try:
         TypeAdapter(hint, config=settings).validate_python(value)
@@ -150,7 +150,7 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
 
 
 def _check_tracker(names: str | list[str] | None) -> None:
-    """Refuse a tracker that nobody knows, or whose package is missing."""
+    """Refuse an unknown tracker, or one whose package is missing."""
     from transformers.integrations import integration_utils
 
     known = [*integration_utils.INTEGRATION_TO_CALLBACK, "all", "none"]
@@ -165,7 +165,7 @@ def _check_tracker(names: str | list[str] | None) -> None:
 
 
 def _try(table: Mapping[str, Any]) -> None:
-    """Make the arguments, the optimizer and the schedule, and let them go again."""
+    """Make the arguments, the optimizer and the schedule on trial."""
     import torch
     from transformers import Seq2SeqTrainingArguments, Trainer, get_scheduler
 

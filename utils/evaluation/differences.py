@@ -1,4 +1,4 @@
-"""What a difference between two models consists of: figures, spellings, or words."""
+"""What the errors of two models differ in: digits, spelling, or words."""
 
 import unicodedata
 from collections import Counter
@@ -13,8 +13,8 @@ from utils.scoring.predictions import MODELS, Row, first_unit
 from utils.text import normalize
 
 KINDS = ("digits", "spelling", "words")
-# A mark on these letters is an accent, often left out or written in another way (ș, ş). On others
-# it is a letter of its own: Hindi's vowels, Cyrillic й.
+# A mark on these letters is an accent, often left out or written differently (ș, ş). On others it
+# makes a different letter: Hindi's vowels, Cyrillic й.
 ACCENTED = ("LATIN", "GREEK", "ARABIC", "HEBREW")
 # Of Arabic script, what keyboards of different countries write for one letter; hyphens, apostrophes
 # and spaces, which may tie words together or not.
@@ -27,7 +27,7 @@ def _simplifier() -> opencc.OpenCC:
 
 
 def fold(text: str, language: str) -> str:
-    """Return a normalised text without what may be spelt in more than one way.
+    """Return a normalised text with spelling variants made equal.
 
     Accents (perché, perche; ş, ș), ligatures and width (ﬁ, Ａ), spaces, hyphens and apostrophes
     (e mail, email), the digits of other scripts, and of Chinese the traditional characters.
@@ -83,8 +83,8 @@ def _kinds(pairs: Sequence[tuple[str, str]], language: str) -> Iterator[str]:
 def count_kinds_of_error(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
     """Count a test set's errors, normalised, by what differs.
 
-    A number in figures for one in letters is "digits", whichever number it is: that two of them
-    mean the same is not looked up. What is equal once it is folded (see `fold`) is "spelling".
+    A number in figures for one in letters is "digits", whichever number it is: nothing checks that
+    they mean the same. What is equal once it is folded (see `fold`) is "spelling".
 
     Args:
         rows: prediction rows.
@@ -103,7 +103,7 @@ def count_kinds_of_error(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 
 
 def say_difference(kinds: dict[str, dict[str, int]]) -> str:
-    """Return in a sentence what part of the difference before to after is not in words."""
+    """Return a sentence on how much of the difference from before to after is in each kind."""
     change = {kind: one["before"] - one["after"] for kind, one in kinds.items()}
     total = sum(change.values())
     if total <= 0:

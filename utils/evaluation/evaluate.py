@@ -1,7 +1,7 @@
-"""Evaluating a checkpoint: every test clip read before and after, resumable, and its report.
+"""Evaluate a checkpoint: every test clip transcribed before and after, resumable, and the report.
 
-`python -m utils.evaluation RECIPE` reads what lesson 05 reads, from the sources as a stream;
-`--checkpoint` takes any Whisper instead of the run's model; `--compare` sets runs side by side."""
+`python -m utils.evaluation RECIPE` uses the clips of lesson 05, streamed from the sources;
+`--checkpoint` takes any Whisper in place of the run's model; `--compare` compares runs."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from utils.whisper.decoding import transcribe
 
 
 def transcribe_probes(readers: Mapping[str, Reader], recipe: Recipe) -> dict[str, dict[str, str]]:
-    """Return what "before" and "after" write for sounds without a word, by the sound's name."""
+    """Return the transcripts of "before" and "after" for sounds without words, by sound."""
     probes = make_probes()
     heard: dict[str, dict[str, str]] = {name: {} for name in probes}
     for side in ("before", "after"):
@@ -54,7 +54,7 @@ def transcribe_long_form(
     language, limit = recipe.languages[0], recipe.evaluation.long_seconds
     chosen, length = [], 0.0
     for clip in clips:
-        if length > 2 * limit:  # enough to choose from: what does not fit is passed over
+        if length > 2 * limit:  # enough to choose from: what does not fit is skipped
             break
         if clip["split"] == "test" and clip["language"] == language:
             chosen.append(clip)
@@ -91,13 +91,13 @@ def complete_report(
     run: Run,
     checkpoint: str | Path,
 ) -> dict[str, Any]:
-    """Return `build_report` with what does not follow from the predictions alone.
+    """Return `build_report` and what cannot be computed from the predictions alone.
 
     Args:
         report: of `build_report`.
         speed: of `read_clips`.
         recipe: the experiment.
-        run: where the prepared splits are looked through for overlaps, if they are there.
+        run: its prepared splits, if there are any, are searched for overlaps.
         checkpoint: what "after" is.
     """
     overlaps = None  # not looked for: nothing was prepared
@@ -132,7 +132,7 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
         folder: where `predictions.jsonl`, `evaluation.json` and `evaluation.html` go.
 
     Raises:
-        KeyboardInterrupt: it was interrupted; `evaluation.partial.json` holds what was read.
+        KeyboardInterrupt: it was interrupted; `evaluation.partial.json` holds what was transcribed.
     """
     journal, made_from = (
         folder / "predictions.partial.jsonl",

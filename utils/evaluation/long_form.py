@@ -1,4 +1,4 @@
-"""Long recordings: made of test clips with known borders, transcribed, and held against them."""
+"""Long recordings: joined from test clips, transcribed, and compared with the known borders."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from utils.whisper.captions import Segment
 from utils.whisper.long_recordings import transcribe_long
 
 PAUSE_SECONDS = 0.6  # between two clips: about what a speaker leaves between sentences
-# A segment may lie this far from the clip whose words it holds, and the last one end this far after
+# A segment may be this far from the clip with its words, and the last one may end this far after
 # the recording: Whisper's grid is 0.02 s, but its segments take in some of the silence around.
 TOLERATED_SECONDS = 1.0
 
@@ -35,7 +35,7 @@ class JoinedClips(NamedTuple):
 def join_clips(
     clips: Sequence[np.ndarray], texts: Sequence[str], language: str, max_seconds: float
 ) -> JoinedClips:
-    """Join clips with pauses; one that would make the recording too long is passed over."""
+    """Join clips with pauses; one that would make the recording too long is skipped."""
     pause = np.zeros(round(PAUSE_SECONDS * SAMPLING_RATE), np.float32)
     parts, said, borders, length = [], [], [], 0
     for clip, text in zip(clips, texts, strict=True):
@@ -61,7 +61,7 @@ def _pieces(texts: Sequence[str], language: str) -> tuple[list[str], list[int]]:
 
 
 def word_drift(segments: Sequence[Segment], joined: JoinedClips) -> list[float]:
-    """Return for each word that is right how many seconds its segment lies from its clip.
+    """Return for each correct word how many seconds its segment is from its clip.
 
     0 where they overlap. Words are characters in a language without word spaces.
     """
@@ -81,10 +81,10 @@ def word_drift(segments: Sequence[Segment], joined: JoinedClips) -> list[float]:
 
 
 def check_timestamps(segments: Sequence[Segment], joined: JoinedClips) -> dict[str, Any]:
-    """Hold timestamps against the borders of the clips.
+    """Compare timestamps with the borders of the clips.
 
     Returns:
-        `segments`, `monotonic` (no segment starts before the one in front of it),
+        `segments`, `monotonic` (no segment starts before the previous one),
         `past_end_seconds` (how far the last one ends after the audio), `segment_drift_seconds`
         (median distance from where a segment starts to where the nearest clip starts),
         `word_drift_seconds` (95 % of the right words stay below, see `word_drift`) and `kept`: all
@@ -105,7 +105,7 @@ def check_timestamps(segments: Sequence[Segment], joined: JoinedClips) -> dict[s
     result["kept"] = (
         bool(segments)
         and result["monotonic"]
-        # One segment a window is what a model writes that has unlearned its timestamps.
+        # A model that has unlearned its timestamps returns one segment a window.
         and len(starts) > joined.seconds / STOCK_SECONDS
         and all(value is None or value <= TOLERATED_SECONDS for value in late)
     )

@@ -1,4 +1,4 @@
-"""Mistakes that a person can read: edits in their context, their kinds, diffs in colour."""
+"""Errors as a person wants to see them: edits in context, kinds of errors, diffs in colour."""
 
 import unicodedata
 import zlib
@@ -111,13 +111,13 @@ def is_runaway(row: Row, model: str) -> bool:
 
 
 def compression_ratio(text: str) -> float:
-    """Return how far zlib shrinks a text, as Whisper measures repetition: bytes in ÷ bytes out."""
+    """Return the zlib compression ratio of a text, Whisper's measure of repetition."""
     data = text.encode()
     return len(data) / len(zlib.compress(data))
 
 
 def find_flags(rows: Sequence[Row], model: str) -> dict[str, float]:
-    """Count the hypotheses that look invented rather than misheard.
+    """Count the hypotheses that look like hallucinations.
 
     Returns:
         `runaway`, `repetitive` (`compression_ratio` above 2.4), `too_fast` (more than 8 words a

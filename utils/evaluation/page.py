@@ -17,7 +17,7 @@ from utils.evaluation.mistakes import clips_html, find_worst, most_frequent
 from utils.scoring.predictions import MODELS, SIGNIFICANT, Row, percent, say_p
 
 TEMPLATE = Path(__file__).with_name("page.html")
-FEW_CLIPS = 20  # from fewer a rate is hardly known: shown in grey
+FEW_CLIPS = 20  # with fewer a rate is too uncertain: shown in grey
 NAMES = {"wer": "word error rate", "cer": "character error rate"}
 PARTS = {
     "test": "Test split",
@@ -35,15 +35,15 @@ def verdict_word(measured: Mapping[str, Any]) -> str:
 
 
 def lost_timestamps(long_form: Mapping[str, Any]) -> bool:
-    """Tell whether only the base model's own timestamps hold against the known borders."""
+    """Tell whether fine-tuning has cost the model its timestamps."""
     return long_form["before"]["kept"] and not long_form["after"]["kept"]
 
 
 def verdict(report: Mapping[str, Any]) -> str:
-    """Return what a stranger wants to know: did it get better, by how much, and how sure is that.
+    """Return the answer in a few lines: did it get better, by how much, and how sure is that.
 
     One line for each part of the report that has clips, of the rate that leads in the language;
-    what the model makes in other programs' window; and a warning where fine-tuning has cost it its
+    the rate in other programs' window; and a warning if fine-tuning has cost the model its
     timestamps.
     """
     lines = []

@@ -28,7 +28,7 @@ def draw_speech(samples: np.ndarray, log_mel: np.ndarray, title: str = "") -> Fi
     )
     mel.set(ylabel="mel band", xlabel="seconds", xlim=(0, seconds))
     figure.colorbar(image, ax=mel, label="log-mel, as given to the encoder")
-    plt.close(figure)  # shown by whoever asked for it, and not a second time at the cell's end
+    plt.close(figure)  # the caller shows it; otherwise it appears a second time at the cell's end
     return figure
 
 

@@ -1,4 +1,4 @@
-"""Sounds without a word in them: whatever a model writes for one, it has invented."""
+"""Sounds without words: whatever a model transcribes there is a hallucination."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def make_probes(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def estimate_snr(samples: np.ndarray) -> float:
-    """Return a clip's signal-to-noise ratio in dB, guessed from its loud and its quiet moments.
+    """Return a clip's signal-to-noise ratio in dB, estimated from its loud and quiet moments.
 
     The level of its loudest tenth over that of its quietest tenth, in steps of 20 ms; between 0 and
     60. A clip without a pause comes out too low: there is no noise alone to measure.

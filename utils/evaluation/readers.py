@@ -42,7 +42,7 @@ def split_of(language: str, split: str, recipe: Recipe) -> str:
 
 
 def prepared_clips(prepared: Mapping[str, datasets.Dataset], recipe: Recipe) -> Iterator[dict]:
-    """Yield the clips that lesson 03 prepared to be judged: samples and what is known of them."""
+    """Yield the clips that lesson 03 prepared for testing: samples and metadata."""
     for split in ("test", "unseen"):
         if split not in prepared:
             continue
@@ -54,7 +54,7 @@ def prepared_clips(prepared: Mapping[str, datasets.Dataset], recipe: Recipe) -> 
 
 
 def streamed_clips(recipe: Recipe, processor: WhisperProcessor) -> Iterator[dict]:
-    """Yield the same clips straight from the sources, by the same rules, one at a time."""
+    """Yield the same clips from the sources, by the same rules, one at a time."""
     report = QualityReport(recipe.preprocessing)  # it drops what is there twice, as in lesson 03
     for source in sorted(recipe.sources, key=lambda source: not source.train):
         if not source.test:
@@ -78,7 +78,7 @@ def _groups(clips: Iterable[dict], size: int) -> Iterator[list[dict]]:
 
 
 def read_journal(path: Path, made_from: Mapping[str, Any]) -> list[dict]:
-    """Return the groups of an interrupted evaluation, or none if it was made from something else.
+    """Return the groups of an interrupted evaluation, or none if its inputs were different.
 
     A line that a crash cut off is left out.
     """
@@ -102,14 +102,14 @@ def read_clips(
 ) -> tuple[list[dict], dict[str, dict[str, float]]]:
     """Transcribe every clip with every reader, a few batches at a time.
 
-    What is done goes into a journal at once: interrupted and called again, it goes on from there.
-    The clips are never held in memory together.
+    Each group is stored in a journal at once: interrupted and called again, it continues there.
+    The clips are never in memory all together.
 
     Args:
         clips: of `prepared_clips` or `streamed_clips`.
         readers: "before", "after" and, where wanted, "after_30s".
         recipe: gives the batch size.
-        journal: where to write; the caller deletes it once the report stands.
+        journal: where to write; the caller deletes it once the report is saved.
         made_from: what the result depends on; a journal made from something else is not used.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The evaluation report: what follows from the prediction rows, in numbers that JSON can hold."""
+"""The evaluation report: all that the prediction rows show, in numbers that JSON can hold."""
 
 import hashlib
 from collections import Counter
@@ -53,7 +53,7 @@ def break_down(
 ) -> dict[str, dict[str, Any]]:
     """Return `measure_rates` for each group of rows, by the group's name.
 
-    Not tested: of twenty groups, one is "significant" where nothing is the matter.
+    Not tested: of twenty groups, one would be "significant" by chance.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:
@@ -62,7 +62,7 @@ def break_down(
 
 
 def breakdowns(rows: Sequence[Row], resamples: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return where fine-tuning helped and where it hurt, by what is known of the clips.
+    """Return where fine-tuning helped and where it hurt, by properties of the clips.
 
     `language`, `duration` and `snr` (see `probes.estimate_snr`), and `speaker` where rows name more
     than one: those of whom there is most, at most `SHOWN_SPEAKERS`.

@@ -30,7 +30,7 @@ def language_name(code: str) -> str:
 
 
 def dataset_name(source: Source) -> str:
-    """Return what to call a source in public: no folder of this machine stands in it."""
+    """Return a source's name for the public, without any folder of this machine."""
     if source.dataset == "embedded":
         return SPEAKERS[source.language, source.name].package
     return source.dataset if is_on_hub(source) else Path(source.dataset).name
@@ -65,7 +65,7 @@ def results(recipe: Recipe, documented: Mapping[str, Mapping[str, Any]]) -> list
             task_name="Speech recognition",
             dataset_type=dataset_name(source),
             dataset_name=source.label,
-            # A name of something on this machine is no config, and nobody's business.
+            # The name of something on this machine is not a config, and is private.
             dataset_config=source.name if is_on_hub(source) else None,
             dataset_split=source.test,
             metric_type=rate,
@@ -163,7 +163,7 @@ def timestamps_line(recipe: Recipe, long_form: Mapping[str, Any] | None) -> str:
 
 
 def plain(text: str) -> Markup:
-    """Return a transcript, which is input from outside, as what Markdown shows as it is."""
+    """Return a transcript, which is input from outside, escaped for Markdown."""
     escaped = escape(text, quote=False)
     return Markup(re.sub(r"([\\`*_{}\[\]()#+.!|~-])", r"\\\1", escaped))
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FASTER_WHISPER: Mapping[str, Any] = {
-    # Cuts silence out, for which Whisper makes up words, and long recordings in their pauses.
+    # Removes silence, for which Whisper invents words, and cuts long recordings in their pauses.
     "vad_filter": True,
     "without_timestamps": True,
     "beam_size": 1,

@@ -17,14 +17,14 @@ READS: Mapping[str, tuple[str, ...]] = {
 
 
 def to_ctranslate2(model: Path, folder: Path, quantization: str) -> None:
-    """Convert a Whisper folder with CTranslate2's own converter; the result is whole or not there.
+    """Convert a Whisper folder with CTranslate2's own converter; the result is complete or absent.
 
     Args:
         model: a folder that `save_model` wrote.
-        folder: where model.bin goes, and beside it all that faster-whisper reads.
+        folder: where model.bin goes, with all other files that faster-whisper needs.
         quantization: how matrices are stored: "float16" or "int8".
     """
-    # Here and not above: whoever exports nothing needs no CTranslate2.
+    # Not at the top: only an export needs CTranslate2.
     from ctranslate2.converters import TransformersConverter
 
     copied = list(READS["faster-whisper"])

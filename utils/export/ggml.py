@@ -43,7 +43,7 @@ def openai_name(name: str) -> str:
 
 
 def _tokens(processor: WhisperProcessor) -> list[bytes]:
-    """Return the text tokens in the order of their ids; whisper.cpp makes up the special ones."""
+    """Return the text tokens in the order of their ids; whisper.cpp adds the special ones."""
     of_byte = {sign: byte for byte, sign in bytes_to_unicode().items()}
     tokenizer = processor.tokenizer
     names = tokenizer.convert_ids_to_tokens(range(tokenizer.eos_token_id))

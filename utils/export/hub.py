@@ -26,7 +26,7 @@ from utils.export.card import language_name, write_card
 from utils.export.documented import FASTER_WHISPER, is_multilingual
 
 SPACE_README = Path(__file__).with_name("space.md")
-NOBODY = "YOU"  # stands for your name on the Hub until you put it in
+NOBODY = "YOU"  # a placeholder for your name on the Hub
 
 # What may leave this machine, and nothing else: the trainer's pickles (training_args.bin may hold a
 # token) and the optimizer's state are not in the list.
@@ -62,11 +62,11 @@ ATTEMPTS, LONGEST_WAIT = 5, 30  # seconds; the Hub's client tries uploads again,
 
 
 class PushError(UserError):
-    """What must not or cannot be pushed; the message says what, where and the way out."""
+    """Something must not or cannot be pushed; the message says what, where and the way out."""
 
 
 class Pushed(NamedTuple):
-    """What a push came to."""
+    """The result of a push."""
 
     url: str
     commit: str
@@ -75,7 +75,7 @@ class Pushed(NamedTuple):
 
 
 def _place(source: Path, target: Path) -> None:
-    """Put a file in another folder too; weights are large, so by a link where the disk can."""
+    """Put a file into another folder too, as a hard link where the disk supports it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
     try:
@@ -103,7 +103,7 @@ def stage_model(recipe: Recipe, run: Run, repository: str, exported: Mapping[str
     shutil.copyfile(run.folder / "recipe.toml", folder / "recipe.toml")
     lesson = Path(notebook_of("training"))
     notebook = json.loads(lesson.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:  # whoever works in Jupyter has outputs in it: they stay there
+    for cell in notebook["cells"]:  # outputs of your own session are not published
         if cell["cell_type"] == "code":
             cell |= {"outputs": [], "execution_count": None}
     text = json.dumps(notebook, indent=1, ensure_ascii=False)
@@ -128,7 +128,7 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
     credit = [speech(source.language, source.name).attribution for source in sources]
     settings = {
         "title": title,
-        # An English-only model has learnt its language under the name of English.
+        # An English-only model was trained on its language under the name of English.
         "languages": {
             code if has_languages else "en": language_name(code) for code in recipe.languages
         },
@@ -170,7 +170,7 @@ def find_secrets(folder: Path, names: Sequence[Path]) -> list[str]:
 
 
 def _passes(error: BaseException) -> bool:
-    """Tell whether an error of the Hub may be gone at the next attempt."""
+    """Tell whether the Hub may succeed at the next attempt."""
     if isinstance(error, HfHubHTTPError):
         return error.response.status_code in (429, 500, 502, 503, 504)
     # No answer at all; httpx's or httpx2's, by the client's version.
@@ -189,7 +189,7 @@ def _persist(call: Any, *arguments: Any, **settings: Any) -> Any:
 
 
 def push(folder: Path, repository: str, kind: str = "model", private: bool = True) -> Pushed:
-    """Push a folder in one commit; where the Hub has all of it already, in none.
+    """Push a folder in one commit, or in none if the Hub already has all of it.
 
     Args:
         folder: of `stage_model` or `stage_space`.
@@ -264,6 +264,6 @@ def serve_space(folder: Path, seconds: float = 90) -> Iterator[str]:
 
 
 def push_line(done: Pushed) -> str:
-    """Return what a push came to, as a sentence."""
+    """Return the result of a push as a sentence."""
     what = f"commit {done.commit[:8]}" if done.is_new else "nothing new to push"
     return f"{done.url}: {what}, {'private' if done.is_private else 'public'}."

@@ -1,4 +1,4 @@
-"""What other programs make of the test clips: how fast, how right, and as documented."""
+"""Speed and errors of other programs on the test clips, and of the documented call."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ MOST_CLIPS = 500  # of a split that `measure_documented` transcribes: one at a t
 
 
 def baseline(name: str) -> str:
-    """Return the program that another is compared with: Transformers in the same window."""
+    """Return the program to compare with: Transformers in the same window."""
     window = name.rpartition(", ")[2]
     return f"Transformers float32, {'short' if window == 'short' else '30 s'}"
 
@@ -26,7 +26,7 @@ def baseline(name: str) -> str:
 def run_programs(
     programs: Mapping[str, Transcribe], clips: Sequence[np.ndarray], languages: Sequence[str]
 ) -> dict[str, dict[str, list]]:
-    """Transcribe every clip with every program, in turn, so that a busy machine slows all alike.
+    """Transcribe every clip with every program, in turn, so that a busy machine slows all equally.
 
     Args:
         programs: by name.
@@ -50,13 +50,13 @@ def run_programs(
 def rate_programs(
     heard: Mapping[str, Mapping[str, list]], references: Sequence[str], languages: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
-    """Return how fast and how right every program of `run_programs` is.
+    """Return speed and error rates of every program of `run_programs`.
 
     Returns:
         By name `wer` and `cer` (normalised, fractions), `first_rate` (which of them to read),
-        `speed` (times the first program's), `differing` (clips with another text, letter by
-        letter, than `baseline` wrote), `apart` (the CER of its texts, held against the baseline's)
-        and `clips`.
+        `speed` (relative to the first program), `differing` (clips whose text is not identical to
+        that of `baseline`), `apart` (the CER of its texts, with the baseline's as references) and
+        `clips`.
     """
 
     def plain(texts: Sequence[str]) -> list[str]:
@@ -86,7 +86,7 @@ def measure_documented(
         program: of `with_faster_whisper` or its like.
         prepared: of lesson 03; its splits test and unseen are transcribed.
         resamples: of the intervals.
-        most: clips of a split; of a larger one so many are taken, evenly spread.
+        most: clips of a split; of a larger one this many are taken, evenly spread.
 
     Returns:
         For each source's label `split`, `clips`, `first_rate`, `wer`, `wer_low`, `wer_high` and the

@@ -20,8 +20,8 @@ from utils.whisper.labels import is_multilingual, prefix_ids
 Transcribe = Callable[[np.ndarray, str], str]  # 16 kHz samples, language code → text
 
 
-# One clip at a time, greedily, on the CPU with the same threads: the programs are compared, and
-# not their settings.
+# One clip at a time, greedily, on the CPU with the same threads: this compares programs, not
+# settings.
 
 
 def with_transformers(
@@ -29,7 +29,7 @@ def with_transformers(
     processor: WhisperProcessor,
     context: AudioContext | None = None,
 ) -> Transcribe:
-    """Return how Transformers transcribes a clip, in the stock 30 s window or a short one."""
+    """Return a function that transcribes with Transformers, at 30 s or a short window."""
 
     def transcribe_clip(clip: np.ndarray, language: str) -> str:
         return transcribe(model, processor, [clip], language=language, context=context)[0]
@@ -38,11 +38,11 @@ def with_transformers(
 
 
 def with_faster_whisper(folder: Path, compute_type: str = "default") -> Transcribe:
-    """Return how faster-whisper transcribes, called as documented, with samples.
+    """Return a function that transcribes with faster-whisper, called as documented, from samples.
 
     Args:
         folder: that `to_ctranslate2` wrote.
-        compute_type: in what it calculates; "default" is what is stored.
+        compute_type: the precision it computes in; "default" is that of the file.
     """
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
@@ -66,7 +66,7 @@ def with_faster_whisper(folder: Path, compute_type: str = "default") -> Transcri
 def with_pipeline(
     model: WhisperForConditionalGeneration, processor: WhisperProcessor
 ) -> Transcribe:
-    """Return how Transformers' pipeline transcribes, called as documented."""
+    """Return a function that transcribes with Transformers' pipeline, called as documented."""
     asr = pipeline(
         "automatic-speech-recognition",
         model=model,
@@ -84,7 +84,7 @@ def with_pipeline(
 
 
 def with_documented_whisper_cpp(path: Path) -> Transcribe:
-    """Return how whisper.cpp transcribes, called as documented."""
+    """Return a function that transcribes with whisper.cpp, called as documented."""
     from pywhispercpp.model import Model
 
     with _silence():
@@ -100,9 +100,9 @@ def with_documented_whisper_cpp(path: Path) -> Transcribe:
 def with_ctranslate2(
     folder: Path, processor: WhisperProcessor, context: AudioContext
 ) -> Transcribe:
-    """Return how CTranslate2 transcribes in a short window, without faster-whisper around it.
+    """Return a function that transcribes with CTranslate2 at a short window, no faster-whisper.
 
-    Only for models that were trained in a short window: others repeat themselves in it.
+    Only for models that were trained at a short window: others repeat themselves there.
 
     Args:
         folder: that `to_ctranslate2` wrote.
@@ -130,7 +130,7 @@ def with_ctranslate2(
 
 
 def with_whisper_cpp(path: Path, context: AudioContext) -> Transcribe:
-    """Return how whisper.cpp transcribes a clip in a short window; see `with_ctranslate2`.
+    """Return a function that transcribes with whisper.cpp at a short window.
 
     Args:
         path: a ggml file.
@@ -164,7 +164,7 @@ def with_whisper_cpp(path: Path, context: AudioContext) -> Transcribe:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Drop what C code writes to stderr: whisper.cpp tells 40 lines about a model.
+    """Drop what C code writes to stderr: whisper.cpp prints 40 lines about a model.
 
     Its own redirection follows `sys.stderr`, which in a notebook is not the process's.
     """

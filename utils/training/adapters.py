@@ -23,7 +23,7 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
 
 
 def require_8bit(key: str) -> None:
-    """Stop unless bitsandbytes, which calculates in 8 bits, is installed.
+    """Stop unless bitsandbytes, which computes in 8 bits, is installed.
 
     Raises:
         HardwareError: it is not; the message names the key of the recipe.
@@ -36,10 +36,10 @@ def require_8bit(key: str) -> None:
 
 
 def quantization(method: Method) -> BitsAndBytesConfig | None:
-    """Return how the checkpoint is to be loaded; None is as it is.
+    """Return the quantisation to load the checkpoint with; None loads it unchanged.
 
     Raises:
-        HardwareError: 8 bits are asked for, and this machine cannot do them.
+        HardwareError: the recipe wants 8 bits, and this machine cannot do them.
     """
     if not method.base_8bit:
         return None
@@ -49,10 +49,10 @@ def quantization(method: Method) -> BitsAndBytesConfig | None:
 
 
 def ignore_old_torchao() -> None:
-    """Let PEFT go on beside a torchao that it refuses: below 0.16, as Colab preinstalls.
+    """Make PEFT accept a torchao older than 0.16, such as the one that Colab preinstalls.
 
-    PEFT asks for torchao whenever it wraps a layer, and raises where it finds an old one, though
-    only weights that torchao has quantised need it. Nothing here uses it.
+    PEFT looks for torchao whenever it wraps a layer and raises if it is old, although only weights
+    that torchao has quantised need it. Nothing here uses it.
     """
     try:
         lora_torchao.is_torchao_available()

@@ -23,11 +23,11 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         **preset(width, recipe.method.weights),
         **DEFAULTS,
         "metric_for_best_model": dev_metric(recipe),
-        # A stream goes on from where a checkpoint says, without reading what came before.
+        # A stream continues at the place in the checkpoint, without decoding what came before.
         "ignore_data_skip": not recipe.preprocessing.stored,
         # The default hides a NaN loss: it logs 0.0 while every weight is NaN already.
         "logging_nan_inf_filter": False,
-        # Unless told so, processes on a machine without a GPU do not find each other: each would
+        # Without this, processes on a machine without a GPU do not find each other: each would
         # train alone, into the same folder (accelerate 1.15).
         "use_cpu": device().type == "cpu",
         "ddp_find_unused_parameters": False,  # every trained weight takes part in every step
@@ -36,7 +36,7 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         "disable_tqdm": True,  # progress_line says more in one line
         **recipe.training,
     }
-    # Processes that are started anew for each pass would import torch each time.
+    # Workers that start again for each epoch would import torch each time.
     arguments.setdefault("dataloader_persistent_workers", arguments["dataloader_num_workers"] > 0)
     if "8bit" in arguments.get("optim", ""):
         require_8bit(f'optim = "{arguments["optim"]}"')

@@ -1,9 +1,9 @@
-"""Checkpoints that are whole or not there, and the finished model with every file a runtime needs.
+"""Checkpoints that are complete or absent, and the saved model with every file a runtime needs.
 
-The Trainer writes a checkpoint file by file and takes the highest number for the newest, whole or
-not; a missing optimizer.pt is silently replaced by a fresh optimizer, and older checkpoints go
-before the new one has reached the disk (transformers 5.23). Here a marker, written last, lists
-every file with its size; only a marked folder is resumed from, and only then older ones go.
+The Trainer writes a checkpoint file by file and resumes from the highest number, complete or not; a
+missing optimizer.pt is silently replaced by a fresh optimizer, and older checkpoints are deleted
+before the new one is on disk (transformers 5.23). Here a marker, written last, lists every file
+with its size. Only a marked folder is resumed from, and only then older ones are deleted.
 """
 
 import errno
@@ -23,8 +23,8 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils.config import UserError
 
 MARKER = "complete.json"
-# Without these training would go on from something else than where it was: patterns, because a
-# sharded optimizer is a folder.
+# Without one of these, training would not continue from where it was. Patterns, because a sharded
+# optimizer is a folder.
 NEEDED = ("trainer_state.json", "optimizer*", "scheduler.pt", "rng_state*.pth")
 PICKLED_ARGUMENTS = "training_args.bin"  # a pickle that nothing here reads
 SLACK = 2**20  # bytes of small files beside weights and optimizer
@@ -37,7 +37,7 @@ class DiskFull(UserError, OSError):
 
 
 def _flush(folder: Path) -> dict[str, int]:
-    """Force every file of a folder to disk; return their sizes in bytes by name."""
+    """Flush every file of a folder to disk; return their sizes in bytes by name."""
     sizes = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name != MARKER:
@@ -48,7 +48,7 @@ def _flush(folder: Path) -> dict[str, int]:
 
 
 def mark_complete(folder: Path) -> None:
-    """Say that a folder is whole, after its files have reached the disk."""
+    """Mark a folder as complete, after its files have reached the disk."""
     sizes = _flush(folder)
     partial = folder / f".{MARKER}"
     with partial.open("w", encoding="utf-8") as file:
@@ -59,7 +59,7 @@ def mark_complete(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str:
-    """Return what is wrong with a marked folder, or "" if it is whole."""
+    """Return what is wrong with a marked folder, or "" if it is complete."""
     try:
         sizes = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -81,7 +81,7 @@ def damage(folder: Path) -> str:
 
 
 def _checkpoint_damage(folder: Path) -> str:
-    """Return why training cannot go on from a checkpoint exactly as it was, or ""."""
+    """Return why training cannot resume exactly from a checkpoint, or ""."""
     missing = [pattern for pattern in NEEDED if not any(folder.glob(pattern))]
     return damage(folder) or (f"{folder / missing[0]} is missing" if missing else "")
 
@@ -93,7 +93,7 @@ def _numbered(folder: Path) -> list[Path]:
 
 
 def find_valid_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole `checkpoint-N` in a folder, or None; warn of each that is skipped."""
+    """Return the newest complete `checkpoint-N` of a folder or None; warn of each skipped one."""
     for path in reversed(_numbered(folder)):
         fault = _checkpoint_damage(path)
         if not fault:
@@ -103,7 +103,7 @@ def find_valid_checkpoint(folder: Path) -> Path | None:
 
 
 def whole_checkpoints(folder: Path) -> list[Path]:
-    """Return every whole `checkpoint-N` in a folder, oldest first."""
+    """Return every complete `checkpoint-N` in a folder, oldest first."""
     return [path for path in _numbered(folder) if not _checkpoint_damage(path)]
 
 
@@ -116,7 +116,7 @@ def stored_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> in
 
 
 def _is_full(error: BaseException | None, folder: Path) -> bool:
-    """Tell whether an error, or one that led to it, comes from a full disk."""
+    """Tell whether an error, or its cause, is a full disk."""
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -129,16 +129,16 @@ def _is_full(error: BaseException | None, folder: Path) -> bool:
 
 @contextmanager
 def new_checkpoint(folder: Path, needed: int) -> Iterator[None]:
-    """Let a block write a checkpoint: mark it at the end, or remove what a failure has left.
+    """Mark the checkpoint that a block writes as complete; after a failure, remove what it left.
 
     Args:
-        folder: `checkpoint-N`; what lies there already was given up, or it would not be written.
+        folder: `checkpoint-N`; what is there already is an abandoned attempt.
         needed: bytes of weights and optimizer.
 
     Raises:
-        DiskFull: it does not fit; checkpoints that are whole stay as they are.
+        DiskFull: it does not fit; complete checkpoints are kept.
     """
-    # An old marker beside new files could pass for whole.
+    # With an old marker, a half-written folder would look complete.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
@@ -162,7 +162,7 @@ def new_checkpoint(folder: Path, needed: int) -> Iterator[None]:
 
 
 def drop_old(folder: Path, keep: int | None, best: str | None) -> None:
-    """Remove the oldest whole checkpoints until `keep` are left; None keeps all.
+    """Remove the oldest complete checkpoints until `keep` are left; None keeps all.
 
     The newest one, and the best one if it is named, stay whatever `keep` says.
     """
@@ -173,10 +173,10 @@ def drop_old(folder: Path, keep: int | None, best: str | None) -> None:
 
 
 def copy_checkpoints(source: Path, goal: Path) -> None:
-    """Make the whole checkpoints of `goal` those of `source`; each appears there only when whole.
+    """Copy the complete checkpoints of `source` to `goal`, remove others; each appears whole.
 
-    Colab's own disk is quick and dies with the runtime, Drive is slow and stays: checkpoints are
-    written to the one and copied to the other, and back in a new runtime.
+    Colab's own disk is fast and lost with the runtime, Drive is slow and permanent: checkpoints are
+    written to the first and copied to the second, and back in a new runtime.
     """
     there = {path.name for path in whole_checkpoints(goal)}
     wanted = whole_checkpoints(source)
@@ -196,7 +196,7 @@ def copy_checkpoints(source: Path, goal: Path) -> None:
                     "there and run the same again; training goes on from there."
                 ) from error
             partial.rename(goal / path.name)
-    # After the copies: between the two a crash leaves more than is needed, and not less.
+    # After the copies, so that a crash in between leaves too many checkpoints and not too few.
     for name in there - {path.name for path in wanted}:
         shutil.rmtree(goal / name, ignore_errors=True)
 
@@ -206,8 +206,8 @@ def save_model(
 ) -> None:
     """Save a model and its processor so that Transformers and the other runtimes load it.
 
-    The folder appears whole: it is written beside its place and then moved there. It holds no
-    pickle: the Trainer's training_args.bin stays behind.
+    The folder is written under another name and then renamed, so that it is never incomplete. It
+    holds no pickle: the Trainer's training_args.bin is left out.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -216,7 +216,7 @@ def save_model(
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
         # Transformers 5 writes processor_config.json alone. faster-whisper reads
-        # preprocessor_config.json (and takes 80 mel bands for granted without it); whisper.cpp's
+        # preprocessor_config.json (and assumes 80 mel bands without it); whisper.cpp's
         # converter reads vocab.json and added_tokens.json.
         processor.feature_extractor.save_pretrained(partial)
         processor.tokenizer.save_vocabulary(str(partial))

@@ -14,9 +14,9 @@ from utils.training.memory import halving
 from utils.whisper.decoding import transcribe
 
 METRICS = {"word": "wer", "char": "cer"}
-CHANCE = 0.05  # a difference that luck alone gives more often is none
+CHANCE = 0.05  # a p value from here on counts as no difference
 RESAMPLES = 2000
-FEW_CLIPS = 50  # below, dev tells large differences alone
+FEW_CLIPS = 50  # with fewer, dev shows only large differences
 
 
 def dev_metric(recipe: Recipe) -> str:
@@ -25,7 +25,7 @@ def dev_metric(recipe: Recipe) -> str:
 
 
 def dev_slice(dev: Dataset, minutes: float) -> Dataset:
-    """Return clips of dev, evenly spread over it, with about so many minutes of speech in all.
+    """Return dev clips, evenly spread, with about this many minutes of speech in total.
 
     The same ones every time: `Selection` compares evaluations clip by clip.
     """
@@ -41,7 +41,7 @@ def count_dev_errors(
     recipe: Recipe,
     context: AudioContext | None,
 ) -> dict[str, np.ndarray]:
-    """Return `count_errors` of what a model transcribes of prepared rows, by "wer" and "cer".
+    """Return `count_errors` of a model's transcripts of prepared rows, by "wer" and "cer".
 
     The metric that decides comes first. `context=None` decodes at the stock 30 s window: the only
     fair one for an untrained model.
@@ -71,7 +71,7 @@ def verdict(before: np.ndarray, after: np.ndarray, metric: str) -> str:
     """Return in a few sentences what training changed, and what to try where it did not help.
 
     Args:
-        before: `count_errors` of the model that training began with.
+        before: `count_errors` of the base model.
         after: of the trained one, on the same clips at the same window.
         metric: "wer" or "cer", for the text.
     """

@@ -1,8 +1,8 @@
-"""What fits the card: the largest batch at once, and smaller ones where memory runs out after all.
+"""What fits the card: the largest batch, and smaller ones if memory still runs out.
 
-A smaller batch with as much more accumulation is the same update of the same clips: the recipe's
-product of both, the effective batch, stays what it is. Transformers' auto_find_batch_size leaves
-accumulation alone and so trains another recipe than the one that was written.
+A smaller batch with more gradient accumulation is the same update with the same clips: the product
+of both, the effective batch, stays that of the recipe. Transformers' auto_find_batch_size does not
+adapt accumulation and so trains a different recipe.
 """
 
 import gc
@@ -30,14 +30,14 @@ GRADIENT_BYTES = 4
 RESERVE = 0.1  # of the card's memory: what other shapes leave between them cannot be used
 EPOCHS_TRIED = 5  # whose batches are looked through for the largest; each epoch cuts others
 FITS = "clips_at_once.json"  # in the run folder: what is left when a process ran out of memory
-# A full card has other words, too, where it is not PyTorch's allocator that asks.
+# A full card has other messages, too, if the memory is not requested by PyTorch's allocator.
 FULL = ("out of memory", "_ALLOC_FAILED", "unable to find an engine")  # the last is cuDNN's
 
 Result = TypeVar("Result")
 logger = logging.getLogger(__name__)
 
-# Every batch has another shape: without segments that grow, freed ones are too small for the next
-# batch and fill the card. The allocator looks at it once, before the first tensor is on the card.
+# Every batch has a different shape: without expandable segments, freed ones are too small for the
+# next batch and fill the card. The allocator reads this once, before the first tensor.
 if torch.cuda.is_available() and not os.environ.get("PYTORCH_CUDA_ALLOC_CONF"):
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
@@ -51,7 +51,7 @@ class Shape(NamedTuple):
 
 
 def effective_batch(training: Mapping[str, Any] | TrainingArguments) -> int:
-    """Return how many clips one update has on one device."""
+    """Return the number of clips of one update on one device."""
     if isinstance(training, TrainingArguments):
         return training.train_batch_size * training.gradient_accumulation_steps
     clips = training.get("per_device_train_batch_size", DEFAULT_CLIPS)
@@ -59,7 +59,7 @@ def effective_batch(training: Mapping[str, Any] | TrainingArguments) -> int:
 
 
 def with_batch(training: Mapping[str, Any], clips: int) -> dict[str, Any]:
-    """Return `[training]` with so many clips at once, and accumulation for the same updates."""
+    """Return `[training]` with this batch size, and accumulation for the same updates."""
     batch = {
         "per_device_train_batch_size": clips,
         "gradient_accumulation_steps": effective_batch(training) // clips,
@@ -80,18 +80,18 @@ def smaller_batches(training: Mapping[str, Any], below: int | None = None) -> li
 
 
 def note_smaller(folder: Path, clips: int) -> None:
-    """Note in a run folder how many clips at once the next start is to take at most."""
+    """Store in a run folder the largest batch size that the next start may use."""
     write_atomically(folder / FITS, json.dumps(clips))
 
 
 def noted(folder: Path) -> int | None:
-    """Return what `note_smaller` has noted, if anything."""
+    """Return what `note_smaller` has stored, or None."""
     path = folder / FITS
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def release() -> None:
-    """Give back the memory of what is no longer used; a trainer and its parts hold each other."""
+    """Free unused memory; a trainer and its parts refer to each other, so Python frees it late."""
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -102,21 +102,21 @@ def ran_out(error: RuntimeError) -> bool:
 
 
 def halving(work: Callable[[int], Result], batch_size: int) -> Result:
-    """Return `work(batch_size)`, with half the batch each time that memory runs out."""
+    """Return `work(batch_size)`; halve the batch each time that memory runs out."""
     while True:
         try:
             return work(batch_size)
         except RuntimeError as error:
             if batch_size == 1 or not ran_out(error):
                 raise
-        # Not above: while an error is handled, its traceback holds the tensors that filled it.
+        # Not in the `except` block: there the traceback still holds the tensors that filled it.
         batch_size //= 2
         release()
         logger.warning("Out of memory: going on with batches of %d.", batch_size)
 
 
 def token_counts(rows: Mapping[str, Sequence], recipe: Recipe) -> np.ndarray:
-    """Return how many decoder positions each prepared row takes at most."""
+    """Return the largest number of decoder positions that each prepared row can take."""
     counts = np.array([len(labels) for labels in rows["labels"][:]])
     if recipe.windows.timestamps:
         counts += [2 * len(cuts) for cuts in rows["cut_tokens"][:]]
@@ -153,10 +153,10 @@ def largest_shapes(
 
 
 def fits(trainer: Trainer, shapes: Iterable[Shape]) -> bool:
-    """Tell whether batches of some shapes can be trained on with all that training holds.
+    """Tell whether batches of some shapes fit beside everything else that training holds.
 
-    That is the optimizer, the gradients of a batch before where several make an update, of several
-    processes the copy of the gradients that they exchange, and a tenth of the card in reserve.
+    That is the optimizer, the gradients of an earlier batch with accumulation, the copy of the
+    gradients that several processes exchange, and a tenth of the card in reserve.
     """
     model, args = trainer.model.train(), trainer.args
     config = trainer.accelerator.unwrap_model(model).config
@@ -197,8 +197,8 @@ def largest_batch(
     Args:
         trainer: with the model in place.
         rows: prepared ones like those that it trains on.
-        recipe: its effective batch is the most that is tried.
-        most: what is tried at most besides.
+        recipe: its effective batch is the largest that is tried.
+        most: a further upper limit.
     """
     seconds, tokens = np.array(rows["seconds"][:]), token_counts(rows, recipe)
     effective, processes = effective_batch(recipe.training), trainer.args.world_size

@@ -1,4 +1,4 @@
-"""How fast training goes: clips and hours of audio heard, and the memory that it takes."""
+"""How fast training is: clips and hours of audio, and the memory that it takes."""
 
 import time
 
@@ -9,15 +9,15 @@ from utils.whisper.audio_context import FRAMES_PER_SECOND
 
 
 class Pace:
-    """Counts batches as they are trained on, and says how fast they came since it last said so."""
+    """Counts batches as they are trained on, and returns the pace since its last report."""
 
     def __init__(self, processes: int):
-        self.processes = processes  # each hears as much
+        self.processes = processes  # each gets as much audio
         self.since: float | None = None
         self.clips, self.seconds = 0, 0.0
 
     def count(self, features: torch.Tensor) -> None:
-        """Take note of a batch of log-mels `(clips, mels, frames)` that is about to be heard."""
+        """Count a batch of log-mels `(clips, mels, frames)` that is about to be trained on."""
         if self.since is None:
             self.since = time.perf_counter()
         self.clips += len(features)

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`, and what is shown of a training: one line, a table, the report."""
+"""`metrics.jsonl`, and how training is shown: one line, a table, the report."""
 
 import contextlib
 import json
@@ -34,14 +34,14 @@ class MetricsFile(TrainerCallback):
         self.path, self.watch, self.rows = run.metrics, watch, []
 
     def on_train_begin(self, args, state, control, **_) -> None:  # noqa: ANN001
-        """Keep what led to the checkpoint that training goes on from, and nothing later."""
+        """Keep the logs up to the checkpoint that training resumes from, and drop later ones."""
         rows = read_metrics(self.path) if self.path.exists() else []
         self.rows = [row for row in rows if row["step"] <= state.global_step]
         if state.is_world_process_zero:
             write_atomically(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def on_log(self, args, state, control, logs: Mapping[str, Any], **_) -> None:  # noqa: ANN001
-        """Write one line, and show it to whoever watches; one process of several does."""
+        """Write one line and call the watcher; only the first of several processes does."""
         if not state.is_world_process_zero:
             return
         self.rows.append({"step": state.global_step, "time": time.time(), **logs})
@@ -61,7 +61,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
-    """Return one line that says how far training is and how long it will still take."""
+    """Return one line with the progress of training and the time left."""
     last = rows[-1]
     done = last["step"] - rows[0]["step"]
     parts = [f"step {last['step']}/{max_steps}"]

@@ -43,17 +43,17 @@ logger = logging.getLogger(__name__)
 
 
 class Stopped(UserError):
-    """The machine asked to stop; a whole checkpoint is written, and the same command goes on."""
+    """SIGTERM came; a complete checkpoint is written, and the same command continues."""
 
     exit_code = 128 + SIGNAL  # what a shell reports for a process that the signal has ended
 
 
 def train(recipe: Recipe, run: Run, watch: Watch | None = None) -> WhisperTrainer:
-    """Fine-tune, going on from the newest whole checkpoint, and save what the recipe keeps of it.
+    """Fine-tune, resuming from the newest complete checkpoint, and save the weights.
 
     Raises:
         MissingArtifact: the data has not been prepared.
-        TrainingError: the loss is no number, or one of several processes ran out of memory.
+        TrainingError: the loss is not a number, or one of several processes ran out of memory.
         DiskFull: a checkpoint does not fit.
         Stopped: SIGTERM came.
     """
@@ -68,7 +68,7 @@ def train(recipe: Recipe, run: Run, watch: Watch | None = None) -> WhisperTraine
             if not ran_out(error) or not smaller:
                 raise
             if trainer.args.world_size > 1:
-                # The others wait for this one's gradients: they have to start together.
+                # The others wait for this one's gradients, so all must start together.
                 note_smaller(run.folder, smaller[0])
                 raise TrainingError(
                     f"Process {trainer.args.process_index} ran out of memory. Run the same again: "
@@ -89,7 +89,7 @@ def build_trainer(recipe: Recipe, run: Run, watch: Watch | None = None) -> Whisp
     Args:
         recipe: the experiment.
         run: holds `prepared/`; checkpoints and `metrics.jsonl` go into it.
-        watch: called at every log with all logs so far and the last step to come.
+        watch: called at every log with all logs so far and the number of the last step.
     """
     require(run, "preprocessing")
     arguments = training_arguments(recipe, run)
@@ -103,7 +103,7 @@ def build_trainer(recipe: Recipe, run: Run, watch: Watch | None = None) -> Whisp
     collator = SpeechCollator(
         processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
     )
-    # One process has nobody to divide with.
+    # With one process there is nothing to divide.
     sharded = recipe.method.shard and arguments.world_size > 1
     trainer = (ShardedWhisperTrainer if sharded else WhisperTrainer)(
         recipe=recipe,
@@ -132,7 +132,7 @@ def train_rows(
     collator: SpeechCollator,
     arguments: Seq2SeqTrainingArguments,
 ) -> Dataset | SpeechStream:
-    """Return what is trained on: the stored rows, or batches read while training goes on."""
+    """Return the training data: the stored rows, or batches streamed during training."""
     if recipe.preprocessing.stored:
         return splits["train"]
     return SpeechStream(
@@ -148,7 +148,7 @@ def train_rows(
 
 
 def fit_batch(recipe: Recipe, run: Run) -> Recipe:
-    """Return the recipe with the largest batch at once that the GPU holds, and the same updates.
+    """Return the recipe with the largest batch that fits on the GPU, and the same updates.
 
     Raises:
         torch.OutOfMemoryError: not even one clip fits.
@@ -179,10 +179,10 @@ def fit_batch(recipe: Recipe, run: Run) -> Recipe:
 
 
 def resume(trainer: WhisperTrainer) -> None:
-    """Train to the last step, going on from the newest whole checkpoint if there is one.
+    """Train to the last step, resuming from the newest complete checkpoint if there is one.
 
     Raises:
-        RunMismatch: the checkpoint was trained on other clips than are there now.
+        RunMismatch: the checkpoint was trained on different clips.
         Stopped: SIGTERM came.
     """
     folder = Path(trainer.args.output_dir)
@@ -213,10 +213,10 @@ def resume(trainer: WhisperTrainer) -> None:
 
 @contextlib.contextmanager
 def same_sums_on_cpu(device: torch.device) -> Iterator[None]:
-    """Let a run on a CPU end with the same weights each time, also with several threads.
+    """Make a run on a CPU end with the same weights each time, also with several threads.
 
-    Otherwise some gradients are added up in the order in which the threads come, and a last bit
-    that differs at step 4 is another word in the transcripts at step 40. On a GPU it would cost
+    Otherwise some gradients are added in the order in which threads finish, and a last bit that
+    differs at step 4 is a different word in the transcripts at step 40. On a GPU it would cost
     speed, and mixed precision rounds anyway.
     """
     before = torch.are_deterministic_algorithms_enabled()
@@ -229,7 +229,7 @@ def same_sums_on_cpu(device: torch.device) -> Iterator[None]:
 
 @torch.no_grad()
 def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
-    """Save the weights that training ended with, adapters merged, as an ordinary Whisper."""
+    """Save the kept weights, adapters merged, as an ordinary Whisper."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     # The saved model will be read without autocast, which accelerate has put around this one's
     # forward; its own way to take it off takes Whisper's decorators along (accelerate 1.15).

@@ -1,11 +1,11 @@
 """Which checkpoint is kept: the last one, unless dev shows that the best one was better.
 
-A dev split of a few hundred words cannot tell neighbours apart: the lowest of several dev error
-rates is mostly the luckiest. Where no difference is shown, the end of the schedule, at its lowest
-learning rate, is the better guess. The same thought as the one-standard-error rule (Breiman et al.
-1984). The best of many is lucky many times over, so the level is divided by the number of
-evaluations that it is the best of (Bonferroni). With `patience` the end is no end of a schedule but
-where dev had ceased to improve; then the best one is kept. How often either rule is right:
+A dev split of a few hundred words cannot separate neighbouring checkpoints: the lowest of several
+dev error rates is mostly the luckiest. If no difference is shown, the end of the schedule, at its
+lowest learning rate, is the better guess; the idea is that of the one-standard-error rule (Breiman
+et al. 1984). The best of many evaluations had many chances to be lucky, so the level is divided by
+their number (Bonferroni). With `patience`, which is early stopping, training ends after dev has
+stopped improving, and the best one is kept. How often either rule is right:
 `python -m benchmarks.selection`.
 """
 
@@ -16,16 +16,16 @@ import numpy as np
 
 from utils.scoring.intervals import paired_p_value
 
-CHANCE = 0.05  # a difference that luck alone gives more often is none
+CHANCE = 0.05  # a p value from here on counts as no difference
 RESAMPLES = 10_000  # of the permutation test: p goes down to 1 / 5000, for up to 250 evaluations
 FILE = "dev_errors.json"  # in every checkpoint: a resumed run decides as an uninterrupted one
 
 
 class Selection:
-    """Compares the last evaluation with the one of the fewest errors, clip by clip.
+    """Compares the last evaluation with the one with the fewest errors, clip by clip.
 
     Args:
-        best: keep the one of the fewest errors in any case.
+        best: always keep the one with the fewest errors.
     """
 
     def __init__(self, best: bool = False) -> None:
@@ -36,7 +36,7 @@ class Selection:
         self.fewest_step = 0
 
     def add(self, errors: np.ndarray, step: int) -> bool:
-        """Take note of an evaluation; return whether it has the fewest errors so far.
+        """Add an evaluation; return whether it has the fewest errors so far.
 
         Args:
             errors: its `count_errors` on dev, the same clips in the same order every time.
@@ -49,11 +49,11 @@ class Selection:
         return fewest
 
     def level(self) -> float:
-        """Return below which p value the best evaluation is no luck."""
+        """Return the p value below which the best evaluation is not luck."""
         return CHANCE / max(len(self.steps) - 1, 1)
 
     def p_value(self) -> float:
-        """Return how often luck alone would set the last so far from the one of the fewest."""
+        """Return the p value of the difference between the last evaluation and the best."""
         return paired_p_value(self.fewest, self.last, RESAMPLES)
 
     def prefers_best(self) -> bool:
@@ -72,14 +72,14 @@ class Selection:
         return f"{said}, p = {self.p_value():.2g} against {self.level():.2g}: the {kept} is kept"
 
     def save(self, folder: Path) -> None:
-        """Write what later evaluations are compared with into a checkpoint."""
+        """Store in a checkpoint what later evaluations are compared with."""
         told = {"steps": self.steps, "fewest_step": self.fewest_step}
         if self.last is not None:
             told |= {"fewest": self.fewest.tolist(), "last": self.last.tolist()}
         (folder / FILE).write_text(json.dumps(told), encoding="utf-8")
 
     def load(self, folder: Path) -> None:
-        """Go on from a checkpoint; one from before this file had its form starts anew."""
+        """Continue from a checkpoint; one with a file of an older form starts from nothing."""
         path = folder / FILE
         told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
         if isinstance(told, dict) and told["steps"]:

@@ -2,8 +2,8 @@
 
 Full training in float32 holds 16 bytes a weight: the weight, its gradient and Adam's two means. Of
 n cards each keeps one n-th, and gathers one layer at a time from all of them while it computes
-(FSDP2; Zhao et al. 2023). What is written to disk is whole: whoever reads a checkpoint need not
-know of it, and training may go on with more cards, or with one that can hold everything.
+(FSDP2; Zhao et al. 2023). What is written to disk is an ordinary, undivided
+checkpoint, and training can continue with more cards, or with one that can hold everything.
 """
 
 from collections.abc import Iterator, Mapping
@@ -30,7 +30,7 @@ WHOLE_WEIGHTS = StateDictOptions(full_state_dict=True, strict=False)
 
 
 def shard(model: WhisperForConditionalGeneration, bf16: bool) -> None:
-    """Leave each process its part of a model's weights, layer by layer, in place.
+    """Divide a model's weights among the processes, layer by layer, in place.
 
     With `bf16` layers are gathered in that precision; the parts and their gradients stay float32.
     Autocast alone would keep a whole copy of the weights in bf16 for the backward pass.
@@ -53,7 +53,7 @@ def gather(model: WhisperForConditionalGeneration) -> WhisperForConditionalGener
 
 
 def rename(adam: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    """Return an optimizer's state with numbers of weights replaced by names; names stay."""
+    """Return an optimizer's state with weights by name in place of number; names stay."""
     groups = [
         {**group, "params": [names.get(key, key) for key in group["params"]]}
         for group in adam["param_groups"]
@@ -63,7 +63,7 @@ def rename(adam: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
 
 
 class Sharded(Seq2SeqTrainer):
-    """What a trainer does otherwise when its model is sharded; to be put before one."""
+    """What a trainer does differently if its model is sharded; a mixin, first of the bases."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""When training ends before its last step: the machine asks, or dev improves no more."""
+"""When training ends before its last step: after SIGTERM, or by early stopping."""
 
 import signal
 import threading
@@ -12,10 +12,10 @@ SIGNAL = signal.SIGTERM  # what Slurm, Kubernetes, Docker and spot instances sen
 
 
 class Patience(TrainerCallback):
-    """Ends training after so many dev evaluations in a row without a lower error rate.
+    """Early stopping: ends training after some dev evaluations without a lower error rate.
 
-    Transformers' EarlyStoppingCallback counts in an attribute that a resumed run starts from zero;
-    the log is part of every checkpoint.
+    Transformers' EarlyStoppingCallback keeps its count in an attribute, which a resumed run starts
+    from zero; here the log is used, which is part of every checkpoint.
 
     Args:
         evaluations: how many.
@@ -26,19 +26,19 @@ class Patience(TrainerCallback):
         self.evaluations, self.rate = evaluations, rate
 
     def on_evaluate(self, args, state, control, **_) -> None:  # noqa: ANN001
-        """Stop if the best evaluation lies too far back."""
+        """Stop if the best evaluation is too far back."""
         rates = [row[self.rate] for row in state.log_history if self.rate in row]
         if rates and len(rates) - 1 - rates.index(min(rates)) >= self.evaluations:
             control.should_training_stop = True
 
-    on_train_begin = on_evaluate  # of a run that has been stopped and is called again
+    on_train_begin = on_evaluate  # a stopped run that was started again
 
 
 def outlive_sigterm(_: int) -> None:
-    """Let a loader's process live until its trainer has written the checkpoint and ends it.
+    """Keep a data loader's process alive until its trainer has written the checkpoint.
 
-    torchrun and systemd signal a whole group of processes, and a loader without its workers is an
-    error in the middle of the step.
+    torchrun and systemd signal a whole group of processes, and a loader that has lost its workers
+    raises in the middle of the step.
     """
     signal.signal(SIGNAL, signal.SIG_IGN)
 
@@ -49,7 +49,7 @@ class _SaveAndStop(TrainerCallback):
     received = False
 
     def on_step_end(self, args, state, control, **_) -> None:  # noqa: ANN001
-        """Ask for a checkpoint and the end; every process at the same step."""
+        """Request a checkpoint and the end, in every process at the same step."""
         if args.world_size > 1:
             flag = torch.tensor(float(self.received), device=args.device)
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
@@ -60,9 +60,9 @@ class _SaveAndStop(TrainerCallback):
 
 @contextmanager
 def ends_on_sigterm(trainer: Trainer) -> Iterator[_SaveAndStop]:
-    """Let SIGTERM end the block's training with a whole checkpoint; `received` says that it did.
+    """End the block's training at SIGTERM, with a complete checkpoint; sets `received`.
 
-    Outside the main thread Python takes no signals: there SIGTERM does what it did before.
+    Python handles signals only in the main thread: elsewhere SIGTERM keeps its effect.
     """
     stop = _SaveAndStop()
     trainer.add_callback(stop)

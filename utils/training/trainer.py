@@ -34,7 +34,7 @@ CLIPS = "clips.txt"  # in a checkpoint: the digest of what it was trained on
 
 
 class TrainingError(UserError, RuntimeError):
-    """Training cannot go on; the message names the step and the way out."""
+    """Training cannot continue; the message names the step and the way out."""
 
 
 def loss_per_token(
@@ -45,8 +45,8 @@ def loss_per_token(
 ) -> torch.Tensor:
     """Return the cross-entropy per label token of a whole update.
 
-    The mean of each batch, which is Whisper's own loss, would give a token of a batch with few of
-    them more weight, and an update of two batches another gradient than one of the same clips.
+    Whisper's own loss, the mean of each batch, gives more weight to a token in a batch with few
+    tokens; an update in two batches would have a different gradient from one of the same clips.
 
     Args:
         outputs: the model's, with logits `(batch, tokens, vocabulary)`.
@@ -78,7 +78,7 @@ class WhisperTrainer(Seq2SeqTrainer):
 
     @functools.cached_property
     def clips(self) -> str:
-        """A digest of the clips to train on and to judge by; of a stream, of the latter alone."""
+        """A digest of the training and dev clips; with a stream, of the dev clips alone."""
         stored = (self.train_dataset, self.eval_dataset)
         return "".join(digest_of_clips(rows) for rows in stored if isinstance(rows, Dataset))
 
@@ -109,24 +109,24 @@ class WhisperTrainer(Seq2SeqTrainer):
         return self._on_device(loader)
 
     def _on_device(self, loader: DataLoader) -> DataLoader:
-        # Not accelerator.prepare: it would share the batches out a second time, behind a wrapper
-        # that does not pass on which epoch it is when training is resumed.
+        # Not accelerator.prepare: it would divide the batches a second time, and its wrapper does
+        # not pass on the epoch when training is resumed.
         return prepare_data_loader(
             loader, self.accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False
         )
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
-        """Return the loss with the encoder at the length that the batch has."""
+        """Return the loss, with the encoder at the length of the batch."""
         whisper = self.accelerator.unwrap_model(model)
         with audio_context(whisper, inputs["input_features"].shape[-1]):
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log how fast training goes beside each loss."""
+        """Add the pace of training to each logged loss."""
         super().log({**logs, **self.pace.tell()} if "loss" in logs else logs, *args, **kwargs)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # A run that has ended and is called again would take one step more (transformers 5.23).
+        # A finished run that is started again would take one more step (transformers 5.23).
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         if not self.control.should_training_stop:
@@ -135,7 +135,7 @@ class WhisperTrainer(Seq2SeqTrainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any
     ) -> torch.Tensor:
-        """Take one step, and stop before a loss that is no number reaches the weights.
+        """Take one step, and stop before a NaN or infinite loss reaches the weights.
 
         Raises:
             TrainingError: the loss is NaN or infinite.
@@ -158,10 +158,10 @@ class WhisperTrainer(Seq2SeqTrainer):
         metric_key_prefix: str = "eval",
         **_: Any,
     ) -> dict[str, float]:
-        """Return WER and CER of what the model transcribes on dev, at the short context.
+        """Return WER and CER of the model's transcripts of dev, at the short context.
 
-        Each process takes every n-th clip, and all of them get the counts of all clips: whatever is
-        decided by them is decided alike everywhere.
+        Each of n processes takes every n-th clip, and all of them get the counts of all clips, so
+        that every process makes the same decisions.
         """
         started = time.perf_counter()
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
@@ -190,13 +190,13 @@ class WhisperTrainer(Seq2SeqTrainer):
         return metrics
 
     def _of_all_processes(self, counts: np.ndarray, mine: range, clips: int) -> np.ndarray:
-        """Return the counts of all clips, in their order, from what each process has counted."""
+        """Return the counts of all clips, in their order, gathered from all processes."""
         whole = torch.zeros(clips, counts.shape[1], dtype=torch.int64, device=self.args.device)
         whole[list(mine)] = torch.from_numpy(counts).to(self.args.device)
         return self.accelerator.reduce(whole, "sum").cpu().numpy()
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        # An evaluation without a checkpoint is nothing that could be kept.
+        # Without a checkpoint there is nothing to keep.
         if not self.control.should_save and self.args.save_strategy != SaveStrategy.BEST:
             return False
         metric = dev_metric(self.recipe)
@@ -214,7 +214,7 @@ class WhisperTrainer(Seq2SeqTrainer):
         super()._load_best_model()
 
     def kept_step(self) -> int:
-        """Return after which step the weights were as they are kept."""
+        """Return the step whose weights are kept."""
         if self.args.load_best_model_at_end and self.selection.prefers_best():
             return self.selection.fewest_step
         return self.state.global_step
@@ -241,4 +241,4 @@ class WhisperTrainer(Seq2SeqTrainer):
 
 
 class ShardedWhisperTrainer(Sharded, WhisperTrainer):
-    """WhisperTrainer with a model that is divided among the processes."""
+    """WhisperTrainer for a model that is divided among the processes."""
