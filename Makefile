@@ -5,6 +5,8 @@
 # series is on GitHub.
 PYTHON ?= python3
 RECIPE ?= recipes/embedded.toml
+# As a variable of the environment: a shell that got the text itself would run what it contains.
+export RECIPE
 BIN := .venv/bin
 SET_UP := .venv/ready
 
@@ -28,13 +30,13 @@ TEST = OMP_NUM_THREADS=$(HALF_THE_CORES) $(1)/bin/python -m pytest -n 2 --dist l
 first: $(SET_UP)
 	@mkdir -p runs
 	$(BIN)/papermill notebooks/01_environment.ipynb runs/01_environment.ipynb \
-		-p RECIPE $(RECIPE) --no-progress-bar
+		-p RECIPE "$$RECIPE" --no-progress-bar
 	@$(BIN)/python -c 'import json, sys; report = json.load(open(sys.argv[1])); \
 		[print(key, report[key]) for key in ("device", "precision", "first_transcription")]' \
-		runs/$(basename $(notdir $(RECIPE)))/environment.json
+		"runs/$$(basename "$$RECIPE" .toml)/environment.json"
 
 run: $(SET_UP)
-	$(BIN)/python -m utils $(RECIPE)
+	$(BIN)/python -m utils "$$RECIPE"
 
 test: $(SET_UP)
 	$(call TEST,.venv)

@@ -59,7 +59,8 @@ def fingerprint(run: Run, stage: str, recordings: str = "") -> str:
     """
     cells = json.loads(Path(notebook_of(stage)).read_text(encoding="utf-8"))["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    files = digest(run.folder / "recipe.toml", *sorted(Path("utils").rglob("*.py")))
+    code_and_data = (path for path in Path("utils").rglob("*.*") if path.suffix != ".pyc")
+    files = digest(run.folder / "recipe.toml", *sorted(code_and_data))
     parts = [files, recordings, *code]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
