@@ -8,55 +8,83 @@ import os
 from itertools import chain
 from pathlib import Path
 
-os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when Gradio is imported
+from guard import FRAMED_BY, LOOPBACK, Guard, end_on_signals, patient, private_folder
+
+private_folder()  # its variables are read when Gradio is imported
 
 import av
 import gradio
 import numpy as np
 from faster_whisper import BatchedInferencePipeline, WhisperModel
+from starlette.middleware import Middleware
 
 HERE = Path(__file__).parent
 SETTINGS = json.loads((HERE / "settings.json").read_text(encoding="utf-8"))
 MAX_MINUTES = 10  # longer recordings would keep all others waiting
-RATE = 16_000  # of the samples that Whisper takes
+MAX_UPLOAD = 25 * 2**20  # bytes
+RATE = 16_000  # Hz, what Whisper takes
+# What FFmpeg may open. Not all that it knows: a playlist would have it open other files of this
+# machine, or of the network.
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,aac,amr,amrnb,amrwb,asf,asf_o,avi,flv,mpeg,mpegts,mp3,"
+    "ogg,wav,w64,flac,caf,aiff,au,ac3,eac3,dts,ape,tta,wv,mpc,mpc8,nistsphere,voc,xwma,gsm,rm,dsf"
+)
+ON_THE_HUB = "SPACE_ID" in os.environ  # which looks at the Host, and frames the page
 
 whisper = WhisperModel(str(HERE / "model"), device="cpu", local_files_only=True)
 model = BatchedInferencePipeline(whisper)
 
 
 def refuse(sentence: str) -> gradio.Error:
-    """Return the error that the page shows as this sentence."""
+    """Return what shows a visitor a sentence until it is closed."""
     return gradio.Error(sentence, duration=None, print_exception=False)
 
 
-def read(recording: str) -> np.ndarray:
-    """Return the sound of a file as float32 samples at 16 kHz, one channel.
+def read(path: str) -> np.ndarray:
+    """Return a recording at 16 kHz, mono, and never hold more than is allowed.
 
-    faster-whisper's own reader hands PyAV an argument that PyAV 19 has dropped (1.2.1).
+    faster-whisper's own reader hands PyAV an argument that PyAV 19 has dropped (1.2.1), and opens
+    whatever FFmpeg knows. Half a megabyte of FLAC holds hours of silence, and a header may name any
+    rate and length.
     """
-    resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
-    pieces, length = [np.zeros(0, np.float32)], 0
-    with av.open(recording) as file:
-        if not file.streams.audio:
-            raise ValueError("no sound in it")
-        for frame in chain(file.decode(audio=0), [None]):  # None: what the resampler still holds
+    parts, left = [], 60 * MAX_MINUTES * RATE
+    # A file and not a path: FFmpeg itself opens nothing, whatever stands in it.
+    with (
+        open(path, "rb") as file,
+        av.open(file, options={"format_whitelist": FORMATS}, metadata_errors="ignore") as box,
+    ):
+        stream = box.streams.best("audio")
+        if stream is None:
+            raise ValueError("no stream of it is audio")
+        stream.codec_context.options = {"max_samples": str(2**22)}  # of one frame
+        resampler = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+        for frame in chain(box.decode(stream), [None]):  # None: what the resampler still holds
+            if frame and not (
+                1_000 <= frame.sample_rate <= 1_000_000 and frame.layout.nb_channels < 33
+            ):
+                raise ValueError("no recording has that rate, or so many channels")
             for piece in resampler.resample(frame):
-                pieces.append(piece.to_ndarray()[0])
-                length += len(pieces[-1])
-            if length > 60 * MAX_MINUTES * RATE:
-                raise refuse(f"At most {MAX_MINUTES} minutes at once, please.")
-    return np.concatenate(pieces)
+                parts.append(piece.to_ndarray()[0])
+                left -= piece.samples
+                if left < 0:
+                    raise refuse(f"At most {MAX_MINUTES} minutes at once, please.")
+    samples = np.concatenate(parts)  # a ValueError where there is none
+    if not np.isfinite(samples).all():
+        raise ValueError("it holds samples that are no numbers")
+    return samples
 
 
 def transcribe(recording: str | None, language: str) -> str:
     """Return what is said in a file, or raise a sentence that the page shows."""
     if recording is None:
         raise refuse("There is no recording yet: speak or add a file.")
+    if language not in SETTINGS["languages"]:  # a program may send anything
+        raise refuse("Choose a language first.")
     try:
         samples = read(recording)
     except gradio.Error:  # of ours; it is a ValueError, too
         raise
-    except (ValueError, OSError):  # PyAV's errors are one or the other
+    except (ValueError, OSError, MemoryError):  # PyAV's errors are one of them
         raise refuse("This file holds no readable audio.") from None
     # The very call that the model card documents, and whose error rate it names.
     segments, _ = model.transcribe(samples, language=language, **SETTINGS["call"])
@@ -74,5 +102,22 @@ with gradio.Blocks(title=SETTINGS["title"], delete_cache=(3600, 3600)) as page:
     gradio.Markdown(SETTINGS["credit"])
 
 if __name__ == "__main__":
+    end_on_signals()
+    guard = Middleware(
+        Guard,
+        hosts=[".hf.space"] if ON_THE_HUB else [*LOOPBACK],
+        max_upload=MAX_UPLOAD,
+        framed_by="'self' https://huggingface.co https://*.hf.space" if ON_THE_HUB else FRAMED_BY,
+        is_host_checked=not ON_THE_HUB,
+    )
     page.queue(max_size=16, default_concurrency_limit=1)
-    page.launch(share=False, max_file_size="25mb", ssr_mode=False)
+    page.launch(
+        share=False,
+        max_file_size=MAX_UPLOAD,
+        ssr_mode=False,
+        prevent_thread_lock=True,
+        app_kwargs={"middleware": [guard]},
+    )
+    settings = page.server.config
+    settings.http_protocol_class = patient(settings.http_protocol_class)
+    page.block_thread()

@@ -492,6 +492,7 @@ REFUSALS = {
     "401": dict(status=401, message="Invalid credentials in Authorization header"),
     "403": dict(status=403, message="Access is restricted.", code="GatedRepo"),
     "404": dict(status=404, message="Repository not found", code="RepoNotFound"),
+    "412": dict(status=412, message="A commit has happened since. Please refresh and try again."),
     "429": dict(status=429, message="Too many requests", headers={"Retry-After": "1"}),
     "503": dict(status=503, message="Service unavailable"),
 }
@@ -535,7 +536,7 @@ class Server(ThreadingHTTPServer):
 def steer(address, kind, pattern, count=1, skip=0):
     """Let `count` requests meet a fault, after `skip` that do not; it replaces the last one.
 
-    `kind` is drop, truncate, hang, 401, 403 (gated), 404, 429 or 503; `pattern` is a regular
+    `kind` is drop, truncate, hang, 401, 403 (gated), 404, 412, 429 or 503; `pattern` is a regular
     expression that is searched in `GET /path?query`.
     """
     fault = dict(kind=kind, pattern=pattern, count=count, skip=skip)

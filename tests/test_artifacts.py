@@ -7,8 +7,11 @@ import pytest
 from tests.conftest import write_recipe
 from utils import artifacts
 from utils.artifacts import (
+    MADE,
     STAGES,
+    Damaged,
     MissingArtifact,
+    Run,
     RunMismatch,
     open_run,
     require,
@@ -86,3 +89,26 @@ def test_reports_are_readable_json(recipe, tmp_path):
     text = save_report(run, "environment", {"a": 1}).read_text()
     assert json.loads(text)["a"] == 1
     assert text.endswith("\n")
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("spoil", [Path.unlink, zero, lambda path: path.write_bytes(b"1")])
+@pytest.mark.parametrize(("stage", "name"), [(stage, one) for stage in MADE for one in MADE[stage]])
+def test_what_a_lesson_made_is_whole_or_its_name_and_the_way_out_are_told(
+    recipe, tmp_path, stage, name, spoil
+):
+    run = open_run(recipe, tmp_path / "runs")
+    path = run.folder / name / "deeper/data.arrow" if "." not in name else run.folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"something")
+    save_report(run, stage, {})
+    run.folder.rename(tmp_path / "moved")  # a run folder may be moved
+    run = Run(tmp_path / "moved")
+    require(run, stage)
+    spoil(run.folder / path.relative_to(tmp_path / "runs/mine"))
+    with pytest.raises(Damaged) as caught:
+        require(run, stage)
+    assert path.name in str(caught.value) and f"{stage}.ipynb again" in str(caught.value)

@@ -49,6 +49,7 @@ def report(folder, stage):
     return json.loads((folder / f"{stage}.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.fault(31)
 def test_every_stage_reports_and_every_lesson_is_kept_as_notebook_and_page(smoke):
     folder, printed = smoke
     for stage in STAGES:
@@ -170,6 +171,7 @@ def test_without_a_name_on_the_hub_nothing_is_pushed_and_the_lesson_says_so(smok
     assert "training_args.bin" not in {path.name for path in smoke[0].glob("export/**/*")}
 
 
+@pytest.mark.fault(21)
 def test_a_planted_token_stands_in_nothing_that_a_run_leaves(smoke):
     assert CANARY not in smoke[1]
     files = [path for path in smoke[0].rglob("*") if path.is_file()]

@@ -203,6 +203,7 @@ def papermill(notebook, output, *parameters):
 
 
 @pytest.mark.slow
+@pytest.mark.fault(25)
 def test_a_failure_mid_lesson_is_kept_and_a_second_run_goes_on(tmp_path):
     """A full disk, a lost network: the fault goes away, and the same command then succeeds."""
     lesson = nbformat.read(LESSON, as_version=4)

@@ -17,15 +17,19 @@ from pathlib import Path
 
 from utils.artifacts import (
     STAGES,
+    Damaged,
+    MissingArtifact,
     Run,
     digest,
     notebook_of,
     open_run,
+    read_json,
     require,
     write_atomically,
 )
 from utils.config import Recipe, UserError, load_recipe
 from utils.environment.command import command
+from utils.export.privacy import scrub_notebook
 from utils.text import languages
 
 # Bars made of widgets, or redrawn a hundred times, are noise in a stored notebook.
@@ -66,12 +70,18 @@ def fingerprint(run: Run, stage: str, recordings: str = "") -> str:
 
 
 def is_complete(run: Run, stage: str, done: dict, recordings: str) -> bool:
-    """Tell whether a stage's report and notebook are there and made from what is here now."""
-    return (
-        run.report(stage).exists()
-        and executed(run, stage).exists()
-        and done.get(stage, {}).get("fingerprint") == fingerprint(run, stage, recordings)
-    )
+    """Tell whether all that a stage makes is there, whole, and made from what is here now."""
+    told = done.get(stage)
+    if not isinstance(told, dict) or told.get("fingerprint") != fingerprint(run, stage, recordings):
+        return False
+    try:
+        require(run, stage)
+    except Damaged as fault:
+        print(fault, file=sys.stderr)
+        return False
+    except MissingArtifact:
+        return False
+    return executed(run, stage).exists()
 
 
 def executed(run: Run, stage: str) -> Path:
@@ -114,6 +124,8 @@ def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
             fault = "the kernel died, most likely for want of memory: make batches smaller"
         except CellTimeoutError:
             fault = f"a cell ran for more than {CELL_SECONDS // 86400} days"
+    if output.exists():
+        write_atomically(output, scrub_notebook(output))
     write_html(output)
     if fault:
         raise LessonFailed(f"{notebook_of(stage)} stopped. {fault}\nSee {output}.")
@@ -131,7 +143,7 @@ def write_html(notebook: Path) -> None:
 def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
     """Run what is not complete; return seconds and fingerprint by stage."""
     ledger = run.folder / "lessons.json"
-    done = json.loads(ledger.read_text(encoding="utf-8")) if ledger.exists() else {}
+    done = read_json(ledger, "delete it; all lessons run again") if ledger.exists() else {}
     reuse, recordings = True, state_of_recordings(recipe)
     for number, stage in enumerate(STAGES, 1):
         title = f"[{number}/{len(STAGES)}] {notebook_of(stage)}"

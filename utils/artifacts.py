@@ -14,17 +14,29 @@ import jinja2
 
 from utils.config import Recipe, UserError
 from utils.environment.machine import peak_gib
+from utils.whole import damage, files_below, sealed
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
 STAGES = (
     *("environment", "streaming", "preprocessing", "training", "evaluation", "demo"),
     "export",
 )
+# What a lesson makes beside its report, which lists it: files and folders of the run.
+MADE = {
+    "preprocessing": ("prepared",),
+    "training": ("model",),
+    "evaluation": ("predictions.jsonl",),
+    "export": ("export/repository", "export/space"),
+}
 BUILT_ON = ("preprocessing", "training", "evaluation")  # later stages are made from their results
 
 
 class MissingArtifact(UserError, FileNotFoundError):
     """An earlier lesson has not been run; the message names its notebook."""
+
+
+class Damaged(UserError, OSError):
+    """What an earlier lesson made is no longer whole; the message names the file and the lesson."""
 
 
 class RunMismatch(UserError, ValueError):
@@ -161,15 +173,45 @@ def notebook_of(stage: str) -> str:
 
 
 def require(run: Run, stage: str) -> dict[str, Any]:
-    """Return the report of an earlier stage.
+    """Return the report of an earlier stage, whose files are all as they were written.
 
     Raises:
         MissingArtifact: it is not there; the message names the notebook to run first.
+        Damaged: a file is gone, cut off or another one.
     """
     path = run.report(stage)
     if not path.exists():
         raise MissingArtifact(f"{path} is missing: run {notebook_of(stage)} first.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    way_out = f"delete {path} and run {notebook_of(stage)} again"
+    report = read_json(path, way_out)
+    files = report.get("files", {})
+    if not isinstance(files, dict):
+        raise Damaged(f"{path} is damaged: {way_out}.")
+    if fault := damage(run.folder, files):
+        raise Damaged(f"{fault}: {way_out}.")
+    return report
+
+
+def read_json(path: Path, way_out: str, text: str | None = None) -> dict[str, Any]:
+    """Return the JSON object in a file, or in one line of it.
+
+    Raises:
+        Damaged: it holds something else; with the file and the way out.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8") if text is None else text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Damaged(f"{path} is damaged, it holds no JSON object: {way_out}.")
+    return found
+
+
+def read_json_lines(path: Path, way_out: str) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file, one a line; see `read_json`."""
+    # Not splitlines(): it also breaks at U+2028 and U+0085, which a transcript may hold.
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [read_json(path, way_out, line) for line in lines if line]
 
 
 def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:
@@ -180,7 +222,8 @@ def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:
     if stage in BUILT_ON:
         for later in STAGES[STAGES.index(stage) + 1 :]:
             run.report(later).unlink(missing_ok=True)
-    report = {**report, "peak_gib": round(peak_gib(), 2)}
+    files = [one for name in MADE.get(stage, ()) for one in files_below(run.folder / name)]
+    report = {**report, "peak_gib": round(peak_gib(), 2), "files": sealed(files, run.folder)}
     write_atomically(run.report(stage), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return run.report(stage)
 

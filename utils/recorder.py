@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import UserError
+from utils.demo.answers import refusal
+from utils.demo.guard import end_on_signals, private_folder
 from utils.demo.kept import UnusableRecording, keep_recording, kept_rows
-from utils.demo.page import private_folder, refusal
+from utils.demo.page import AUDIO
 from utils.demo.serve import announce, launch
 from utils.environment.command import command
 
@@ -28,7 +30,7 @@ def sentences_left(sentences: Sequence[str], folder: Path) -> list[str]:
 
 
 def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
-    """Build a page that shows one sentence after the other; `utils.demo.launch` serves it.
+    """Build a page that shows one sentence after the other; `utils.demo.serve.launch` serves it.
 
     Args:
         sentences: to be read; those already recorded in `folder` are left out, so that you can
@@ -63,9 +65,7 @@ def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
         text = gradio.Textbox(
             first[1], label="Read this; if you said something else, write what you said", lines=3
         )
-        audio = gradio.Audio(
-            sources=["microphone", "upload"], type="filepath", label="Your voice", buttons=[]
-        )
+        audio = gradio.Audio(sources=["microphone", "upload"], label="Your voice", **AUDIO)
         with gradio.Row():
             keeps = gradio.Button("Keep, and next", variant="primary")
             skips = gradio.Button("Skip")
@@ -83,6 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="where the recordings go")
     parser.add_argument("--port", type=int, default=7860, help="(%(default)s)")
     chosen = parser.parse_args(arguments)
+    end_on_signals()
     try:
         sentences = chosen.sentences.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:

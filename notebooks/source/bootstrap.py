@@ -65,4 +65,4 @@ sys.path.insert(0, str(root))
 from utils.environment.packages import install_missing
 
 install_missing()
-print("Working in", root)
+print("Working in", root.name)

@@ -201,12 +201,12 @@ def test_stop_keeps_what_was_heard_and_the_page_goes_on(page, clip, tmp_path):
     button(page, "Transcribe").click()
     page.wait_for_function("document.querySelector('#timestamps code')")
     button(page, "Stop").last.click()
-    page.get_by_text("Stopped: heard").wait_for()
+    page.get_by_text(re.compile("Stopped at")).wait_for()
     assert page.locator("textarea").nth(1).input_value()
 
 
 def test_live_speech_is_written_while_the_microphone_is_open(page, base, clip):
-    page.get_by_text("Live: read while you speak").click()
+    page.get_by_text("Live: transcribed while you speak").click()
     button(page, "Record").last.click()
     page.wait_for_function("document.querySelector('#live textarea').value.split(' ').length > 2")
     written = page.locator("#live textarea").input_value()

@@ -54,12 +54,14 @@ def test_samples_at_16_khz_stay_as_they_are(file):
     ],
     ids=["empty", "a page", "a header cut short"],
 )
+@pytest.mark.fault(18)
 def test_a_file_that_is_no_audio_has_its_sentence(tmp_path, data, sentence):
     (tmp_path / "a.wav").write_bytes(data)
     with pytest.raises(UnusableRecording, match=sentence):
         read_recording(str(tmp_path / "a.wav"))
 
 
+@pytest.mark.fault(8)
 def test_nothing_silence_and_numbers_that_are_none_have_their_sentences(file):
     with pytest.raises(UnusableRecording, match="no recording yet"):
         read_recording(None)

@@ -1,9 +1,8 @@
 """Live speech: heard while it is spoken, kept at pauses, and not heard where there is none."""
 
 import numpy as np
-import pytest
 
-from utils.demo.live import LONGEST_SECONDS, Live, listen, to_mono
+from utils.demo.live import LONGEST_SECONDS, Live, listen
 
 SECOND = np.sin(np.arange(16_000) / 16_000 * 440 * 2 * np.pi).astype(np.float32) / 4
 SILENT = np.zeros(16_000, np.float32)
@@ -43,13 +42,3 @@ def test_no_window_grows_past_what_the_model_hears():
 def test_silence_is_not_heard():
     live, asked = speak(*[SILENT] * 10)
     assert asked == [] and str(live) == "" and not len(live.samples)
-
-
-@pytest.mark.parametrize("channels", [1, 2])
-def test_a_microphones_chunk_becomes_mono_at_16_khz(channels):
-    tone = (np.sin(np.arange(48_000) / 48_000 * 440 * 2 * np.pi) * 8192).astype(np.int16)
-    chunk = np.repeat(tone[:, None], channels, axis=1) if channels > 1 else tone
-    samples = to_mono(48_000, chunk)
-    assert samples.dtype == np.float32
-    assert len(samples) == 16_000
-    assert np.abs(samples[1000:-1000] - SECOND[1000:-1000]).max() < 0.01

@@ -17,7 +17,9 @@ from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 
 from utils.demo import serve as demo
-from utils.demo.page import build_page, in_turn, private_folder
+from utils.demo.answers import in_turn
+from utils.demo.guard import private_folder
+from utils.demo.page import build_page
 from utils.whisper.captions import Segment
 
 SECOND = np.sin(np.arange(16_000) / 16_000 * 440 * 2 * np.pi).astype(np.float32) / 4
@@ -84,7 +86,7 @@ def test_a_long_recording_comes_window_by_window_with_its_progress(client, tmp_p
     job = client.submit(file, "it", "transcribe", api_name="/transcribe")
     last = job.result()
     shares = [re.search(r'value="([\d.]+)"', output[0])[1] for output in job.outputs()]
-    assert shares == ["0.0", "0.0", "30.0", "30.0", "60.0", "60.0", "90.0", "90.0"]
+    assert shares == ["0.0", "0.0", "30.0", "30.0", "60.0", "60.0", "69.9", "70.0"]
     assert last[5]["srt"].count("-->") == 3
 
 
@@ -124,7 +126,7 @@ def test_a_bad_recording_gets_its_sentence_and_the_page_lives_on(client, tmp_pat
 )
 def test_a_file_that_is_no_audio_gets_one_sentence_and_the_page_lives_on(client, tmp_path, data):
     (tmp_path / "film.wav").write_bytes(data)
-    with pytest.raises(AppError, match="WAV, FLAC, MP3 and Ogg can be read"):
+    with pytest.raises(AppError, match="no readable audio"):
         ask(client, str(tmp_path / "film.wav"))
     assert ask(client, wav(tmp_path, "good.wav", SECOND))[0] == "16000 it <b>"
 
@@ -132,6 +134,7 @@ def test_a_file_that_is_no_audio_gets_one_sentence_and_the_page_lives_on(client,
 @pytest.mark.parametrize(
     "path", ["/etc/passwd", "utils/demo/serve.py", "../.env", "/etc/../etc/passwd"]
 )
+@pytest.mark.fault(24)
 def test_the_server_gives_none_of_its_files(served, path):
     assert httpx.get(f"{served[1]}gradio_api/file={path}").status_code == 403
 
@@ -159,6 +162,7 @@ def test_a_language_that_is_not_offered_is_refused(client, tmp_path):
     assert HEARD == []
 
 
+@pytest.mark.fault(24)
 def test_the_page_listens_on_the_loopback_alone_and_is_not_shared(served):
     page, url = served
     assert url.startswith("http://127.0.0.1:") and page.share is False
@@ -209,6 +213,7 @@ def test_a_taken_port_is_one_sentence():
             demo.launch(page, port)
 
 
+@pytest.mark.fault(24)
 def test_a_crowd_is_told_that_the_page_is_busy_and_those_in_line_are_answered(tmp_path):
     go = threading.Event()
 
@@ -267,7 +272,7 @@ def test_a_closed_page_answers_nobody_and_leaves_no_recordings(tmp_path):
 
 
 def test_no_page_s_folder_outlives_its_process():
-    script = "from utils.demo.page import private_folder; print(private_folder())"
+    script = "from utils.demo.guard import private_folder; print(private_folder())"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     folder = Path(done.stdout.strip())
     assert folder.name.startswith("whisper-demo-") and not folder.exists()

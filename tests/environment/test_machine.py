@@ -71,7 +71,7 @@ def refused(status):
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        ({"name": "somebody"}, "You are somebody on the Hub."),
+        ({"name": "somebody"}, "You are logged in to the Hub."),
         (refused(401), "A token is set, but the Hub refuses it"),
         (refused(503), "A token is set, but the Hub answers with status 503"),
         (httpx2.ConnectError(f"no network {TOKEN}"), "the Hub cannot be reached (ConnectError)"),

@@ -118,6 +118,11 @@ CLIENT = """
     push("busy", fault=("503", "POST .*/commit/"))
     push("limited", fault=("429", "POST /api/repos/create"))
     push("lost", fault=("drop", "POST .*/commit/"))  # the server commits, and hangs up
+    push("raced", fault=("412", "POST .*/commit/"))  # another push was quicker
+    from pathlib import Path
+    Path("{runs}/smoke/export/repository/ggml-model.bin").write_bytes(b"another ggml")
+    push("ended", fault=("403", "POST .*/commit/"))
+    push("again", repository="tester/ended")
     push("nobody", token=None)
     push("reader", repository="tester/first", token="hf_reader")
     recipe = load_recipe("recipes/smoke.toml")
@@ -181,6 +186,7 @@ def test_a_transcript_stays_text_in_the_card(card):
     assert "&lt;script&gt;" in card.text and r"a\|b" in card.text
 
 
+@pytest.mark.fault(22)
 def test_only_what_is_allowed_is_taken(recipe, run):
     sharing.stage_model(recipe, run, "tester/whisper-it", EXPORTED)
     names = {name.as_posix() for name in sharing.contents(run.repository, "model")}
@@ -189,6 +195,7 @@ def test_only_what_is_allowed_is_taken(recipe, run):
     assert not names & {"training_args.bin", "optimizer.pt", "notes.txt", "complete.json"}
 
 
+@pytest.mark.fault(22)
 def test_a_push_is_one_private_commit_and_a_second_one_is_none(module_hub, told):
     assert told["first"]["code"] == told["second"]["code"] == 0, told
     assert "commit" in told["first"]["out"] and "nothing new to push" in told["second"]["out"]
@@ -204,12 +211,25 @@ def test_what_was_pushed_loads_from_the_hub(told):
     assert told["loaded"] == [16, 51865, 4]
 
 
-@pytest.mark.parametrize("name", ["busy", "limited", "lost"])
+@pytest.mark.parametrize("name", ["busy", "limited", "raced", "lost"])
+@pytest.mark.fault(15, 17)
 def test_a_push_survives_a_bad_answer_and_stays_one_commit(module_hub, told, name):
     assert told[name]["code"] == 0, told[name]
     assert len(history(module_hub, f"tester/{name}")) == 1
 
 
+@pytest.mark.fault(16)
+def test_a_push_that_ended_before_its_commit_sends_no_file_twice(module_hub, told):
+    assert told["ended"]["code"] == 1 and told["again"]["code"] == 0
+    sent = [one["path"] for one in module_hub.requests() if one["method"] == "PUT"]
+    assert len(sent) == len(set(sent)), "a file was sent again"
+    asked = [one["path"] for one in module_hub.requests()]
+    ended = next(number for number, path in enumerate(asked) if "tester/ended/commit" in path)
+    assert any("/lfs/" in path for path in asked[ended - 5 : ended]), "nothing new was sent"
+    assert len(history(module_hub, "tester/ended")) == 1
+
+
+@pytest.mark.fault(14)
 def test_no_login_or_a_token_without_rights_is_said_in_a_sentence(told):
     assert told["nobody"]["code"] == told["reader"]["code"] == 1
     assert "hf auth login" in told["nobody"]["err"]
@@ -218,6 +238,7 @@ def test_no_login_or_a_token_without_rights_is_said_in_a_sentence(told):
         assert "Traceback" not in told[name]["err"]
 
 
+@pytest.mark.fault(21)
 def test_the_token_in_use_stands_in_no_output_and_no_file(module_hub, run, told):
     assert "hf_writer" not in json.dumps(told)
     files = [*run.folder.rglob("*"), *published(module_hub, "tester/first").values()]

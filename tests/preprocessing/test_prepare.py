@@ -83,6 +83,7 @@ def test_an_english_only_checkpoint_gets_a_prefix_without_language_and_task():
         ({"text": "parola " * 500}, "more than 448 label tokens"),
     ],
 )
+@pytest.mark.fault(18, 19)
 def test_a_bad_row_is_dropped_with_its_reason(tokenizer, row, change, reason):
     with pytest.raises(Unusable, match=reason):
         prepare_example(row(**change), tokenizer, RULES)
@@ -96,6 +97,7 @@ def test_a_clip_outside_the_limits_is_dropped(tokenizer, row, wav, seconds, reas
         prepare_example(row(audio=wav(seconds)), tokenizer, RULES)
 
 
+@pytest.mark.fault(19)
 def test_448_labels_are_kept_and_449_are_dropped_because_the_model_refuses_them(
     tokenizer, row, tiny_model
 ):
@@ -138,6 +140,7 @@ def test_drops_are_counted_and_the_rest_arrives(tokenizer, row, wav, tmp_path):
     assert report.dropped["it", "train"] == {"undecodable audio": 1, "empty transcript": 1}
 
 
+@pytest.mark.fault(20)
 def test_too_many_drops_stop_the_run_with_the_reasons(tokenizer, row, tmp_path):
     rows = [row(text="" if i else "ciao") for i in range(4)]
     with pytest.raises(
@@ -146,6 +149,7 @@ def test_too_many_drops_stop_the_run_with_the_reasons(tokenizer, row, tmp_path):
         prepare_split(rows, tokenizer, tmp_path, QualityReport(RULES))
 
 
+@pytest.mark.fault(20)
 def test_a_split_with_nothing_in_it_stops_the_run(tokenizer, tmp_path):
     with pytest.raises(PreprocessingError, match="there are no clips"):
         prepare_split([], tokenizer, tmp_path, QualityReport(RULES))

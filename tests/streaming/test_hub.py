@@ -338,12 +338,14 @@ def test_a_revision_is_read_and_recorded_as_its_commit(told):
 
 
 @pytest.mark.parametrize("kind", ["drop", "truncate", "503", "429"])
+@pytest.mark.fault(10)
 def test_what_passes_gives_every_row_once_in_order(told, kind):
     assert told[kind]["result"] == ALL
     assert [e["fault"] for e in told[kind]["requests"]].count(kind) == 2
 
 
 @pytest.mark.parametrize("kind", ["drop", "503", "429"])
+@pytest.mark.fault(10)
 def test_what_passes_while_a_data_set_is_opened_is_waited_for(told, kind):
     assert told[f"opened {kind}"]["result"] == ["frase 0"]
     assert kind in [e["fault"] for e in told[f"opened {kind}"]["requests"]]
@@ -357,12 +359,14 @@ def test_what_passes_while_a_data_set_is_opened_is_waited_for(told, kind):
         ("404", "RecipeError: org/speech cannot be opened: there is no such data set"),
     ],
 )
+@pytest.mark.fault(12)
 def test_what_is_refused_in_the_middle_ends_at_once(told, kind, sentence):
     part = told[f"middle {kind}"]
     assert part["result"].startswith(sentence)
     assert [e["fault"] for e in part["requests"]].count(kind) == 1
 
 
+@pytest.mark.fault(11)
 def test_a_hub_that_never_answers_ends_the_run_in_time(told):
     endless = [name for name in told if name.startswith("for ever")]
     assert len(endless) == 3
@@ -374,6 +378,7 @@ def test_a_hub_that_never_answers_ends_the_run_in_time(told):
         assert told[name]["seconds"] < 40
 
 
+@pytest.mark.fault(18)
 def test_corrupt_rows_cost_themselves_alone(told):
     kept = [f"frase {n}" for n in range(ROWS) if n not in (3, 5, 7)]
     assert told["corrupt"]["result"] == kept
@@ -396,6 +401,7 @@ def test_corrupt_rows_cost_themselves_alone(told):
         ("org/speech train {'name': 'it_it', 'revision': 'main'}", "refuses your token (401)"),
     ],
 )
+@pytest.mark.fault(14)
 def test_what_cannot_be_opened_is_one_sentence_at_once(told, asked, sentence):
     part = told[asked]
     assert sentence in part["result"]

@@ -68,12 +68,14 @@ def test_semicolons_and_another_text_column(tmp_path, wav):
 @pytest.mark.parametrize(
     "text", ["مرحبا بالعالم", "שלום עולם", "ciao 👋🏽 mondo", "una riga\u2028sola", "ދިވެހި ބަސް"]
 )
+@pytest.mark.fault(19)
 def test_any_script_and_emoji_come_through(tmp_path, wav, text):
     row = json.dumps({"file_name": "a.wav", "text": text}, ensure_ascii=False)
     write(tmp_path, wav, **{"a.wav": 1.0, "metadata.jsonl": row + "\r\n"})
     assert texts(tmp_path) == {"a.wav": text}
 
 
+@pytest.mark.fault(19)
 def test_another_encoding_is_refused_with_its_line(tmp_path, wav):
     (tmp_path / "metadata.csv").write_bytes("file_name,text\na.wav,perché\n".encode("latin-1"))
     with pytest.raises(RecipeError, match=r"metadata.csv, line 2, is not UTF-8: save it as UTF-8"):

@@ -1,13 +1,14 @@
+import errno
 import logging
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.training.checkpoints import (
     MARKER,
-    DiskFull,
     copy_checkpoints,
     damage,
     drop_old,
@@ -17,6 +18,7 @@ from utils.training.checkpoints import (
     save_model,
     whole_checkpoints,
 )
+from utils.whole import DiskFull, fits
 
 
 @pytest.fixture
@@ -38,6 +40,11 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-7])
 
 
+def zero(path):
+    """What a bad disk leaves: the same size, and nothing in it."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
 def test_the_newest_is_found_by_number_not_by_name(checkpoints):
     assert find_valid_checkpoint(checkpoints).name == "checkpoint-100"
 
@@ -51,8 +58,13 @@ def test_the_newest_is_found_by_number_not_by_name(checkpoints):
         ("trainer_state.json", lambda path: path.unlink()),
         (MARKER, lambda path: path.unlink()),
         (MARKER, cut),
+        (MARKER, lambda path: path.write_text("{}")),
+        (MARKER, lambda path: path.write_text("[1]")),
+        *((name, zero) for name in ("model.safetensors", "optimizer.pt", "scheduler.pt")),
+        *((name, zero) for name in ("rng_state.pth", "trainer_state.json")),
     ],
 )
+@pytest.mark.fault(3, 4)
 def test_a_damaged_newest_one_is_skipped_with_a_warning_that_names_the_file(
     checkpoints, caplog, name, spoil
 ):
@@ -105,9 +117,12 @@ def test_a_new_checkpoint_takes_the_place_of_a_damaged_one_and_keeps_no_pickled_
     assert not (folder / "training_args.bin").exists()
 
 
+@pytest.mark.fault(5)
 def test_a_checkpoint_larger_than_the_disk_is_refused_before_it_is_written(checkpoints):
     with (
-        pytest.raises(DiskFull, match=r"1048576\.00 GiB are needed.*checkpoint-100 is whole"),
+        pytest.raises(
+            DiskFull, match=r"1,125,899,906,842,624 bytes are needed.*checkpoint-100 is whole"
+        ),
         new_checkpoint(checkpoints / "checkpoint-200", 2**50),
     ):
         pytest.fail("the block ran")
@@ -139,12 +154,6 @@ def test_a_copy_that_fails_leaves_nothing_half_and_names_both_places(
     with pytest.raises(DiskFull, match=f"checkpoint-5 is whole, but .* to {goal}: .*No space"):
         copy_checkpoints(checkpoints, goal)
     assert list(goal.iterdir()) == []
-
-
-def test_bytes_that_are_no_weights_are_noticed_though_the_size_is_right(checkpoints):
-    path = checkpoints / "checkpoint-100" / "model.safetensors"
-    path.write_bytes(b"\xff" * path.stat().st_size)
-    assert "cannot be read" in damage(path.parent)
 
 
 def test_nothing_whole_means_none(checkpoints, tmp_path_factory):
@@ -183,7 +192,32 @@ def test_a_save_that_fails_leaves_the_old_model_as_it_was(tiny_model, base, tmp_
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(base[1], "save_pretrained", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match="bytes are needed"):
         save_model(tiny_model, base[1], folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EFBIG, "File too large"),
+        RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0"),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.fault(5)
+def test_a_quota_that_the_system_does_not_show_says_what_is_needed_and_free(tmp_path, error):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model/part").write_bytes(bytes(1234))
+    sentence = r"model does not fit: more than 1,234 .* free .* quota"
+    with pytest.raises(DiskFull, match=sentence), fits(tmp_path / "model"):
+        raise error
+
+
+def test_an_error_that_is_not_the_disk_s_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match=r"^other$"), fits(tmp_path):
+        raise RuntimeError("other")

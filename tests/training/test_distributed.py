@@ -50,6 +50,7 @@ def weights_of(run):
 
 
 @pytest.mark.slow
+@pytest.mark.fault(7)
 def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run):
     table = "max_steps = 4\nper_device_train_batch_size = 2\n"
     recipe, one = tiny_run("one", training=table + "gradient_accumulation_steps = 2")
@@ -155,6 +156,7 @@ def test_processes_that_transcribe_differently_decide_alike(tiny_run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.fault(6)
 def test_two_processes_resumed_in_a_later_pass_end_as_if_nothing_had_happened(tiny_run):
     table = "max_steps = 6\nper_device_train_batch_size = 2\nsave_steps = 1\n"
     recipe, run = tiny_run("two", training=table + "save_total_limit = 9\neval_steps = 1")
@@ -187,6 +189,7 @@ def test_two_nodes_on_loopback_train_as_one(tiny_run):
 
 
 @pytest.mark.slow
+@pytest.mark.fault(29)
 def test_a_job_of_which_a_worker_is_killed_goes_on_and_ends_bit_for_bit_the_same(tiny_run):
     table = "max_steps = 8\nper_device_train_batch_size = 2\nsave_steps = 1\n"
     table += "save_total_limit = 9\neval_steps = 1"
@@ -218,6 +221,7 @@ def test_two_processes_that_divide_the_weights_train_as_two_that_do_not(tiny_run
 
 
 @pytest.mark.slow
+@pytest.mark.fault(29)
 def test_a_sharded_job_of_which_a_worker_is_killed_ends_bit_for_bit_the_same(tiny_run):
     table = "max_steps = 6\nper_device_train_batch_size = 2\nsave_steps = 1\n"
     table += "save_total_limit = 9\neval_steps = 1\nactivation_checkpointing = true"

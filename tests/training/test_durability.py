@@ -23,10 +23,11 @@ from utils.environment import colab
 from utils.preprocessing.collator import SpeechCollator
 from utils.training import __main__ as command
 from utils.training import checkpoints, trainer
-from utils.training.checkpoints import DiskFull, find_valid_checkpoint
+from utils.training.checkpoints import find_valid_checkpoint
 from utils.training.progress import read_metrics, training_report
 from utils.training.run import Stopped, train
 from utils.training.trainer import WhisperTrainer
+from utils.whole import DiskFull
 
 # Imports once, so that a process to be killed costs no more than its training.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -101,6 +102,7 @@ def whole(tiny_run):
         (4, "asked", 128 + signal.SIGTERM, 5),  # SIGTERM: the step that runs is the last, and saved
     ],
 )
+@pytest.mark.fault(1, 2)
 def test_a_process_that_dies_loses_little_reads_nothing_twice_and_ends_bit_for_bit_the_same(
     tiny_run, whole, monkeypatch, step, fault, code, goes_on_after
 ):
@@ -130,6 +132,7 @@ def test_a_process_that_dies_loses_little_reads_nothing_twice_and_ends_bit_for_b
     assert_same_weights(run, whole)
 
 
+@pytest.mark.fault(2)
 def test_sigterm_ends_the_command_with_the_code_of_the_signal(tiny_run, monkeypatch, capsys):
     recipe, run = tiny_run("asked", training="eval_steps = 8\nsave_steps = 8")
     monkeypatch.setattr(command, "progress_line", lambda rows, _: os.kill(os.getpid(), 15) or "")
@@ -161,6 +164,7 @@ def small_disk(tmp_path):
 
 
 @pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.fault(5)
 def test_a_full_disk_keeps_the_last_checkpoint_says_how_much_is_missing_and_goes_on_later(
     tiny_run, whole, small_disk, monkeypatch, announced
 ):
@@ -172,7 +176,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_says_how_much_is_missing_and_goes
         with pytest.raises(DiskFull) as full:
             train(recipe, run)
     kept = run.checkpoints / "checkpoint-2"
-    for part in ("checkpoint-4 does not fit", "GiB are needed", "GiB are free", f"{kept} is whole"):
+    for part in ("checkpoint-4 does not fit", "bytes are needed", "are free", f"{kept} is whole"):
         assert part in str(full.value)
     assert [path.name for path in run.checkpoints.iterdir()] == ["checkpoint-2"]
     assert find_valid_checkpoint(run.checkpoints) == kept
@@ -239,6 +243,7 @@ def test_in_colab_a_lost_runtime_goes_on_from_the_copies_in_drive(
     assert_same_weights(run, whole)
 
 
+@pytest.mark.fault(6)
 def test_batches_that_other_processes_make_are_the_same(tiny_run, whole):
     recipe, run = tiny_run("workers", training="dataloader_num_workers = 2")
     assert train(recipe, run).args.dataloader_persistent_workers

@@ -127,6 +127,7 @@ def test_only_a_full_card_is_answered_with_a_smaller_batch(words):
             halving(work, 8)
 
 
+@pytest.mark.fault(9)
 def test_memory_that_runs_out_in_training_costs_a_smaller_batch_and_no_update(tiny_run, small_card):
     recipe, run = tiny_run(training="max_steps = 4\nper_device_train_batch_size = 8")
     tried = small_card(3)

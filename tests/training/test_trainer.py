@@ -46,6 +46,7 @@ def tiny_trainer(tiny_model, base, recipe, rows, tmp_path, **changes):
     )
 
 
+@pytest.mark.fault(7)
 def test_the_gradient_is_that_of_the_update_however_it_is_divided(
     base, recipe, rows, tmp_path, tiny_model
 ):
@@ -100,6 +101,7 @@ def test_weights_are_float32_though_the_file_holds_float16(base):
     assert {parameter.dtype for parameter in base[0].parameters()} == {torch.float32}
 
 
+@pytest.mark.fault(8)
 def test_a_loss_that_is_no_number_stops_the_run_names_the_step_and_spares_the_weights(
     base, recipe, rows, tmp_path, tiny_model
 ):

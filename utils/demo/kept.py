@@ -1,12 +1,13 @@
 """Recordings that people make: checked when they come in, kept with their text if they agree."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import soundfile
 
-from utils.artifacts import digest, write_atomically
+from utils.artifacts import digest, read_json_lines, write_atomically
 from utils.config import UserError
 from utils.streaming.sound import MAX_SECONDS, AudioError, read_pieces
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
@@ -17,6 +18,24 @@ METADATA = "metadata.jsonl"  # what `datasets` looks for in a folder of audio
 
 class UnusableRecording(UserError, ValueError):
     """A recording that cannot be used; the message is what a person is told."""
+
+
+def _pieces(path: str, max_seconds: float) -> Iterator[np.ndarray]:
+    """Yield a file at 16 kHz, mono, piece by piece, and never more than is allowed.
+
+    Raises:
+        UnusableRecording: it is too long, or no sound.
+    """
+    try:
+        yield from read_pieces(path, max_seconds)
+    except AudioError as problem:
+        if problem.reason.startswith("longer than"):
+            raise _too_long(max_seconds) from None
+        raise UnusableRecording(f"This file holds no readable audio: {problem}.") from None
+    except OSError:
+        raise UnusableRecording(
+            "This file holds no readable audio: it is gone; add it again."
+        ) from None
 
 
 def read_recording(path: str | None, max_seconds: float = MAX_SECONDS) -> np.ndarray:
@@ -34,20 +53,27 @@ def read_recording(path: str | None, max_seconds: float = MAX_SECONDS) -> np.nda
     """
     if path is None:
         raise UnusableRecording("There is no recording yet: speak, or add a file.")
-    try:
-        pieces = list(read_pieces(path, max_seconds))
-    except AudioError as problem:
-        if problem.reason.startswith("longer than"):
-            raise _too_long(max_seconds) from None
-        raise UnusableRecording(f"This file holds no readable audio: {problem}.") from None
-    except OSError:
-        raise UnusableRecording(
-            "This file holds no readable audio: it is gone; add it again."
-        ) from None
-    samples = np.concatenate(pieces)
-    if np.abs(samples).max() < SILENCE:
+    # Decoded twice: half a megabyte holds hours, and nothing is held before it is known how many.
+    count, peak = 0, 0.0
+    for piece in _pieces(path, max_seconds):
+        count += len(piece)
+        peak = max(peak, np.abs(piece).max(initial=0.0))
+    if peak < SILENCE:
         raise UnusableRecording("This recording is silent: check the microphone, and try again.")
+    samples, at = np.empty(count, np.float32), 0
+    for piece in _pieces(path, max_seconds):
+        samples[at : at + len(piece)] = piece
+        at += len(piece)
     return samples
+
+
+def read_chunk(path: str) -> np.ndarray:
+    """Return a second or so of an open microphone, at 16 kHz; silence is as good as speech.
+
+    Raises:
+        UnusableRecording: it is no sound, or longer than a window.
+    """
+    return np.concatenate([*_pieces(path, STOCK_SECONDS)])
 
 
 def _too_long(max_seconds: float) -> UnusableRecording:
@@ -58,8 +84,8 @@ def _too_long(max_seconds: float) -> UnusableRecording:
 def kept_rows(folder: Path) -> list[dict[str, str]]:
     """Return `file_name` and `text` of what `keep_recording` has put into a folder so far."""
     metadata = folder / METADATA
-    lines = metadata.read_text(encoding="utf-8").split("\n") if metadata.exists() else []
-    return [json.loads(line) for line in lines if line]
+    rows = read_json_lines(metadata, "mend it by hand") if metadata.exists() else []
+    return [row for row in rows if {"file_name", "text"} <= row.keys()]
 
 
 def keep_recording(path: str, text: str, folder: Path) -> Path:
@@ -80,7 +106,7 @@ def keep_recording(path: str, text: str, folder: Path) -> Path:
     Raises:
         UnusableRecording: with one sentence for the person who made it.
     """
-    text = " ".join(text.split())
+    text = " ".join((text or "").split())
     if not text:
         raise UnusableRecording("Write what was said first.")
     samples = read_recording(path, STOCK_SECONDS)

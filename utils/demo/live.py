@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import soxr
 
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.features import SILENCE
@@ -25,13 +24,6 @@ class Live(NamedTuple):
     def __str__(self) -> str:
         """Return all that was heard."""
         return " ".join([*self.done, self.text]).strip()
-
-
-def to_mono(rate: int, chunk: np.ndarray) -> np.ndarray:
-    """Return a chunk of a microphone, int16 `(samples,)` or `(samples, channels)`, at 16 kHz."""
-    samples = chunk.astype(np.float32) / 32768 if chunk.dtype == np.int16 else chunk
-    mono = samples.mean(axis=1) if samples.ndim == 2 else samples
-    return soxr.resample(mono.astype(np.float32), rate, SAMPLING_RATE)
 
 
 def listen(live: Live, new: np.ndarray, hear: Callable[[np.ndarray], str]) -> Live:

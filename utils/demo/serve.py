@@ -1,17 +1,21 @@
-"""The Gradio page: speak or upload, and read what the base and the fine-tuned model hear.
+"""The Gradio page: speak or upload, and compare what the base and the fine-tuned model transcribe.
 
 `python -m utils.demo recipes/embedded.toml` serves it in the foreground."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import datasets
 import numpy as np
 
 from utils.artifacts import Run
 from utils.config import Recipe
-from utils.demo.page import CSS, Transcriber, delete_recordings
+from utils.demo.answers import Transcriber
+from utils.demo.guard import FRAMED_BY, LOOPBACK, Guard, patient, private_folder
+from utils.demo.shown import CSS
 from utils.embedded.fetch import resolve, speech
 from utils.environment.colab import in_colab
 from utils.environment.machine import device
@@ -26,9 +30,11 @@ HOST = "127.0.0.1"  # this machine alone: over SSH, forward the port
 
 FRAME = "demo-page"  # where `show` puts the page and `close` replaces it
 
-MAX_FILE_SIZE = "200mb"  # an hour of 16-bit WAV at 16 kHz is 115 MB, of MP3 at 256 kbit/s as much
+MAX_UPLOAD = 200 * 2**20  # bytes: an hour of 16-bit WAV at 16 kHz is 115 MB
 
 MAX_WAITING = 16  # requests in the queue; one more is told that the page is busy
+
+COLAB = (".googleusercontent.com", ".colab.dev", ".google.com")
 
 GUEST = "guest"  # who logs in where the page is shared
 
@@ -38,12 +44,14 @@ def load_transcribers(recipe: Recipe, run: Run) -> dict[str, Transcriber]:
 
     Both hear the stock 30 s window, as they will wherever else they are used.
     """
-    return {
-        f"Before: {recipe.model.checkpoint}": load_transcriber(
-            resolve(recipe.model.checkpoint), recipe.model.revision
-        ),
-        f"After: {recipe.name}, fine-tuned": load_transcriber(run.model),
-    }
+    start = load_transcriber(resolve(recipe.model.checkpoint), recipe.model.revision)
+    return {model_name(recipe.model.checkpoint): start, "Fine-tuned": load_transcriber(run.model)}
+
+
+def model_name(checkpoint: str) -> str:
+    """Return what people call a checkpoint: "Whisper base"; no folder of this machine is in it."""
+    name = Path(checkpoint).name
+    return f"Whisper {name.removeprefix('whisper-')}" if name.startswith("whisper-") else name
 
 
 def load_transcriber(path: str | Path, revision: str | None = None) -> Transcriber:
@@ -82,7 +90,7 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
     """Serve a page on this machine alone, in the background; `close` ends it.
 
     Args:
-        page: from `utils.page.build_page`.
+        page: from `utils.demo.page.build_page`.
         port: None takes a free one.
         password: share the page under a public address too, with whoever logs in as `GUEST` with
             it. Gradio downloads and runs its tunnel program for that.
@@ -92,11 +100,19 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
         `page.share_url`.
 
     Raises:
-        OSError: the port is taken.
+        OSError: the port is taken, or there is no such port.
     """
     import gradio
+    from starlette.middleware import Middleware
 
+    if port is not None:
+        checked_port(port)
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
+    hosts, framed_by = [*LOOPBACK], FRAMED_BY
+    if in_colab():  # its proxy shows the page in a frame, under a name of its own
+        hosts += COLAB
+        framed_by += "".join(f" https://*{name}" for name in COLAB)
+    guard = Middleware(Guard, hosts=hosts, max_upload=MAX_UPLOAD, framed_by=framed_by)
     try:
         # Whatever opens something is closed by name: `share` unset would be True on Colab, and
         # `run_history` keeps what visitors record in their browser.
@@ -108,7 +124,7 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
             inline=False,
             quiet=True,
             prevent_thread_lock=True,
-            max_file_size=MAX_FILE_SIZE,
+            max_file_size=MAX_UPLOAD,
             show_error=False,
             strict_cors=True,
             enable_monitoring=False,
@@ -118,10 +134,25 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
             # Named system fonts: the default theme fetches its fonts from Google.
             theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
             css=CSS,
+            app_kwargs={"middleware": [guard]},
         )
     except OSError:
         raise OSError(f"Port {port} of {HOST} is taken: choose another one.") from None
+    hosts += [urlsplit(page.share_url).hostname] if page.share_url else []
+    settings = page.server.config
+    settings.http_protocol_class = patient(settings.http_protocol_class)
     return url
+
+
+def checked_port(port: int | str) -> int:
+    """Return a port as a number; raise an OSError with a sentence if there is no such port."""
+    try:
+        number = int(port)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= 65535:
+        raise OSError(f"There is no port {str(port)[:20]}: choose one from 1024 to 65535.")
+    return number
 
 
 def announce(url: str, port: int) -> None:
@@ -148,5 +179,6 @@ def close(page: "gradio.Blocks") -> None:
     from IPython.display import Markdown, update_display
 
     page.close(verbose=False)
-    delete_recordings()
+    for path in private_folder().iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     update_display(Markdown("The page was here; it is closed."), display_id=FRAME)

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 
 from utils.whisper.audio_context import FRAMES_PER_SECOND, SAMPLING_RATE
 
+plt.rcParams["text.parse_math"] = False  # a $ in a name opens no formula
+
 
 def draw_speech(samples: np.ndarray, log_mel: np.ndarray, title: str = "") -> Figure:
     """Draw a clip as samples and as the log-mel spectrogram that the model is given.

@@ -85,10 +85,10 @@ def read_journal(path: Path, made_from: Mapping[str, Any]) -> list[dict]:
     if not path.exists():
         return []
     lines = []
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             lines.append(json.loads(line))
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             break
     return lines[1:] if lines and lines[0] == made_from else []
 

@@ -48,13 +48,17 @@ def data_line(source: Source) -> str:
         terms = "CC0-1.0, Mozilla Common Voice."
     else:
         terms = "recordings that are not published; their licence is for their owner to state."
-    return f"- **{source.label}** ({dataset_name(source)}), {use}: {terms}"
+    label = " ".join(source.label.split())
+    return f"- **{label}** ({dataset_name(source)}), {use}: {terms}"
 
 
 def base_model(recipe: Recipe) -> str:
     """Return the Hub id of the checkpoint that the training started from."""
     name = recipe.model.checkpoint
-    return f"openai/{name.removeprefix(PREFIX)}" if name.startswith(PREFIX) else name
+    if name.startswith(PREFIX):
+        return f"openai/{name.removeprefix(PREFIX)}"
+    place = Path(name).expanduser()  # a folder of this machine is nobody's business
+    return place.name if place.exists() or place.is_absolute() else name
 
 
 def results(recipe: Recipe, documented: Mapping[str, Mapping[str, Any]]) -> list[EvalResult]:

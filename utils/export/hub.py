@@ -24,6 +24,7 @@ from utils.config import Recipe, UserError
 from utils.embedded.fetch import speech
 from utils.export.card import language_name, write_card
 from utils.export.documented import FASTER_WHISPER, is_multilingual
+from utils.export.privacy import find_private, scrub, scrub_notebook
 
 SPACE_README = Path(__file__).with_name("space.md")
 NOBODY = "YOU"  # a placeholder for your name on the Hub
@@ -49,7 +50,7 @@ ALLOWED: Mapping[str, tuple[str, ...]] = {
         *("ggml-model.bin", "README.md", "recipe.toml", "04_training.ipynb"),
     ),
     "space": (
-        *("app.py", "settings.json", "requirements.txt", "README.md"),
+        *("app.py", "guard.py", "settings.json", "requirements.txt", "README.md"),
         *(f"model/{name}" for name in CONVERTED_FILES),
     ),
 }
@@ -58,6 +59,7 @@ TEXTS = {".json", ".md", ".txt", ".toml", ".ipynb", ".py"}
 
 SECRET = re.compile(r"hf_[A-Za-z0-9]{20,}")
 
+TRANSIENT = (412, 429, 500, 502, 503, 504)  # 412: another push was quicker
 ATTEMPTS, LONGEST_WAIT = 5, 30  # seconds; the Hub's client tries uploads again, but no commit
 
 
@@ -100,15 +102,11 @@ def stage_model(recipe: Recipe, run: Run, repository: str, exported: Mapping[str
     for pattern in MODEL_FILES:
         for path in run.model.glob(pattern):
             _place(path, folder / path.name)
-    shutil.copyfile(run.folder / "recipe.toml", folder / "recipe.toml")
+    told = (run.folder / "recipe.toml").read_text(encoding="utf-8")
+    write_atomically(folder / "recipe.toml", scrub(told))
     lesson = Path(notebook_of("training"))
-    notebook = json.loads(lesson.read_text(encoding="utf-8"))
-    for cell in notebook["cells"]:  # outputs of your own session are not published
-        if cell["cell_type"] == "code":
-            cell |= {"outputs": [], "execution_count": None}
-    text = json.dumps(notebook, indent=1, ensure_ascii=False)
-    write_atomically(folder / lesson.name, text + "\n")
-    write_atomically(folder / "README.md", write_card(recipe, run, repository, exported))
+    write_atomically(folder / lesson.name, scrub_notebook(lesson, is_published=True))
+    write_atomically(folder / "README.md", scrub(write_card(recipe, run, repository, exported)))
     return folder
 
 
@@ -122,6 +120,7 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
     for name in CONVERTED_FILES:
         _place(run.repository / "ctranslate2-int8" / name, folder / "model" / name)
     shutil.copyfile("spaces/app.py", folder / "app.py")
+    shutil.copyfile("utils/demo/guard.py", folder / "guard.py")
     spoken = ", ".join(map(language_name, recipe.languages))
     title, has_languages = f"Whisper for {spoken}", is_multilingual(run.model)
     sources = [source for source in recipe.sources if source.dataset == "embedded" and source.train]
@@ -172,7 +171,7 @@ def find_secrets(folder: Path, names: Sequence[Path]) -> list[str]:
 def _passes(error: BaseException) -> bool:
     """Tell whether the Hub may succeed at the next attempt."""
     if isinstance(error, HfHubHTTPError):
-        return error.response.status_code in (429, 500, 502, 503, 504)
+        return error.response.status_code in TRANSIENT
     # No answer at all; httpx's or httpx2's, by the client's version.
     return any(cls.__name__ == "TransportError" for cls in type(error).__mro__)
 
@@ -205,6 +204,11 @@ def push(folder: Path, repository: str, kind: str = "model", private: bool = Tru
     names = contents(folder, kind)
     if not names:
         raise PushError(f"{folder} is empty: run {notebook_of('export')} first.")
+    if leaks := find_private(folder, names):
+        raise PushError(
+            f"{', '.join(leaks)}: a folder or the name of this machine stands in it, and would be "
+            "public. Take it out, or run the export again."
+        )
     if leaks := find_secrets(folder, names):
         raise PushError(f"{', '.join(leaks)}: a token stands in it. Take it out, and revoke it.")
     api, asked = HfApi(), {"repo_type": kind}

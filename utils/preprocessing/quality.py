@@ -28,6 +28,8 @@ EXAMPLES = 3  # kept of each reason, to look at and to listen to
 # What spreadsheets and scripts write where there is no transcript. As written: "none" is a word.
 PLACEHOLDERS = {"nan", "NaN", "null", "NULL", "None", "N/A", "n/a", "#N/A", "undefined", "TODO"}
 
+plt.rcParams["text.parse_math"] = False  # a $ in a name opens no formula
+
 
 class Unusable(ValueError):
     """A clip that must not be trained on; the message is its line in the report."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.artifacts import write_atomically
+from utils.artifacts import read_json_lines, write_atomically
 from utils.scoring.error_rates import Unit, align, count_errors, error_rate
 from utils.scoring.intervals import (
     confidence_interval,
@@ -48,8 +48,7 @@ def save_predictions(path: Path, rows: Sequence[Row]) -> None:
 
 def load_predictions(path: Path) -> list[dict[str, Any]]:
     """Read what `save_predictions` wrote."""
-    # Not splitlines(): it also breaks at U+2028 and U+0085, which a transcript may contain.
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    return read_json_lines(path, "run notebooks/05_evaluation.ipynb again")
 
 
 def count_row_errors(

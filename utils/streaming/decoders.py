@@ -78,6 +78,8 @@ def _frame_samples(frame: av.AudioFrame) -> np.ndarray:
 
 def _by_ffmpeg(box: av.container.InputContainer) -> Iterator[Piece]:
     stream = box.streams.best("audio")
+    if stream.codec_context is None:  # a header may name a codec that nobody knows
+        raise AudioError("its sound is of a kind that FFmpeg has no decoder for")
     stream.codec_context.options = {"max_samples": str(1 << 22)}  # of one frame
     packets = bad = 0
     is_last_bad = False

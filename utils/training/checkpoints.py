@@ -3,13 +3,12 @@
 The Trainer writes a checkpoint file by file and resumes from the highest number, complete or not; a
 missing optimizer.pt is silently replaced by a fresh optimizer, and older checkpoints are deleted
 before the new one is on disk (transformers 5.23). Here a marker, written last, lists every file
-with its size. Only a marked folder is resumed from, and only then older ones are deleted.
+with its size and digest. Only a folder that still matches it is resumed from, and only then older
+ones are deleted.
 """
 
-import errno
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -17,67 +16,38 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils.config import UserError
+from utils import whole
+from utils.artifacts import write_atomically
+from utils.whole import DiskFull, files_below, fits, sealed
 
 MARKER = "complete.json"
 # Without one of these, training would not continue from where it was. Patterns, because a sharded
 # optimizer is a folder.
 NEEDED = ("trainer_state.json", "optimizer*", "scheduler.pt", "rng_state*.pth")
 PICKLED_ARGUMENTS = "training_args.bin"  # a pickle that nothing here reads
-SLACK = 2**20  # bytes of small files beside weights and optimizer
 
 logger = logging.getLogger(__name__)
 
 
-class DiskFull(UserError, OSError):
-    """A checkpoint does not fit; the message says what is needed, what is free and what is kept."""
-
-
-def _flush(folder: Path) -> dict[str, int]:
-    """Flush every file of a folder to disk; return their sizes in bytes by name."""
-    sizes = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.name != MARKER:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
-    return sizes
-
-
 def mark_complete(folder: Path) -> None:
     """Mark a folder as complete, after its files have reached the disk."""
-    sizes = _flush(folder)
-    partial = folder / f".{MARKER}"
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(sizes, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, folder / MARKER)
+    files = [path for path in files_below(folder) if path.name != MARKER]
+    write_atomically(folder / MARKER, json.dumps(sealed(files, folder, flush=True)))
 
 
 def damage(folder: Path) -> str:
     """Return what is wrong with a marked folder, or "" if it is complete."""
     try:
-        sizes = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        seal = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return f"{folder / MARKER} is missing: it was not written to its end"
     except ValueError:
         return f"{folder / MARKER} is not JSON"
-    for name, size in sizes.items():
-        path = folder / name
-        if not path.exists():
-            return f"{path} is missing"
-        if path.stat().st_size != size:
-            return f"{path} has {path.stat().st_size} bytes and not {size}"
-        if path.suffix == ".safetensors":
-            try:
-                safe_open(path, framework="pt").keys()
-            except SafetensorError as error:
-                return f"{path} cannot be read: {error}"
-    return ""
+    if not seal or not isinstance(seal, dict):
+        return f"{folder / MARKER} names no files"
+    return whole.damage(folder, seal)
 
 
 def _checkpoint_damage(folder: Path) -> str:
@@ -115,18 +85,6 @@ def stored_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> in
     return weights + sum(value.nbytes for value in states if torch.is_tensor(value))
 
 
-def _is_full(error: BaseException | None, folder: Path) -> bool:
-    """Tell whether an error, or its cause, is a full disk."""
-    while error is not None:
-        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if "No space left" in str(error):  # safetensors' error has no number
-            return True
-        error = error.__cause__ or error.__context__
-    # torch.save says "file write failed" and no more.
-    return shutil.disk_usage(folder).free < SLACK
-
-
 @contextmanager
 def new_checkpoint(folder: Path, needed: int) -> Iterator[None]:
     """Mark the checkpoint that a block writes as complete; after a failure, remove what it left.
@@ -138,27 +96,20 @@ def new_checkpoint(folder: Path, needed: int) -> Iterator[None]:
     Raises:
         DiskFull: it does not fit; complete checkpoints are kept.
     """
-    # With an old marker, a half-written folder would look complete.
+    kept = whole_checkpoints(folder.parent)
+    kept = f"{kept[-1]} is whole: free" if kept else "Free"
+    # An old marker beside new files could pass for whole.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:
-        if shutil.disk_usage(folder).free < needed + SLACK:
-            raise OSError(errno.ENOSPC, "No space left for a checkpoint")
-        yield
-        (folder / PICKLED_ARGUMENTS).unlink(missing_ok=True)
-        mark_complete(folder)
-    except BaseException as error:
-        full = _is_full(error, folder)
+        then = f"{kept} space and run the same again; it goes on from there."
+        with fits(folder, needed, then):
+            yield
+            (folder / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+            mark_complete(folder)
+    except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
-        if not full:
-            raise
-        kept = whole_checkpoints(folder.parent)
-        raise DiskFull(
-            f"{folder} does not fit on the disk: {(needed + SLACK) / 2**30:.2f} GiB are needed, "
-            f"{shutil.disk_usage(folder.parent).free / 2**30:.2f} GiB are free. "
-            + (f"{kept[-1]} is whole: free" if kept else "Free")
-            + " space and run the same again; it goes on from there."
-        ) from error
+        raise
 
 
 def drop_old(folder: Path, keep: int | None, best: str | None) -> None:
@@ -188,7 +139,7 @@ def copy_checkpoints(source: Path, goal: Path) -> None:
             goal.mkdir(parents=True, exist_ok=True)
             try:
                 shutil.copytree(path, partial)
-                _flush(partial)
+                sealed(files_below(partial), partial, flush=True)
             except OSError as error:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise DiskFull(
@@ -209,21 +160,23 @@ def save_model(
     The folder is written under another name and then renamed, so that it is never incomplete. It
     holds no pickle: the Trainer's training_args.bin is left out.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
+    place = folder.resolve()  # of a link, what it leads to is replaced
+    partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        model.save_pretrained(partial)
-        processor.save_pretrained(partial)
-        # Transformers 5 writes processor_config.json alone. faster-whisper reads
-        # preprocessor_config.json (and assumes 80 mel bands without it); whisper.cpp's
-        # converter reads vocab.json and added_tokens.json.
-        processor.feature_extractor.save_pretrained(partial)
-        processor.tokenizer.save_vocabulary(str(partial))
-        added = json.dumps(processor.tokenizer.get_added_vocab(), ensure_ascii=False)
-        (partial / "added_tokens.json").write_text(added, encoding="utf-8")
-        mark_complete(partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with fits(partial, sum(weight.nbytes for weight in model.parameters())):
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
+            # Transformers 5 writes processor_config.json alone. faster-whisper reads
+            # preprocessor_config.json (and takes 80 mel bands for granted without it);
+            # whisper.cpp's converter reads vocab.json and added_tokens.json.
+            processor.feature_extractor.save_pretrained(partial)
+            processor.tokenizer.save_vocabulary(str(partial))
+            added = json.dumps(processor.tokenizer.get_added_vocab(), ensure_ascii=False)
+            (partial / "added_tokens.json").write_text(added, encoding="utf-8")
+            mark_complete(partial)
+        shutil.rmtree(place, ignore_errors=True)
+        partial.rename(place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ class MetricsFile(TrainerCallback):
 
     def __init__(self, run: Run, watch: Callable[[list[dict], int], None] | None = None):
         self.path, self.watch, self.rows = run.metrics, watch, []
+        self.process = f"{os.getpid()} {time.time_ns()}"
 
     def on_train_begin(self, args, state, control, **_) -> None:  # noqa: ANN001
         """Keep the logs up to the checkpoint that training resumes from, and drop later ones."""
@@ -44,7 +46,8 @@ class MetricsFile(TrainerCallback):
         """Write one line and call the watcher; only the first of several processes does."""
         if not state.is_world_process_zero:
             return
-        self.rows.append({"step": state.global_step, "time": time.time(), **logs})
+        now = {"time": time.time(), "clock": time.monotonic(), "process": self.process}
+        self.rows.append({"step": state.global_step, **now, **logs})
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(self.rows[-1]) + "\n")
         if self.watch:
@@ -54,16 +57,19 @@ class MetricsFile(TrainerCallback):
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the trainer's logs, oldest first; a line cut off by a crash is left out."""
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            rows += [row] if isinstance(row, dict) and isinstance(row.get("step"), int) else []
     return rows
 
 
 def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
     """Return one line with the progress of training and the time left."""
     last = rows[-1]
-    done = last["step"] - rows[0]["step"]
+    # Of this process alone, by a clock that nobody sets: else a pause would count as work.
+    paced = [row for row in rows if row.get("process") == last.get("process") and "clock" in row]
+    done = last["step"] - paced[0]["step"] if paced else 0
     parts = [f"step {last['step']}/{max_steps}"]
     if "loss" in last:
         parts.append(f"loss {last['loss']:.3f}")
@@ -74,7 +80,7 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
     if "train_runtime" in last:
         parts.append(f"trained in {last['train_runtime']:.0f} s")
     elif done:
-        left = (last["time"] - rows[0]["time"]) / done * (max_steps - last["step"])
+        left = (last["clock"] - paced[0]["clock"]) / done * (max_steps - last["step"])
         minutes, seconds = divmod(round(left), 60)
         parts.append(f"{minutes} min {seconds} s left")
     return " · ".join(parts)
