@@ -34,7 +34,7 @@ def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
 
     Args:
         sentences: to be read; those already recorded in `folder` are left out, so that you can
-        continue another day.
+            continue another day.
         folder: gets the WAV files and `metadata.jsonl`; it is made by the first recording.
     """
     private_folder()

@@ -355,7 +355,7 @@ assert isinstance(on_page, str), "the page did not answer: see export/space.log 
 assert set(documented) >= set(test["source"][:]), (
     "the documented call was not measured: run it again"
 )
-assert hub.find_secrets(folder, hub.contents(folder, "model")) == [], "a token stands in a file"
+assert hub.find_secrets(folder, hub.contents(folder, "model")) == [], "a file holds a token"
 assert not list(run.repository.rglob("training_args.bin")), "a pickle is about to be shared"
 print(f"int8 is {report['int8_share']:.0%} of float32's size; the model can be shared.")
 

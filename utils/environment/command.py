@@ -25,7 +25,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., int]:
             if hasattr(stream, "reconfigure"):  # a test's is another kind
                 # A terminal in latin-1, or LC_ALL=C, lacks "…" and most of what people say.
                 stream.reconfigure(errors="replace")
-        # By default SIGTERM ends a program as it stands, with its temporary folders.
+        # By default SIGTERM ends a program at once and leaves its temporary folders.
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         try:
             return main(arguments) or 0

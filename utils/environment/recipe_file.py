@@ -24,7 +24,7 @@ LIMITS = {
 
 
 def read_recipe(path: Path, tables: Mapping[str, type]) -> dict[str, Any]:
-    """Return what a recipe's file says: each table's dataclass, `[training]` as it stands.
+    """Return what a recipe's file says: each table's dataclass, `[training]` unchanged.
 
     Args:
         path: a TOML file.

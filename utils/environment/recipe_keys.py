@@ -85,7 +85,7 @@ def unknown_key(key: str, table: str, tables: Mapping[str, Iterable[str]]) -> st
     """Return the sentence on a key that a table of a recipe does not have, without its place.
 
     Args:
-        key: as it stands in the recipe.
+        key: as written in the recipe.
         table: "[training]", "[[sources]]" …; "" for the recipe itself.
         tables: the keys of every table.
     """
