@@ -1,4 +1,4 @@
-"""`python -m utils RECIPE`: the seven lessons in order through papermill, then what came out.
+"""`python -m utils RECIPE`: the seven lessons in order through papermill, then the results.
 
 A lesson is reused if it is complete and was made by the same recipe and the same code; from the
 first one that is not, all are run.
@@ -32,7 +32,7 @@ from utils.environment.command import command
 from utils.export.privacy import scrub_notebook
 from utils.text import languages
 
-# Bars made of widgets, or redrawn a hundred times, are noise in a stored notebook.
+# Widget bars, and bars redrawn a hundred times, are noise in a stored notebook.
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -44,11 +44,11 @@ CELL_SECONDS = 7 * 24 * 3600  # training is one cell; one that hangs ends the ru
 
 
 class LessonFailed(UserError):
-    """A lesson stopped; the message is the lesson's own, and says where the notebook is kept."""
+    """A lesson stopped; the message is the lesson's own, with the path of the notebook."""
 
 
 def state_of_recordings(recipe: Recipe) -> str:
-    """Return name, size and time of each file of those sources that lie on this machine."""
+    """Return name, size and time of each file of the sources on this machine."""
     named = [name for source in recipe.sources for name in (source.dataset, source.name) if name]
     places = [Path(name).expanduser() for name in named]
     files = [path for place in places for path in (place, *sorted(place.rglob("*")))]
@@ -57,7 +57,7 @@ def state_of_recordings(recipe: Recipe) -> str:
 
 
 def fingerprint(run: Run, stage: str, recordings: str = "") -> str:
-    """Return a digest of what a lesson was made from: recipe, recordings, `utils`, its own code.
+    """Return a digest of a lesson's inputs: recipe, recordings, `utils`, its own code.
 
     Its prose does not count: a better sentence is no reason to train again.
     """
@@ -70,9 +70,9 @@ def fingerprint(run: Run, stage: str, recordings: str = "") -> str:
 
 
 def is_complete(run: Run, stage: str, done: dict, recordings: str) -> bool:
-    """Tell whether all that a stage makes is there, whole, and made from what is here now."""
-    told = done.get(stage)
-    if not isinstance(told, dict) or told.get("fingerprint") != fingerprint(run, stage, recordings):
+    """Return whether a stage's results exist, complete, and match the current inputs."""
+    entry = done.get(stage)
+    if not isinstance(entry, dict) or entry.get("fingerprint") != fingerprint(run, stage, recordings):
         return False
     try:
         require(run, stage)
@@ -85,12 +85,12 @@ def is_complete(run: Run, stage: str, done: dict, recordings: str) -> bool:
 
 
 def executed(run: Run, stage: str) -> Path:
-    """Return where the executed notebook of a stage is kept."""
+    """Return the path of the executed notebook of a stage."""
     return run.notebooks / Path(notebook_of(stage)).name
 
 
 def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
-    """Run one lesson and write its notebook and HTML, also of a lesson that fails.
+    """Run one lesson and write its notebook and HTML, even if the lesson fails.
 
     Raises:
         LessonFailed: a cell raised, or the kernel died.
@@ -99,11 +99,11 @@ def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
     from nbclient.exceptions import CellTimeoutError, DeadKernelError
     from traitlets.config import Config
 
-    run.report(stage).unlink(missing_ok=True)  # what is being made anew is not complete
+    run.report(stage).unlink(missing_ok=True)  # a stage being replaced is not complete
     output = executed(run, stage)
     output.parent.mkdir(parents=True, exist_ok=True)
     fault = ""
-    # Over TCP, other users of the machine could listen: sockets in a folder of this user alone.
+    # With TCP, other users of the machine could listen: use sockets in a folder of this user.
     with tempfile.TemporaryDirectory(prefix="whisper-kernel-") as sockets:
         kernel = {"transport": "ipc", "ip": f"{sockets}/kernel"}
         try:
@@ -132,7 +132,7 @@ def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
 
 
 def write_html(notebook: Path) -> None:
-    """Write a notebook beside itself as one HTML file."""
+    """Write a notebook as one HTML file beside it."""
     from nbconvert import HTMLExporter
 
     if notebook.exists():
@@ -141,7 +141,7 @@ def write_html(notebook: Path) -> None:
 
 
 def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
-    """Run what is not complete; return seconds and fingerprint by stage."""
+    """Run lessons that are not complete; return seconds and fingerprint by stage."""
     ledger = run.folder / "lessons.json"
     done = read_json(ledger, "delete it; all lessons run again") if ledger.exists() else {}
     reuse, recordings = True, state_of_recordings(recipe)
@@ -163,8 +163,8 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
 
 
 def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
-    """Print the table that `make run` ends with, and where everything is."""
-    # Here and not above: the first line of progress should not wait for SciPy.
+    """Print the final table of `make run`, and where everything is."""
+    # Imported here: the first line of progress should not wait for SciPy.
     from utils.scoring.predictions import percent
 
     columns = ("wer_before", "wer_after", "cer_before", "cer_after")
@@ -187,7 +187,7 @@ def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
 
 
 def is_progress(record: logging.LogRecord) -> bool:
-    """Let through, of all that the lessons print, what a person who waits wants to see."""
+    """Return whether a log record is progress that a waiting person wants to see."""
     record.msg = str(record.msg).strip()
     return record.msg.startswith(("step ", "fetching "))
 

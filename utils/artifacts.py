@@ -1,6 +1,6 @@
 """Every file that one lesson writes and another reads, and the rule for when it is complete.
 
-A stage's JSON report is written last and atomically: where it stands, the stage is complete.
+A stage's JSON report is written last and atomically: if it exists, the stage is complete.
 """
 
 import hashlib
@@ -40,7 +40,7 @@ class Damaged(UserError, OSError):
 
 
 class RunMismatch(UserError, ValueError):
-    """The run folder was made from another recipe than the one at hand."""
+    """The run folder was made from a different recipe."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def checkpoints(self) -> Path:
-        """What training can go on from."""
+        """The checkpoints from which training can resume."""
         return self.folder / "checkpoints"
 
     @property
@@ -85,7 +85,7 @@ class Run:
 
     @property
     def predictions(self) -> Path:
-        """One JSON line for each test clip: reference and what each model heard."""
+        """One JSON line for each test clip: the reference and each model's hypothesis."""
         return self.folder / "predictions.jsonl"
 
     @property
@@ -95,7 +95,7 @@ class Run:
 
     @property
     def space(self) -> Path:
-        """A page that runs on this machine and as a Space of the Hub."""
+        """A page that runs on this machine and as a Space on the Hub."""
         return self.folder / "export/space"
 
     @property
@@ -115,7 +115,7 @@ class Run:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is either whole or absent, also after a crash or a full disk."""
+    """Write a file so that it is either complete or absent, even after a crash or a full disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -130,11 +130,11 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def render(template: Path, **values: Any) -> str:
-    """Return a jinja2 template with values filled in, every one of them escaped as in HTML.
+    """Return a jinja2 template with values filled in, every one of them escaped for HTML.
 
     Args:
         template: a file beside the code that fills it.
-        values: what it names; one that is missing is an error.
+        values: the template's variables; a missing one is an error.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
@@ -215,9 +215,9 @@ def read_json_lines(path: Path, way_out: str) -> list[dict[str, Any]]:
 
 
 def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:
-    """Write a stage's report, as the stage's last act.
+    """Write a stage's report, as the last act of the stage.
 
-    What was made from what has just been replaced is no longer true: its reports go.
+    Reports of later stages are deleted: they describe results that were just replaced.
     """
     if stage in BUILT_ON:
         for later in STAGES[STAGES.index(stage) + 1 :]:

@@ -21,7 +21,7 @@ STOPS = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement"
 
 
 class UserError(Exception):
-    """What whoever runs a command can put right: one sentence says what, where and the way out."""
+    """A fault that the user can fix: one sentence says what, where and the way out."""
 
     exit_code = 1
 
@@ -40,9 +40,9 @@ class Model:
 
 @dataclass(frozen=True, config=STRICT)
 class Source:
-    """Speech in one language from one place; `""` as a split means "not used for that".
+    """Speech in one language from one source; `""` as a split means "not used for that".
 
-    A source without a training split is an unseen test: lesson 05 reports it apart.
+    A source without a training split is an unseen test: lesson 05 reports it separately.
     """
 
     # "embedded", "recordings" (your own), "common_voice", a folder in the Hub's layout, or a Hub id
@@ -55,22 +55,22 @@ class Source:
     train: str = "train"  # split names may be joined: "train+validation"
     dev: str = "dev"
     test: str = "test"
-    # Columns of a table, or of the Hub, with the texts and the sound. As they are, the first of
-    # the names that such columns usually have.
+    # Columns of a table, or of the Hub, with the texts and the sound. By default, the first known
+    # name that such columns usually have.
     text_column: str = "text"
     audio_column: str = ""
     # recordings with annotations: the tier (Praat, ELAN), or the track of subtitles ("it" of
     # talk.it.srt), where a recording has several
     tier: str = ""
     # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
-    # one that Whisper has, whose token it is trained and read under.
+    # one that Whisper has, whose token is used to train and decode it.
     speaks: str = ""
     weight: float = Field(1.0, gt=0)  # relative share of the training stream
-    hours: float = Field(0.0, ge=0)  # of training speech; only [mixing] temperature asks for it
+    hours: float = Field(0.0, ge=0)  # of training speech; only [mixing] temperature uses it
     cased: bool = True  # whether the text has capitals, where its script has any
     punctuated: bool = True
     max_clips: Count = 0  # per split; 0 takes all
-    patience_seconds: float = Field(120.0, ge=0)  # a Hub silent for so long ends the run
+    patience_seconds: float = Field(120.0, ge=0)  # the run ends if the Hub is silent for longer
 
     @property
     def label(self) -> str:
@@ -92,112 +92,112 @@ class Mixing:
     temperature: float = Field(0.0, ge=0)
     # "first_exhausted", "all_exhausted" (small sources are repeated) or
     # "all_exhausted_without_replacement" (every clip once). "" is the last where all shares are
-    # equal, else "all_exhausted": a share means little where every clip comes once.
+    # equal, else "all_exhausted": a share means little if every clip comes once.
     stop: Literal["", *STOPS] = ""
 
 
 @dataclass(frozen=True, config=STRICT)
 class Preprocessing:
-    """What a clip must be like to be trained on, and how its text is written."""
+    """Rules for training clips, and the format of their text."""
 
-    # false reads the training clips from their sources while training goes on, pass by pass, for
-    # more speech than the disk holds; 200 of them are stored all the same, to look at.
+    # false streams the training clips from their sources during training, pass by pass, for more
+    # speech than the disk holds; 200 of them are stored anyway, to look at.
     stored: bool = True
     min_seconds: Window = 0.3
-    max_seconds: Window = 30.0  # Whisper hears 30 s at once: more would be cut off, text and all
+    max_seconds: Window = 30.0  # Whisper's window: longer audio would be cut off, but not its text
     max_label_tokens: int = Field(448, ge=8, le=448)  # the decoder has no more positions
     silent_below_db: float = Field(-50.0, ge=-200, le=0)  # its loudest 0.1 s; full scale is 0
     max_clipped_share: Share = 0.01  # of the samples at full scale; reported, not dropped
-    # Below, the text leaves out most of what is said; above, nobody speaks so fast in any script.
+    # Below, most of the speech is missing from the text; above, it is too fast for any script.
     min_characters_per_second: float = Field(0.3, ge=0)
     max_characters_per_second: float = Field(40.0, gt=0)
     max_wrong_script_share: Share = 0.5  # of the letters
-    script: str = ""  # Unicode's name ("Thaana") where the text is not in the language's own
+    script: str = ""  # Unicode's name ("Thaana") if it is not the language's own
     lower_case: bool = False
     remove_punctuation: bool = False
     drop_tags: bool = False  # leave [laughter], (unintelligible) and <noise> out of the text
     # Off for commands and digits, where everybody says the same and the speakers are kept apart.
     drop_tested_sentences: bool = True  # from training
-    # Of a source's split; more than that, and something is wrong with the data.
+    # Of a source's split; if more is dropped, something is wrong with the data.
     max_dropped_share: Share = 0.2
 
 
 @dataclass(frozen=True, config=STRICT)
 class AudioContext:
-    """How much audio the encoder hears: what the clips need, or always 30 s."""
+    """How much audio the encoder gets: what the clips need, or always 30 s."""
 
     enabled: bool = True
     # Contexts are multiples of this, so that shapes stay few, and it is one of 0.02: two log-mel
     # frames of a hundredth of a second are one position of the encoder.
     step_seconds: float = Field(0.5, ge=0.02, le=30, multiple_of=0.02)
-    # Training adds a silent tail of U(0, tail_seconds), so that afterwards any tail works;
+    # Training adds a silent tail of U(0, tail_seconds), so that the model can decode any tail;
     # decoding adds half of it. Without a tail the model does not learn where speech ends.
     tail_seconds: Window = 1.0
-    # Share of the training batches at 30 s all the same, for programs that know no other window.
+    # Share of the training batches at 30 s, for programs with that window only.
     stock_share: Share = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
 class Windows:
-    """Whether clips share the encoder's window, and what their labels tell beside the words."""
+    """Whether clips share the encoder's window, and what their labels contain beside the words."""
 
-    # Clips of one recording, or of one speaker, are joined to windows of up to so many seconds, at
+    # Clips of one recording, or of one speaker, are joined to windows of up to this length, at
     # most 30; a batch then counts windows. 0: each clip alone, at a short audio context.
     seconds: Window = 0.0
-    # Share of the windows whose labels say when each clip begins and ends. Without any, a model
-    # forgets its timestamps, with which long recordings are cut and subtitles are made.
+    # Share of the windows with timestamps in their labels. Without any, a model forgets its
+    # timestamps, which long recordings and subtitles need.
     timestamps: Share = 0.0
-    # Share that is given the text of the window before as a prompt, where both are parts of one
-    # recording and follow one another.
+    # Share with the text of the window before as a prompt, if both are consecutive parts of one
+    # recording.
     previous_text: Share = 0.0
 
 
 @dataclass(frozen=True, config=STRICT)
 class Augmentation:
-    """How training clips are varied, so that the model learns the language and not one voice."""
+    """Augmentation of training clips, so that the model learns the language and not one voice."""
 
-    # Each clip is played slower or faster by a factor of U(1 - speed, 1 + speed), which moves tempo
-    # and pitch as another speaker would. 0.1 is customary (Ko et al., Interspeech 2015).
+    # Each clip is played slower or faster by a factor of U(1 - speed, 1 + speed), which changes
+    # tempo and pitch like a different speaker. 0.1 is customary (Ko et al., Interspeech 2015).
     speed: float = Field(0.0, ge=0, le=0.5)
     # Share of the clips that get noise between white and brown, 5 to 30 dB below the speech.
     noise: Share = 0.0
-    gain_db: float = Field(0.0, ge=0, le=60)  # each clip is made louder or softer by up to so much
+    gain_db: float = Field(0.0, ge=0, le=60)  # each clip is made louder or softer by up to this
     # Whisper's own SpecAugment blanks spans of time and bands of frequency (Park et al. 2019).
     spec_augment: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
 class Method:
-    """Which weights are trained, when training ends, and what is kept of it."""
+    """Which weights are trained, when training ends, and which are kept."""
 
-    # "full"; "frozen_encoder" trains the decoder alone; "lora" and "dora" train small matrices
-    # beside the weights and are merged into them at the end.
+    # "full"; "frozen_encoder" trains only the decoder; "lora" and "dora" train small matrices
+    # beside the weights and merge them at the end.
     weights: Literal["full", "frozen_encoder", "lora", "dora"] = "full"
     rank: int = Field(32, ge=1, le=1024)  # of LoRA's and DoRA's matrices
     base_8bit: bool = False  # hold the weights beside LoRA's in 8 bits: needs bitsandbytes
-    # Early stopping: end after so many looks at dev without a better rate, and keep the best. With
-    # 0 all steps are run, and the last weights kept unless dev shows earlier ones to be better.
+    # Early stopping: end after this many evaluations on dev without a better rate, and keep the
+    # best. With 0 all steps are run, and the last weights kept unless earlier ones are better.
     patience: Count = 0
-    # Under torchrun: divide weights, gradients and optimizer among the processes (FSDP2), where one
-    # card is too small for them. No largest batch is looked for then; [training] says it.
+    # Under torchrun: divide weights, gradients and optimizer among the processes (FSDP2), if one
+    # card is too small for them. Then the largest batch is not searched for: set it in [training].
     shard: bool = False
 
 
 @dataclass(frozen=True, config=STRICT)
 class Evaluation:
-    """How the test is read."""
+    """How the test splits are decoded and scored."""
 
-    # Clips decoded together, each as long as the longest of them.
+    # Clips decoded together, each padded to the longest of them.
     batch_size: int = Field(16, ge=1, le=100_000)
-    # Minutes of dev speech that each evaluation during training reads, the same clips every time.
-    # What it costs follows from them.
+    # Minutes of dev speech decoded by each evaluation during training, the same clips every time.
+    # They determine its cost.
     dev_minutes: float = Field(30.0, ge=0.01)
-    # What the dev WER, by which a checkpoint is chosen, compares: normalised text, or text as it is
-    # written. Lesson 05 reports both.
+    # The dev WER, by which a checkpoint is chosen, compares normalised texts, or texts as they are.
+    # Lesson 05 reports both.
     normalized: bool = True
     resamples: int = Field(2000, ge=100, le=1_000_000)  # of the bootstrap and the permutation test
     worst_clips: int = Field(8, ge=0, le=1000)  # shown with a player and a word diff
-    # Test clips joined to one recording of at most this length; 0 leaves out the long form.
+    # Test clips joined to one recording of at most this length; 0 skips long-form evaluation.
     long_seconds: int = Field(240, ge=0, le=86_400)
 
 
@@ -243,7 +243,7 @@ TABLES: Mapping[str, type] = {
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe, and check by value all that can be checked without its data.
+    """Load a recipe, and check everything that can be checked without its data.
 
     Args:
         path: a TOML file with `[model]`, one or more `[[sources]]`, `[training]` and, where their

@@ -11,8 +11,8 @@ import regex
 from whisper_normalizer.basic import BasicTextNormalizer
 from whisper_normalizer.english import EnglishTextNormalizer
 
-# Whisper's codes of languages written without a space between words. A "word" is a whole phrase
-# there: one wrong character makes it wrong, so that CER is the rate to read first.
+# Whisper's codes of languages written without spaces between words. A "word" is a whole phrase
+# there: one wrong character makes it wrong, so use CER first.
 UNSPACED_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
 # The scripts, by Unicode's names, of Whisper's languages that are not written in Latin letters.
@@ -44,11 +44,11 @@ SCRIPTS = {
     "th": "Thai",
 }
 
-# What people and keyboards write for the apostrophe. Some are letters to Unicode (ʼ ʻ), some are
-# punctuation (’ '), so that a normaliser would keep one spelling of a word and split the other.
+# Characters that people and keyboards use for the apostrophe. For Unicode, some are letters (ʼ ʻ)
+# and some punctuation (’ '): a normaliser would keep one spelling of a word and split the other.
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻ`´′＇", "'"))
 
-# Armenian puts its question, exclamation and stress signs inside the word: ինչո՞ւ is one word.
+# Armenian puts question, exclamation and stress signs inside the word: ինչո՞ւ is one word.
 MARKS_INSIDE_WORDS = str.maketrans("", "", "՛՜՞")
 
 # Punctuation that is spoken or belongs to the word: apostrophes, the Hebrew gershayim and the
@@ -58,7 +58,7 @@ KEPT_PUNCTUATION = (
 )
 
 
-# What Whisper's languages are called besides its own codes and English names: ISO 639-3, older and
+# Names of Whisper's languages besides its own codes and English names: ISO 639-3, older and
 # narrower codes, the languages' own names: code=name=name.
 _NAMES = """
 af=afr am=amh ar=ara=arb=العربية as=asm az=aze=azj ba=bak be=bel bg=bul=български bn=ben
@@ -83,7 +83,7 @@ LANGUAGE_NAMES = {
 
 def languages() -> dict[str, str]:
     """Return Whisper's languages: code -> English name, by code."""
-    # Here and not above: the import takes seconds.
+    # Imported here: it takes seconds.
     from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
     return dict(sorted(LANGUAGES.items()))
@@ -111,26 +111,26 @@ def nearest_language(name: str) -> str:
     return known[close[0]] if close else ""
 
 
-# What no reader sees: byte-order marks, zero-width spaces, soft hyphens, direction marks, control
-# characters. The joiners stay, which Persian and Indic words are spelt with, and so do the Arabic
-# signs around numbers, which are visible.
+# Invisible characters: byte-order marks, zero-width spaces, soft hyphens, direction marks, control
+# characters. The joiners stay, which Persian and Indic spelling needs, and so do the Arabic signs
+# around numbers, which are visible.
 INVISIBLE = regex.compile(
     r"[[\p{Cf}\p{Cc}]--[\u200c\u200d\s\p{Prepended_Concatenation_Mark}]]", regex.V1
 )
-# [laughter], (unintelligible), <noise>: what `normalize` leaves out of both sides, too.
+# [laughter], (unintelligible), <noise>: `normalize` removes these on both sides, too.
 TAGS = regex.compile(r"\[[^\[\]]*\]|\([^()]*\)|</?\p{L}[^<>]*>|（[^（）]*）|【[^【】]*】")
 
 
 def has_word_spaces(language: str) -> bool:
-    """Tell whether a language (Whisper's code) has spaces between words; if not, read CER first."""
+    """Return whether a language (Whisper's code) has spaces between words; if not, use CER."""
     return language not in UNSPACED_LANGUAGES
 
 
 def leading_unit(languages: Iterable[str]) -> Literal["word", "char"]:
-    """Return what errors are counted in where one number decides or is shown first.
+    """Return the unit of errors if one number decides or is shown first.
 
     Words, unless one of the languages (Whisper's codes) has no spaces between them: a whole
-    sentence is one "word" there, and the rate stands near 100 % whatever a model learns.
+    sentence is one "word" there, and WER is near 100 % whatever a model learns.
     """
     return "word" if all(has_word_spaces(language) for language in languages) else "char"
 
@@ -141,7 +141,7 @@ def wrong_script_share(text: str, language: str, script: str = "") -> float:
     Args:
         text: a text; without letters its share is 0.
         language: Whisper's code.
-        script: Unicode's name, or several with spaces between, where it is another one.
+        script: Unicode's name, or several with spaces between, if it is not the language's.
 
     Raises:
         regex.error: Unicode has no script of that name.
@@ -155,7 +155,7 @@ def wrong_script_share(text: str, language: str, script: str = "") -> float:
 def _lower(text: str, language: str) -> str:
     if language in ("tr", "az"):  # the only two where I is the capital of ı, and İ of i
         text = text.replace("İ", "i").replace("I", "ı")
-    return text.lower().replace("i\u0307", "i")  # str.lower leaves a stray dot where İ was
+    return text.lower().replace("i\u0307", "i")  # str.lower leaves a stray dot after İ
 
 
 @cache
@@ -172,14 +172,14 @@ def normalizer_name(language: str) -> str:
 
 
 def normalize(text: str, language: str) -> str:
-    """Return a text without what is not heard: case, punctuation, symbols, text in brackets.
+    """Return a text without what is not spoken: case, punctuation, symbols, text in brackets.
 
-    Whisper's rules, so that rates compare with published ones, but for four points where its rules
-    count a way of writing as an error or hide a real one:
+    Whisper's rules, so that rates compare with published ones, except for four points where its
+    rules count a spelling as an error or hide a real one:
 
-    * combining marks stay. Whisper's normaliser turns them into spaces: Hindi, Tamil, Thai or
-      Dhivehi lose their vowels. Vowel points of Arabic and Hebrew stay as well, so references that
-      have them are compared with them.
+    * combining marks stay. Whisper's normaliser turns them into spaces: Hindi, Tamil, Thai and
+      Dhivehi lose their vowels. Vowel points of Arabic and Hebrew stay as well, so hypotheses are
+      compared with them if the reference has them.
     * every apostrophe is the same one before it becomes a space, as in Whisper's rules: Italian
       c'è and c’è are both "c è", two words. English contractions are written out instead.
     * invisible characters (joiners, direction marks, byte-order marks) go.
@@ -187,7 +187,7 @@ def normalize(text: str, language: str) -> str:
       or Azerbaijani; languages without word spaces lose the spaces that punctuation leaves.
 
     Args:
-        text: as written or as recognised.
+        text: a reference or a hypothesis.
         language: Whisper's code.
     """
     text = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
@@ -199,13 +199,13 @@ def normalize(text: str, language: str) -> str:
 
 
 def apply_casing(text: str, lower_case: bool, remove_punctuation: bool, language: str = "") -> str:
-    """Return a transcript as the recipe's [preprocessing] wants it written, for training and test.
+    """Return a transcript in the format of the recipe's [preprocessing], for training and test.
 
     NFC-composed, with single spaces and without invisible characters in any case. Combining marks,
     apostrophes inside a word, separators between digits and the spoken signs % & @ # stay.
 
     Args:
-        text: as the data set has it.
+        text: the data set's.
         lower_case: write it in lower case.
         remove_punctuation: leave punctuation out.
         language: Whisper's code; Turkish and Azerbaijani have a lower case of their own, and in

@@ -1,4 +1,4 @@
-"""How training clips are varied, so that the model learns the language and not one recording."""
+"""Augmentation of training clips, so that the model learns the language and not one recording."""
 
 import librosa
 import numpy as np
@@ -10,13 +10,13 @@ NOISE_DB = (5.0, 30.0)  # how far the noise stays below the speech
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
-    """Return a clip played `speed` times as fast, tempo and pitch alike; at most 30 s of it.
+    """Return a clip played `speed` times as fast, in both tempo and pitch; at most 30 s of it.
 
-    A clip that would grow past the window is left as it is: its text would be cut off.
+    A clip that would exceed the window is left unchanged: its text would be cut off.
     """
     if len(samples) > speed * STOCK_SECONDS * SAMPLING_RATE:
         return samples
-    # Taken for sound of a higher rate, the same samples last shorter and sound higher.
+    # Treated as audio of a higher rate, the same samples are shorter and higher in pitch.
     rate = round(SAMPLING_RATE * speed)
     return librosa.resample(samples, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
 
@@ -28,7 +28,7 @@ def add_noise(samples: np.ndarray, db_below: float, tilt: float, random: np.rand
         samples: float32, not silent throughout.
         db_below: signal-to-noise ratio in dB.
         tilt: 0 is white noise (a hiss), 1 pink, 2 brown (a rumble).
-        random: where the noise comes from.
+        random: the generator of the noise.
     """
     spectrum = np.fft.rfft(random.standard_normal(len(samples)))
     frequency = np.arange(len(spectrum))
@@ -41,7 +41,7 @@ def add_noise(samples: np.ndarray, db_below: float, tilt: float, random: np.rand
 
 def vary(samples: np.ndarray, how: Augmentation, random: np.random.Generator) -> np.ndarray:
     """Return a clip with the recipe's changes of speed, noise and gain, drawn anew."""
-    # All are drawn whether used or not: switching one on leaves the others' draws as they were.
+    # All are drawn even if unused: enabling one leaves the draws of the others unchanged.
     speed, gain = random.uniform(-1, 1, 2)
     noisy, db_below, tilt = random.random(), random.uniform(*NOISE_DB), random.uniform(0, 2)
     if how.speed:

@@ -6,20 +6,20 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-BLUR = 0.05  # by which lengths are taken for longer or shorter when they are sorted
-POOL_BATCHES = 50  # clips are sorted by length within this many updates: like lengths, new company
+BLUR = 0.05  # relative noise on the lengths before they are sorted
+POOL_BATCHES = 50  # clips are sorted by length within this many updates: similar lengths, new mix
 
 
 class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
-    """Batches of row numbers: clips of like length, and about as much speech in every update.
+    """Batches of row numbers: clips of similar length, and about as much speech in every update.
 
-    Clips of like length need no padding, and the cost of a step follows the seconds of its batch.
-    With a fixed number of clips, a batch of one-word clips would be a tenth of the speech of one of
-    sentences and yet move the weights as far, since gradients are clipped to one norm.
+    Clips of similar length need no padding, and the cost of a step depends on the seconds of its
+    batch. With a fixed number of clips, a batch of one-word clips would have a tenth of the speech
+    of one of sentences and yet move the weights as far, since gradients are clipped to one norm.
 
     Updates are cut first and divided among processes and accumulation steps afterwards, so that
-    the same clips are in update k whatever a card holds at once. The order follows from seed and
-    epoch alone: a resumed run trains on what the uninterrupted one would have trained on.
+    update k has the same clips whatever batch size fits a card. The order depends only on seed and
+    epoch: a resumed run trains on the same clips as an uninterrupted one.
 
     Args:
         seconds: of every row.
@@ -61,7 +61,7 @@ class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
         for start in range(0, len(order), POOL_BATCHES * self.clips):
             pool = order[start : start + POOL_BATCHES * self.clips]
             # Where all clips are one pool, sorting alone would make the same batches in every
-            # epoch, and what the collator draws for a batch would be the same each time, too.
+            # epoch, and the collator's random draws for a batch would be the same each time, too.
             about = self.seconds[pool] * random.uniform(1 - BLUR, 1 + BLUR, len(pool))
             pool = pool[np.argsort(about, kind="stable")]
             updates += self._cut(pool, math.ceil(len(pool) / self.clips))

@@ -1,4 +1,4 @@
-"""Batches: log-mels at the length that the clips need, labels padded with what the loss ignores."""
+"""Batches: log-mels no longer than the clips need, labels padded with what the loss ignores."""
 
 import zlib
 from collections.abc import Mapping, Sequence
@@ -32,12 +32,12 @@ class SpeechCollator:
     Args:
         processor: the checkpoint's.
         context: the recipe's; disabled means stock 30 s windows.
-        seed: of the tail, of the augmentation and of what the labels tell.
+        seed: of the tail, of the augmentation and of the choice of labels.
         augmentation: the recipe's; None leaves the clips as they are.
-        windows: the recipe's; None tells neither times nor the text before.
+        windows: the recipe's; None uses neither timestamps nor the text before.
 
-    What is random follows from the seed and the clips of the batch, not from a generator that moves
-    on: a resumed run, and any number of loader workers, draw the same.
+    Random choices depend on the seed and the clips of the batch, not on the state of a generator: a
+    resumed run, and any number of loader workers, draw the same.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class SpeechCollator:
             `input_features`, float32 `(batch, mels, frames)`, int64 `decoder_input_ids` and
             `labels` `(batch, longest labels)`. With SpecAugment also `attention_mask`
             `(batch, frames)`: Whisper masks spans of time where it is 1, in the speech. Without
-            rows, a bit of silence with nothing to learn: an update of fewer clips than batches.
+            rows, a bit of silence without labels: an update may have fewer clips than batches.
         """
         if not rows:
             return self._nothing()
@@ -77,7 +77,7 @@ class SpeechCollator:
         reads, writes = zip(*pairs, strict=True)
         batch = {
             "input_features": log_mel(self.processor, clips, context),
-            # The label after a token that fills up is left out of the loss.
+            # The label after a padding token is left out of the loss.
             "decoder_input_ids": _filled(reads, self.processor.tokenizer.pad_token_id),
             "labels": _filled(writes, IGNORED),
         }
@@ -100,7 +100,7 @@ class SpeechCollator:
     def _read_and_write(
         self, row: Mapping[str, Any], clip: np.ndarray, random: np.random.Generator
     ) -> tuple[list[int], list[int]]:
-        """Return the tokens that the decoder reads, and those that it shall write after each."""
+        """Return the decoder's input tokens, and the label for each of them."""
         tokenizer = self.processor.tokenizer
         with_times, with_previous = random.random(2)
         ids = list(row["labels"])
@@ -112,8 +112,8 @@ class SpeechCollator:
             too_many = max(len(row["previous"]) + len(ids) - POSITIONS, 0)
             prompt = [tokenizer.convert_tokens_to_ids("<|startofprev|>")]
             prompt += row["previous"][too_many:]
-        # Read one token, write the next. <|startoftranscript|> is read and never written; nor is
-        # the text before, which is not in this window's sound.
+        # Each label is the next input token. <|startoftranscript|> is only an input; so is the text
+        # before, which is not in this window's audio.
         return [*prompt, *ids[:-1]], [*[IGNORED] * len(prompt), *ids[1:]]
 
 

@@ -10,9 +10,9 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import chain, islice
 from typing import Any, TypeVar
 
-INLINE = 1000  # items that are done before processes are started, which takes ten seconds
-CHUNK = 16  # items that travel together
-AHEAD = 4  # chunks for each process that may be under way: this bounds the memory
+INLINE = 1000  # items that are processed before workers are started, which takes ten seconds
+CHUNK = 16  # items that are sent together
+AHEAD = 4  # chunks per process that may be under way: this limits the memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,16 +30,16 @@ def map_in_order(
 ) -> Iterator[Result]:
     """Yield `function(item)` for every item, in their order, however many processes there are.
 
-    Items are read, and results are given, in the process that asks.
+    Items are read, and results are yielded, in the calling process.
 
     Args:
         function: can be pickled; sent to each process once.
         items: read a few hundred ahead.
-        processes: that compute; with 1, or for few items, everything happens here.
+        processes: number of workers; with 1, or for few items, everything runs in this process.
 
     Raises:
-        concurrent.futures.process.BrokenProcessPool: a process died, most likely for want of
-            memory.
+        concurrent.futures.process.BrokenProcessPool: a process died, most likely because memory
+            ran out.
     """
     items = iter(items)
     if processes == 1:
@@ -54,7 +54,7 @@ def map_in_order(
 def _in_processes(
     function: Callable[[Item], Result], chunks: Iterator[list[Item]], processes: int
 ) -> Iterator[Result]:
-    # Not fork: threads of PyTorch and of the tokenizer would stand still in the copy.
+    # Not fork: threads of PyTorch and of the tokenizer would deadlock in the copy.
     context = multiprocessing.get_context("forkserver")
     pool = ProcessPoolExecutor(processes, context, _begin, (function,))
     try:
@@ -67,7 +67,7 @@ def _in_processes(
 
 
 def _begin(function: Callable[[Any], Any]) -> None:
-    """Take the function, leave Ctrl-C to the process that asks, and end when that one ends."""
+    """Receive the function, leave Ctrl-C to the calling process, and end when that ends."""
     global _function
     _function = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""From a streamed row to what Whisper trains on: samples, label ids, filters, batches."""
+"""From a streamed row to Whisper's training data: samples, label ids, filters, batches."""
 
 import functools
 import hashlib
@@ -39,16 +39,16 @@ from utils.text import has_word_spaces
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.labels import END, prefix_ids
 
-# int16 is what WAV files hold: half the size of float32 and, after the division, the same samples.
+# int16 is the format of WAV files: half the size of float32 and, after division, the same samples.
 INT16_SCALE = 32767.0
 
-SAMPLE_CLIPS = 200  # stored of a training split that is not: to look at, and to try batches on
+SAMPLE_CLIPS = 200  # stored of a training split that is streamed: to look at, and to try batches on
 
 PREPARED = Features(
     {
         "audio": List(Value("int16")),
         "labels": List(Value("int32")),
-        # Of each clip that was joined to this window: one, where each clip is alone.
+        # For each clip joined to this window: one, if each clip is alone.
         "cut_samples": List(Value("int32")),
         "cut_tokens": List(Value("int32")),
         "previous": List(Value("int32")),  # text ids of the source's window before
@@ -59,13 +59,13 @@ PREPARED = Features(
         "id": Value("string"),
         "speaker": Value("string"),
         "recording": Value("string"),
-        "start": Value("float64"),  # seconds in the recording; None where nobody knows
+        "start": Value("float64"),  # seconds in the recording; None if unknown
     }
 )
 
 
 class PreprocessingError(UserError, ValueError):
-    """Too little is left of a split to go on; the message says what was dropped."""
+    """Too little of a split is left to continue; the message says what was dropped."""
 
 
 def prepare_example(
@@ -86,7 +86,7 @@ def prepare_example(
     check_text(text, language, rules)
     if not row["audio"]:
         raise Unusable("missing audio")
-    if row["seconds"] is not None:  # known from a table: decoding is saved
+    if row["seconds"] is not None:  # known from a table: no need to decode
         check_seconds(row["seconds"], rules)
     try:
         samples = decode_audio(row["audio"], rules.max_seconds, row["id"])
@@ -123,7 +123,7 @@ def waveform(row: Mapping[str, Any]) -> np.ndarray:
 
 
 def split_streams(recipe: Recipe) -> dict[str, IterableDataset]:
-    """Return what each prepared split is read from: train, dev, test and, if any, unseen."""
+    """Return the stream of each prepared split: train, dev, test and, if any, unseen."""
     trained = [source for source in recipe.sources if source.train]
     unseen = [source for source in recipe.sources if not source.train and source.test]
     parts = {
@@ -141,7 +141,7 @@ def split_streams(recipe: Recipe) -> dict[str, IterableDataset]:
 
 
 def check_dropped(report: QualityReport, split: str) -> None:
-    """Refuse a split of which too much was dropped.
+    """Refuse a split if too much of it was dropped.
 
     Raises:
         PreprocessingError: of one source more than `max_dropped_share`, or nothing is left at all.
@@ -177,7 +177,7 @@ def usable(
     split: str,
     processes: int = 1,
 ) -> Iterator[dict[str, Any]]:
-    """Yield streamed rows prepared, those that break no rule; the report counts all of them.
+    """Yield prepared rows that break no rule; the report counts all streamed rows.
 
     Order and report are the same for any number of processes.
     """
@@ -215,12 +215,12 @@ def prepare_split(
         processes: that decode and check.
 
     Raises:
-        PreprocessingError: nothing is left, or of one source more than `max_dropped_share` was
+        PreprocessingError: nothing is left, or more than `max_dropped_share` of one source was
             dropped.
     """
     path = folder / "split.arrow"
-    # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on a
-    # split with nothing left, and may reuse an older result whose generator looks the same.
+    # Not Dataset.from_generator: it wraps every error of a source in one of its own, fails on an
+    # empty split, and may reuse an older result whose generator looks the same.
     with ArrowWriter(features=PREPARED, path=str(path)) as writer:
         kept = usable(rows, tokenizer, report, split, processes)
         if windows is None:
@@ -237,7 +237,7 @@ def prepare(
 ) -> tuple[DatasetDict, QualityReport]:
     """Prepare every split of a recipe and publish them as one Arrow folder.
 
-    The folder appears whole: it is written beside its place and then moved there.
+    The folder appears only when complete: it is written beside its place and then moved there.
 
     Args:
         recipe: the experiment.
@@ -253,7 +253,7 @@ def prepare(
     splits, report = {}, QualityReport(recipe.preprocessing)
     streams = split_streams(recipe)
     try:
-        # What is tested on first: a clip that also stands in training is dropped from there.
+        # Test splits first: a clip that is also in training is dropped from training.
         for name in [*(name for name in ("test", "unseen", "dev") if name in streams), "train"]:
             (partial / name).mkdir(parents=True)
             try:
@@ -283,6 +283,6 @@ def prepare(
 
 
 def digest_of_clips(rows: Dataset) -> str:
-    """Return a digest of which prepared clips there are, and of what is said in them."""
+    """Return a digest of the prepared clips and their texts."""
     told = zip(rows["id"][:], rows["text"][:], rows["seconds"][:], strict=True)
     return hashlib.sha256("\n".join(map(repr, told)).encode()).hexdigest()

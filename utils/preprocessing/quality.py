@@ -1,7 +1,7 @@
 """What is wrong with speech data, found before an hour of GPU is spent: checks and a report.
 
-A clip that breaks a rule is dropped and counted under its reason. What training can live with is
-noted: clipped sound, a sentence that several clips say, text that was not NFC (it is now).
+A clip that breaks a rule is dropped and counted under its reason. Harmless faults are only noted:
+clipped sound, a sentence in several clips, text that was not NFC (it is now).
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from utils.whisper.captions import MARK
 FRAME = SAMPLING_RATE // 10  # samples whose level is measured together
 FULL_SCALE = 0.999  # of the largest sample that a file can hold
 EXAMPLES = 3  # kept of each reason, to look at and to listen to
-# What spreadsheets and scripts write where there is no transcript. As written: "none" is a word.
+# Values of spreadsheets and scripts for a missing transcript. Exact: "none" is a word.
 PLACEHOLDERS = {"nan", "NaN", "null", "NULL", "None", "N/A", "n/a", "#N/A", "undefined", "TODO"}
 
 plt.rcParams["text.parse_math"] = False  # a $ in a name opens no formula
@@ -36,10 +36,10 @@ class Unusable(ValueError):
 
 
 def check_text(text: str, language: str, rules: Preprocessing) -> None:
-    """Raise `Unusable` if a transcript is none, or is in another script than its language.
+    """Raise `Unusable` if there is no transcript, or it is in a script other than its language's.
 
     Raises:
-        RecipeError: the recipe's script is none of Unicode's.
+        RecipeError: Unicode has no script with the recipe's name.
     """
     if not text:
         raise Unusable("empty transcript")
@@ -68,7 +68,7 @@ def level_db(samples: np.ndarray) -> float:
 
 
 def check_sound(samples: np.ndarray, text: str, rules: Preprocessing) -> None:
-    """Raise `Unusable` if a clip is silent, or its text cannot be what it says.
+    """Raise `Unusable` if a clip is silent, or its text does not fit its length.
 
     Args:
         samples: float32 in [-1, 1] at 16 kHz.
@@ -85,7 +85,7 @@ def check_sound(samples: np.ndarray, text: str, rules: Preprocessing) -> None:
 
 
 def clipped_share(samples: np.ndarray) -> float:
-    """Return the share of int16 samples at full scale: cut-off peaks, heard as a crackle."""
+    """Return the share of int16 samples at full scale: cut-off peaks, audible as a crackle."""
     return float(np.mean(np.abs(samples.astype(np.int32)) >= FULL_SCALE * 32767))
 
 
@@ -94,20 +94,20 @@ def _digest(data: bytes) -> bytes:
 
 
 class QualityReport:
-    """What the splits of a recipe hold: clips by source, split and reason, with examples.
+    """The contents of a recipe's splits: clips by source, split and reason, with examples.
 
-    Splits are reported one after the other, what is tested on first and `train` last: a clip that
-    stands in two is dropped where it comes second, so that it stays in the test.
+    Splits are reported one after the other, test splits first and `train` last: a clip that is in
+    two is dropped from the second, so that it stays in the test.
     """
 
     def __init__(self, rules: Preprocessing):
         self.rules = rules
-        # (source, split) → how many clips; the sum of `kept` and `dropped` is all that came.
+        # (source, split) → number of clips; the sum of `kept` and `dropped` is the total.
         self.kept: Counter = Counter()
         self.dropped: dict[tuple[str, str], Counter] = defaultdict(Counter)
         self.noted: dict[tuple[str, str], Counter] = defaultdict(Counter)
         self.examples: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        self.rates: dict[str, list[float]] = defaultdict(list)  # characters a second, by source
+        self.rates: dict[str, list[float]] = defaultdict(list)  # characters per second, by source
         self._sounds: dict[bytes, tuple[str, str, str]] = {}  # digest → split, source, id
         self._texts: dict[bytes, tuple[str, str]] = {}  # digest → the first split, source
 
@@ -124,7 +124,7 @@ class QualityReport:
     def _check(
         self, split: str, row: Mapping[str, Any], example: Mapping[str, Any]
     ) -> tuple[bytes, bytes]:
-        """Refuse a clip that another one makes unusable, else return digests of sound and text."""
+        """Refuse a clip that duplicates an earlier one, else return digests of sound and text."""
         me, sound = (split, row["source"], row["id"]), _digest(example["audio"].tobytes())
         text = _digest(normalize(example["text"], row["language"]).encode())
         first = self._sounds.get(sound, me)
@@ -154,12 +154,12 @@ class QualityReport:
         self.rates[row["source"]].append(len(example["text"]) / example["seconds"])
         for note, count in {
             "clipped": clipped_share(example["audio"]) > self.rules.max_clipped_share,
-            # Of one source: a second speaker may well have been asked to say the same.
+            # In one source: a second speaker may have been given the same sentence.
             "same text as another clip": first_source == row["source"],
             "text not in NFC": not unicodedata.is_normalized("NFC", row["text"]),
             "invisible characters, now gone": bool(INVISIBLE.search(row["text"])),
             "a tag in brackets": bool(TAGS.search(MARK.sub("", row["text"]))),
-            **Counter(row.get("notes") or ()),  # of a source that leaves out parts of the text
+            **Counter(row.get("notes") or ()),  # of a source that removes parts of the text
         }.items():
             if count:
                 self.noted[row["source"], split][note] += count
@@ -184,7 +184,7 @@ class QualityReport:
         return pd.DataFrame(columns).fillna(0).astype(int)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what a JSON file can hold: counts and examples, without sound."""
+        """Return counts and examples for a JSON file, without sound."""
         return {
             "sources": [
                 {
@@ -203,7 +203,7 @@ class QualityReport:
         }
 
     def draw(self) -> Figure:
-        """Draw how fast each source speaks, and how many clips each reason touches."""
+        """Plot how fast each source speaks, and how many clips each reason affects."""
         figure, (speed, reasons) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
         for source, rates in self.rates.items():
             speed.hist(rates, bins=40, histtype="step", label=source)
@@ -228,23 +228,23 @@ class QualityReport:
 
 
 class StreamReport(QualityReport):
-    """Of training clips that stream by: how many, and whether they are among those tested on.
+    """A report on streamed training clips: their number, and duplicates of test clips.
 
-    It remembers the prepared clips that it is made with and no others, so that it does not grow.
+    It stores only the prepared clips that it is created with, so that it does not grow.
     """
 
     def __init__(self, rules: Preprocessing, prepared: Mapping[str, Dataset]):
         super().__init__(rules)
         for split, rows in prepared.items():
             for row in rows:
-                samples = np.asarray(row["audio"], dtype=np.int16)  # as they come by in the stream
+                samples = np.asarray(row["audio"], dtype=np.int16)  # the same form as in the stream
                 super().keep(split, row, {**row, "audio": samples})
 
     def keep(self, split: str, row: Mapping[str, Any], example: Mapping[str, Any]) -> None:
         """Count a streamed row that was prepared as `example`.
 
         Raises:
-            Unusable: its sound or its sentence is among those tested on.
+            Unusable: its sound or its sentence is in a dev or test split.
         """
         self._check(split, row, example)
         self.kept[row["source"], split] += 1

@@ -1,7 +1,7 @@
-"""Training clips that are read from their sources while training goes on, and never stored.
+"""Training clips that are streamed from their sources during training, and never stored.
 
-For more speech than the disk holds. A pool of clips is read, filtered and joined while the pool
-before it is trained on; where a checkpoint stands in the stream is part of the checkpoint.
+For more speech than the disk holds. A pool of clips is read, filtered and joined during training on
+the pool before; the position in the stream is part of each checkpoint.
 """
 
 import json
@@ -27,16 +27,16 @@ Place = dict[str, Any]  # pass, pool and state of the rows where a pool begins; 
 
 
 class SpeechStream(torch.utils.data.IterableDataset):
-    """Batches without end, like those of `EqualSpeechBatches`, from sources that are only read.
+    """Endless batches, like those of `EqualSpeechBatches`, from sources that are only streamed.
 
     Clips are sorted by length within a pool of 50 updates. Every pass reads the sources in their
-    own order: neighbours meet again, in other batches. Of several processes each takes its own
-    files if they can be dealt out evenly; else each reads all rows and decodes every n-th.
+    own order: neighbours meet again, in other batches. With several processes, each takes its own
+    files if they can be divided evenly; else each reads all rows and decodes every n-th.
 
     Args:
         recipe: the experiment.
         tokenizer: the checkpoint's.
-        held_out: the prepared splits that training must not see.
+        held_out: the prepared splits that must stay out of training.
         clips: in an update on average, of this process.
         collate: makes a batch of prepared rows.
         accumulation: batches of an update.
@@ -63,14 +63,14 @@ class SpeechStream(torch.utils.data.IterableDataset):
         self.file = f"stream-{process}-of-{processes}.json"
         self.report = StreamReport(recipe.preprocessing, held_out)
         self.place: Place = {"pass": 0, "pool": 0, "rows": None, "batch": 0}
-        self.taken = 0  # batches that training has used up since this object was made
-        self._begun: list[tuple[int, Place]] = []  # batches given before each pool
+        self.taken = 0  # batches that training has used since this object was created
+        self._begun: list[tuple[int, Place]] = []  # batches yielded before each pool
 
     def _pools(self) -> Iterator[tuple[Place, list[dict[str, Any]]]]:
-        """Yield where each pool begins, and its prepared rows.
+        """Yield the position where each pool begins, and its prepared rows.
 
         Raises:
-            PreprocessingError: nothing is left of a whole pass.
+            PreprocessingError: a whole pass leaves no clips.
         """
         place = self.place
         if place["rows"]:
@@ -104,7 +104,7 @@ class SpeechStream(torch.utils.data.IterableDataset):
                     yield self.collate([rows[index] for index in batch])
 
     def save(self, folder: Path) -> None:
-        """Write where training stands, which is behind what has been read, into a checkpoint."""
+        """Write the position of training, which is behind that of reading, into a checkpoint."""
         reached = sum(before <= self.taken for before, _ in self._begun)
         self._begun = self._begun[reached - 1 :]
         before, place = self._begun[0]
@@ -112,11 +112,11 @@ class SpeechStream(torch.utils.data.IterableDataset):
         (folder / self.file).write_text(json.dumps(place), encoding="utf-8")
 
     def go_on_from(self, folder: Path) -> None:
-        """Begin where a checkpoint stands; rows before its pool are not decoded again.
+        """Begin at a checkpoint's position; rows before its pool are not decoded again.
 
         Raises:
             FileNotFoundError: the checkpoint is not one of a stream, or of as many processes.
         """
         self.place = json.loads((folder / self.file).read_text(encoding="utf-8"))
-        # Another card may hold another number of clips at once: as many updates are done.
+        # A different card may hold another number of clips at once: resume after as many updates.
         self.place["batch"] = self.place["batch"] // self.place.pop("of") * self.accumulation

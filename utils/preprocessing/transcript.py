@@ -1,4 +1,4 @@
-"""How a clip's text is written for training: its times, its tags, its characters, its label ids."""
+"""The text of a clip in the format for training: timestamps, tags, characters, label ids."""
 
 import math
 from collections.abc import Sequence
@@ -12,25 +12,25 @@ from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.captions import MARK, Segment, from_marks
 from utils.whisper.labels import text_ids
 
-LATE = 0.5  # seconds by which the last time may lie beyond the sound: people place borders by ear
+LATE = 0.5  # seconds that the last time may be after the sound: people set boundaries by ear
 
 
 def read_transcript(text: str, language: str, rules: Preprocessing) -> list[Segment]:
-    """Return a row's text as the recipe wants it written, divided where it has Whisper's times.
+    """Return a row's text in the recipe's format, divided at Whisper's timestamps if it has any.
 
     Args:
-        text: as the source has it; `<|0.00|> Ciao.<|1.20|>` says when each phrase is said.
+        text: the source's; `<|0.00|> Ciao.<|1.20|>` says when each phrase is said.
         language: Whisper's code.
         rules: the recipe's.
 
     Returns:
-        The phrases, those without text left out; or one without times (both NaN).
+        The phrases that have text; or one without times (both NaN).
 
     Raises:
-        Unusable: it has marks of Whisper's that are no times, or times that cannot be.
+        Unusable: it has tokens of Whisper's that are not timestamps, or impossible times.
     """
     try:
-        # Joined by what is invisible, a mark would come together only afterwards.
+        # Split by an invisible character, a token would only be complete afterwards.
         phrases = from_marks(INVISIBLE.sub("", text))
     except ValueError:
         raise Unusable("Whisper's own marks (<|…|>) in the text") from None

@@ -1,9 +1,9 @@
-"""Training windows: clips joined to fill the encoder, and labels that tell times and what was said.
+"""Training windows: clips joined to fill the encoder, labels with timestamps and the text before.
 
-Whisper learned from windows of 30 s, with the time of every phrase and the text before. A short
-clip alone teaches none of that, and a model trained on such clips alone forgets it first.
+Whisper was trained on windows of 30 s, with the times of every phrase and the text before. A short
+clip has none of that, and a model trained only on such clips forgets it first.
 
-`cut_samples` and `cut_tokens` divide a window into what is said and pauses, which have no tokens.
+`cut_samples` and `cut_tokens` divide a window into speech and pauses, which have no tokens.
 """
 
 import logging
@@ -18,10 +18,10 @@ from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.features import TIMESTAMP_STEP
 
 POSITIONS = 448  # of Whisper's decoder, for prompt and labels together
-# OpenAI's transcribe keeps as many tokens of the text before: half of the positions, less one.
+# OpenAI's transcribe keeps this many tokens of the text before: half of the positions, less one.
 PROMPT_TOKENS = POSITIONS // 2 - 1
 CUT = "\n"  # between the texts of joined clips; in none of them
-LONGEST_GAP = 30.0  # seconds between two windows of a recording of which one prompts the other
+LONGEST_GAP = 30.0  # seconds between two windows of a recording if one prompts the other
 MOST_OPEN = 100  # windows that wait for more clips: each holds up to a megabyte of sound
 
 logger = logging.getLogger(__name__)
@@ -30,10 +30,10 @@ logger = logging.getLogger(__name__)
 def join(
     clips: Iterable[dict[str, Any]], windows: Windows, max_label_tokens: int = POSITIONS
 ) -> Iterator[dict[str, Any]]:
-    """Yield prepared clips joined to windows, in the order in which they come.
+    """Yield prepared clips joined to windows, in their order.
 
-    Clips of one recording are joined or, where no recordings are named, clips of one speaker. A
-    clip that names neither stays alone: the next one of its source may be anybody's.
+    Clips of one recording are joined or, if no recordings are named, clips of one speaker. A clip
+    that names neither stays alone: the next one of its source may have a different speaker.
 
     Args:
         clips: of `prepare_example`.
@@ -83,7 +83,7 @@ def join(
 
 
 def _company(clip: Mapping[str, Any]) -> Hashable | None:
-    """Return what the clips have in common that may share a window; None where it is unknown."""
+    """Return what clips must share to share a window; None if it is unknown."""
     for part in ("recording", "speaker"):
         if clip.get(part):
             return clip["source"], part, clip[part]
@@ -91,9 +91,9 @@ def _company(clip: Mapping[str, Any]) -> Hashable | None:
 
 
 def _follows(last: Mapping[str, Any], clip: Mapping[str, Any]) -> bool:
-    """Tell whether a clip goes on where another of the same recording ended, or soon after.
+    """Return whether a clip continues a recording where the last one ended, or soon after.
 
-    A prompt from elsewhere would teach the model to pay no attention to prompts.
+    Unrelated prompts would teach the model to ignore prompts.
     """
     if not clip["recording"] or clip["recording"] != last["recording"] or clip["start"] is None:
         return False
@@ -101,7 +101,7 @@ def _follows(last: Mapping[str, Any], clip: Mapping[str, Any]) -> bool:
 
 
 def as_one(clip: dict[str, Any]) -> dict[str, Any]:
-    """Return a prepared clip without its inner times, as it is decoded in a test."""
+    """Return a prepared clip without its inner times, as decoded in a test."""
     gap = " " if has_word_spaces(clip["language"]) else ""
     whole = {"text": clip["text"].replace(CUT, gap), "cut_samples": [len(clip["audio"])]}
     return {**clip, **whole, "cut_tokens": [sum(clip["cut_tokens"])]}
@@ -142,10 +142,10 @@ def timed_labels(row: Mapping[str, Any], first_timestamp: int, stretch: float = 
     Args:
         row: a prepared one.
         first_timestamp: the id of `<|0.00|>`, which follows that of `<|notimestamps|>`.
-        stretch: how many times as long the clip is as it was stored.
+        stretch: the clip's current duration divided by its stored one.
 
     Returns:
-        The ids; as stored, without times, where the decoder has too few positions for them.
+        The ids; the stored ones, without times, if the decoder has too few positions for them.
     """
     text, ends = _text_ids(row), np.cumsum(row["cut_samples"]) / SAMPLING_RATE * stretch
     steps = [0, *np.round(ends / TIMESTAMP_STEP).astype(int).tolist()]
