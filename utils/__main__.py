@@ -52,8 +52,8 @@ def state_of_recordings(recipe: Recipe) -> str:
     named = [name for source in recipe.sources for name in (source.dataset, source.name) if name]
     places = [Path(name).expanduser() for name in named]
     files = [path for place in places for path in (place, *sorted(place.rglob("*")))]
-    told = [(str(path), path.stat()) for path in files if path.is_file()]
-    return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in told)
+    stats = [(str(path), path.stat()) for path in files if path.is_file()]
+    return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
 
 
 def fingerprint(run: Run, stage: str, recordings: str = "") -> str:

@@ -284,5 +284,5 @@ def prepare(
 
 def digest_of_clips(rows: Dataset) -> str:
     """Return a digest of the prepared clips and their texts."""
-    told = zip(rows["id"][:], rows["text"][:], rows["seconds"][:], strict=True)
-    return hashlib.sha256("\n".join(map(repr, told)).encode()).hexdigest()
+    clips = zip(rows["id"][:], rows["text"][:], rows["seconds"][:], strict=True)
+    return hashlib.sha256("\n".join(map(repr, clips)).encode()).hexdigest()

@@ -244,7 +244,7 @@ class StreamReport(QualityReport):
         """Count a streamed row that was prepared as `example`.
 
         Raises:
-            Unusable: its sound or its sentence is in a dev or test split.
+            Unusable: its sound or its sentence is in a held-out split.
         """
         self._check(split, row, example)
         self.kept[row["source"], split] += 1
