@@ -71,8 +71,8 @@ def fingerprint(run: Run, stage: str, recordings: str = "") -> str:
 
 def is_complete(run: Run, stage: str, done: dict, recordings: str) -> bool:
     """Return whether a stage's results exist, complete, and match the current inputs."""
-    entry = done.get(stage)
-    if not isinstance(entry, dict) or entry.get("fingerprint") != fingerprint(run, stage, recordings):
+    last = done.get(stage)
+    if not isinstance(last, dict) or last.get("fingerprint") != fingerprint(run, stage, recordings):
         return False
     try:
         require(run, stage)
