@@ -32,7 +32,7 @@ FLOORS = [
     ["demo", "export"],
     ["evaluation", "training"],
     *(["preprocessing"], ["streaming"], ["whisper"], ["scoring"], ["embedded"]),
-    ["environment", "artifacts", "config", "text", "whole"],
+    ["environment", "artifacts", "config", "text"],
 ]
 FORBIDDEN_WORDS = re.compile(r"\b(restart\w*|simply)\b", re.IGNORECASE)
 EMOJI = re.compile("[\U0001f000-\U0001faff\ufe0f\u2705\u274c\u2728\u26a0\u2b50]")
@@ -280,6 +280,16 @@ def test_utils_import_downwards_only():
         if floor[below] < floor[name]
     ]
     assert upward == []
+
+
+def test_each_folder_of_utils_names_its_files():
+    unnamed = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "utils").glob("*/*.py")
+        if not path.stem.startswith("__")
+        and f"`{path.stem}`" not in (path.parent / "__init__.py").read_text("utf-8")
+    ]
+    assert unnamed == []
 
 
 def test_previous_and_next_chain_all_lessons():

@@ -14,7 +14,7 @@ import jinja2
 
 from utils.config import Recipe, UserError
 from utils.environment.machine import peak_gib
-from utils.whole import damage, files_below, sealed
+from utils.environment.whole import damage, files_below, sealed
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
 STAGES = (

@@ -7,6 +7,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
+from utils.environment.whole import DiskFull, fits
 from utils.training.checkpoints import (
     MARKER,
     copy_checkpoints,
@@ -18,7 +19,6 @@ from utils.training.checkpoints import (
     save_model,
     whole_checkpoints,
 )
-from utils.whole import DiskFull, fits
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 from utils.artifacts import RunMismatch, open_run
 from utils.config import load_recipe
 from utils.environment import colab
+from utils.environment.whole import DiskFull
 from utils.preprocessing.collator import SpeechCollator
 from utils.training import __main__ as command
 from utils.training import checkpoints, trainer
@@ -27,7 +28,6 @@ from utils.training.checkpoints import find_valid_checkpoint
 from utils.training.progress import read_metrics, training_report
 from utils.training.run import Stopped, train
 from utils.training.trainer import WhisperTrainer
-from utils.whole import DiskFull
 
 # Imports once, so that a process to be killed costs no more than its training.
 PROCESSES = multiprocessing.get_context("forkserver")

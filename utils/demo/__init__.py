@@ -1,5 +1,6 @@
 """Lesson 06.
 
-`serve` starts the page; `page` builds it, `live` transcribes while somebody speaks, `kept` stores
-recordings with corrected texts.
+`serve` starts the page; `page` builds it, `shown` has what it displays, `answers` what its
+buttons do, `live` transcribes while somebody speaks, `kept` stores recordings with corrected
+texts, `guard` refuses what no visitor sends.
 """

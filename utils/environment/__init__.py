@@ -1,8 +1,9 @@
-"""Lesson 01.
+"""Lesson 01, and the ground that all others stand on.
 
-`machine` says what this computer offers and in which precision it trains; `packages` compares what
-is installed with requirements.txt, for the set-up cell and the lesson alike; `gpu` stops where a
-GPU is there and cannot be used, and `driver` knows which PyTorch fits it, also for `make`; `colab`
-knows Colab's disk and Drive, and Kaggle; `estimates` the cost of a training, `panel` writes a
-recipe from it, `presets` has the learning rates by model size.
+`machine` says what this computer offers and in which precision it trains, `gpu` and `driver`
+whether PyTorch can use its card, `packages` which versions are needed, `colab` knows Colab's disk
+and Drive. `estimates` computes the cost of a training, `panel` writes a recipe from it, `presets`
+has the learning rates by model size. `recipe_file` reads a recipe, `recipe_keys`, `recipe_checks`
+and `training_table` check it. `command` is what every command line shares, `whole` tells whether
+files are complete, `diagrams` draws the lessons' boxes.
 """

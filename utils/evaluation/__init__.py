@@ -1,6 +1,7 @@
 """Lesson 05.
 
-`evaluate` compares two models on a recipe's test clips; `readers` transcribes them, `report`
-counts, `page` writes the HTML, `mistakes` shows word diffs, `long_form` measures long recordings,
-`probes` hallucination on noise, `plotting` the figures.
+`evaluate` evaluates two models on a recipe's test clips; `readers` transcribes them, `report`
+counts, `differences` separates digits, spelling and words, `page` writes the HTML, `mistakes`
+shows word diffs, `long_form` measures long recordings, `probes` hallucinations on noise,
+`plotting` draws the figures.
 """

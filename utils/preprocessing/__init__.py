@@ -1,6 +1,6 @@
 """Lesson 03.
 
-`prepare` filters and tokenises the clips of a recipe; `quality` has the rules, `windows` joins
-clips, `augmentation` varies them, `batches` groups them by length, `collator` makes the tensors,
-`stream` prepares while training.
+`prepare` filters and tokenises the clips of a recipe, `parallel` on all cores; `transcript` has
+the rules for texts, `quality` those for clips, `windows` joins clips, `augmentation` varies them,
+`batches` groups them by length, `collator` makes the tensors, `stream` prepares while training.
 """

@@ -1,6 +1,9 @@
 """Lesson 02.
 
-`sources` turns every source into rows of one schema and mixes them. `hub` streams from the Hugging
-Face Hub: `hub_files` finds and fetches files, `patience` retries. `common_voice` reads Mozilla's
-archives, `recordings` a folder of your own.
+`sources` turns every source into rows of one schema and mixes them. From the Hugging Face Hub:
+`hub`, `hub_files`, `hub_columns`, `patience` (which waits for a server). From Mozilla's archives:
+`common_voice`. From a folder of your own: `recordings`, whose layouts are in `files`, `tables`,
+`columns`, `times`, `layouts`, `label_studio`, `pairs` and `parts`; annotations of long recordings
+in `annotations` and `cues`, a transcript without times in `align`. `splits` holds out what is
+missing. Sound of any format is decoded by `sound`, with `decoders` and `headers`.
 """

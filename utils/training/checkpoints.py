@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils import whole
 from utils.artifacts import write_atomically
-from utils.whole import DiskFull, files_below, fits, sealed
+from utils.environment import whole
+from utils.environment.whole import DiskFull, files_below, fits, sealed
 
 MARKER = "complete.json"
 # Without one of these, training would not continue from where it was. Patterns, because a sharded
