@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -414,3 +415,29 @@ def test_what_is_no_repository_or_branch_is_refused_and_nothing_is_written(
     (sentence,) = capsys.readouterr().err.strip().splitlines()
     assert "say REPOSITORY=account/name." in sentence or "say BRANCH=main." in sentence
     assert not (unknown / "colab_badges.md").exists()
+
+
+def test_terms_are_linked_at_their_first_use_and_the_way_back_drops_the_links():
+    from glossary import EVERYDAY  # found where build.py finds it
+
+    terms = re.findall(r"^### (.+)$", (ROOT / "docs/glossary.md").read_text("utf-8"), re.MULTILINE)
+    lines = [
+        line
+        for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+        for line in cell.source.split("\n")
+        if not line.startswith(("#", "|"))
+    ]
+    found = {}
+    for term in terms:
+        if term.lower() not in EVERYDAY:
+            plain = rf"(?i)\b{re.escape(term)}s?\b"
+            uses = (line for line in lines if re.search(plain, re.sub(r"`[^`]*`", "", line)))
+            found[term] = next(uses, None)
+    assert len([line for line in found.values() if line]) > 20
+    assert [term for term, line in found.items() if line and "glossary.md#" not in line] == []
+    text, page = "A `WER`, [a WER](x) and the WER.\n# WER", "../docs/glossary.md"
+    one = build.link_terms(text, ["WER"], page)
+    assert one == "A `WER`, [a WER](x) and the [WER](../docs/glossary.md#wer).\n# WER"
+    assert build.unlinked(one) == text

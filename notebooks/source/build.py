@@ -21,6 +21,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "notebooks/source")]
 
+from glossary import link_terms, read_terms, unlinked
 from home import Home, HomeError, build_clone, find_home, has_clone, recorded_home, recording
 
 from utils.artifacts import write_atomically
@@ -115,7 +116,7 @@ def read_notebook(path: Path) -> list[Cell]:
         if cell.cell_type == "raw" or cell.get("attachments"):
             raise BuildError(f"{path}, cell {number}: raw cells and pasted images have no source.")
         if cell.cell_type == "markdown":
-            text = "\n".join(line.rstrip() for line in text.split("\n"))
+            text = unlinked("\n".join(line.rstrip() for line in text.split("\n")))
         cells.append(Cell(cell.cell_type, text, tags))
     try:
         survives = read_source(write_source(cells), str(path)) == cells
@@ -224,6 +225,20 @@ def build_badges(lessons: dict[str, list[Cell]], home: Home) -> str:
     return text
 
 
+def link_glossary(lessons: dict[str, list[Cell]], page: Path, home: Home) -> None:
+    """Link each term of the glossary where the lessons first use it, in place."""
+    waiting = read_terms(page.read_text(encoding="utf-8")) if page.exists() else []
+    # Colab does not follow relative links.
+    where = f"https://github.com/{home.repository}/blob/{home.branch}" if home.repository else ".."
+    for cells in lessons.values():
+        cells[:] = [
+            cell._replace(text=link_terms(cell.text, waiting, f"{where}/docs/glossary.md"))
+            if cell.kind == "markdown"
+            else cell
+            for cell in cells
+        ]
+
+
 def build_all(root: Path, home: Home | None = None) -> dict[Path, str]:
     """Return every generated file's text by its path; without a `home` it is the recorded one."""
     source, notebooks = root / "notebooks/source", root / "notebooks"
@@ -235,6 +250,7 @@ def build_all(root: Path, home: Home | None = None) -> dict[Path, str]:
         path.stem: read_source(path.read_text(encoding="utf-8"), path.name)
         for path in sorted(source.glob("[0-9]*.py"))
     }
+    link_glossary(lessons, root / "docs/glossary.md", home)
     measured = root / "benchmarks/results/lessons.json"
     results = json.loads(measured.read_text(encoding="utf-8")) if measured.exists() else {}
     files = {
