@@ -318,6 +318,9 @@ def loaders(folder: Path, draw: random.Random) -> dict[str, tuple[int, Iterator,
     any_texts = iter(lambda: any_text(draw), None)
     ports = iter(lambda: draw.choice(("", "x", "-1", "0", "65536", "9" * 400, "1e3", "٣")), None)
     sound = sounds(draw)
+    first = io.BytesIO()
+    soundfile.write(first, np.zeros(8000), 8000, format="WAV")
+    decode_audio(first.getvalue())  # librosa imports numba at its first call, which takes seconds
     return {
         "recipes": (22, recipe_texts(draw), written("fuzz.toml", load_recipe)),
         "manifests": (14, manifests(draw), manifest),

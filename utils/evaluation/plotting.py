@@ -21,6 +21,7 @@ def draw_speech(samples: np.ndarray, log_mel: np.ndarray, title: str = "") -> Fi
         log_mel: shape `(mels, frames)`.
         title: above the figure.
     """
+    title = title.encode(errors="replace").decode()  # half of an emoji has no glyph
     figure, (wave, mel) = plt.subplots(2, 1, figsize=(9, 4.5), sharex=True, layout="constrained")
     librosa.display.waveshow(samples, sr=SAMPLING_RATE, ax=wave, color="C0")
     wave.set(ylabel="amplitude", xlabel="", title=title, ylim=(-1, 1))

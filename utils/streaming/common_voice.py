@@ -25,6 +25,7 @@ TABLES = {"train.tsv", "dev.tsv", "test.tsv", DURATIONS}
 SPONTANEOUS = "ss-corpus-"
 # Tables of sentences, and of clips that somebody reported: they name no files.
 NO_SPLITS = {"clip_durations", "reported", "validated_sentences", "unvalidated_sentences"}
+CUT_OFF = (tarfile.TarError, EOFError, OSError, zlib.error)
 SITE = "https://mozilladatacollective.com"
 # Tags in transcripts of spontaneous speech: [disfluency], [noise]. They are not spoken.
 TAGS = re.compile(r"\[[a-z _-]+\]")
@@ -45,11 +46,23 @@ def _members(archive: Path) -> Iterator[tuple[PurePosixPath, tarfile.ExFileObjec
                     yield path, tar.extractfile(member)
                 # tarfile remembers every member: 1 KB per clip, gigabytes in a large archive.
                 tar.members.clear()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise RecipeError(
-            f"{archive} cannot be read to its end ({error}): download it again, or go on with the "
-            "download if it was cut off."
-        ) from None
+    except CUT_OFF as error:
+        raise _cut_off(archive, error) from None
+
+
+def _cut_off(archive: Path, error: Exception) -> RecipeError:
+    return RecipeError(
+        f"{archive} cannot be read to its end ({error}): download it again, or go on with the "
+        "download if it was cut off."
+    )
+
+
+def _read(content: Path | tarfile.ExFileObject, archive: Path) -> bytes:
+    """Return a file of a folder or an archive; most downloads are cut off in the middle of one."""
+    try:
+        return content.read_bytes() if isinstance(content, Path) else content.read()
+    except CUT_OFF as error:
+        raise _cut_off(archive, error) from None
 
 
 @lru_cache(maxsize=4)  # one pass through an archive for its tables, not one for each split
@@ -62,7 +75,7 @@ def _tables(path: Path, modified: int, wanted: str) -> dict[str, str]:
     tables: dict[str, str] = {}
     for inner, content in files:
         if inner.name in {*TABLES, wanted} or inner.name.startswith(SPONTANEOUS):
-            data = content.read_bytes() if isinstance(content, Path) else content.read()
+            data = _read(content, path)
             try:
                 tables[inner.name] = data.decode("utf-8-sig")
             except UnicodeDecodeError as error:
@@ -185,7 +198,7 @@ def read_clips(path: Path, split: str, language: str = "") -> Iterator[tuple[str
     for inner, content in files:
         # By name and folder: a table lists file names, and other folders may have the same ones.
         if inner.parent.name in ("clips", "audios") and inner.name in left:
-            data = content.read_bytes() if isinstance(content, Path) else content.read()
+            data = _read(content, path)
             yield inner.name, left.pop(inner.name), data
         if not left:
             return

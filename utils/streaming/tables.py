@@ -148,7 +148,7 @@ def _json_rows(path: Path, text: str) -> Rows:
     whole = {"parse_float": str, "parse_int": str}
     try:
         data = json.loads(text, **whole)
-    except ValueError:
+    except (ValueError, RecursionError):
         data = None
     if isinstance(data, dict):
         lists = [value for value in data.values() if isinstance(value, list)]
@@ -167,7 +167,7 @@ def _json_rows(path: Path, text: str) -> Rows:
         if line.strip():
             try:
                 yield number, json.loads(line, **whole)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise RecipeError(f"{path}, line {number}, is no JSON: {error}.") from None
 
 
