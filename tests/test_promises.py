@@ -102,7 +102,7 @@ def test_files_are_utf_8_in_any_locale_and_time_zone(tmp_path):
         from pathlib import Path
         from utils.artifacts import write_atomically
         from utils.config import load_recipe
-        from utils.streaming.recordings import read_text
+        from utils.streaming.files import read_text
         load_recipe("recipes/smoke.toml")
         folder = Path({str(tmp_path)!r})
         text = read_text(folder / "sentences.txt")

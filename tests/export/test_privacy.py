@@ -75,6 +75,8 @@ def test_scrubbing_leaves_the_lesson_that_is_published_as_it_is():
 def test_every_text_of_a_folder_is_looked_through(tmp_path):
     (tmp_path / "README.md").write_text("Trained on it carlo.", encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"name": "/home/alice/x"}', encoding="utf-8")
+    lesson = scrub_notebook(ROOT / "notebooks/04_training.ipynb", is_published=True)
+    (tmp_path / "04_training.ipynb").write_text(lesson, encoding="utf-8")
     (tmp_path / "vocab.json").write_text('{"/home/alice": 1}', encoding="utf-8")
     names = [path.relative_to(tmp_path) for path in sorted(tmp_path.iterdir())]
     assert find_private(tmp_path, names) == [str(tmp_path / "tokenizer_config.json")]
