@@ -189,15 +189,19 @@ def build_notebook(
 
 def build_results(readme: str, results: dict[str, Any]) -> str:
     """Return the README with the measured table between its markers."""
-    table = "| Language | Source | Clips | WER before | WER after | CER before | CER after | p |\n"
-    table += "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+    shown = {"wer_before": "WER before", "wer_after_30s": "WER after, at 30 s"}
+    shown |= {"wer_after": "WER after, short window", "cer_before": "CER before"}
+    shown |= {"cer_after": "CER after"}
+    shown = {key: head for key, head in shown.items() if key in results["rows"][0]}
+    table = f"| Source | Clips | {' | '.join(shown.values())} | p |\n"
+    table += f"| --- |{' ---: |' * (len(shown) + 2)}\n"
     for row in results["rows"]:
-        table += f"| {row['language']} | {row['source']} | {row['clips']} |"
-        for key in ("wer_before", "wer_after"):
-            interval = f"{row[f'{key}_low']:.1%} to {row[f'{key}_high']:.1%}"
-            table += f" {row[key]:.1%} ({interval}) |".replace("%", " %")
-        table += f" {row['cer_before']:.1%} | {row['cer_after']:.1%} |".replace("%", " %")
-        table += f" {row['p_value']:.2g} |\n"
+        cells = [f"{row[key]:.1%}" for key in shown]
+        for place, key in enumerate(shown):
+            if f"{key}_low" in row:
+                cells[place] += f" ({row[f'{key}_low']:.1%} to {row[f'{key}_high']:.1%})"
+        line = " | ".join(cells).replace("%", " %")
+        table += f"| {row['source']} | {row['clips']} | {line} | {row['p_value']:.2g} |\n"
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items() if value)
     told = ("python", "torch", "transformers")
     versions = ", ".join(f"{name} {results['versions'][name]}" for name in told)
