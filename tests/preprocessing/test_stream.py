@@ -112,7 +112,7 @@ def test_a_stream_that_goes_on_with_another_batch_passes_over_as_many_clips(
     stream.taken = 2
     stream.save(tmp_path)
     again = open_stream(recipe)
-    again.clips = 1
+    again.accumulation = 2  # half as many clips at once
     again.go_on_from(tmp_path)
     assert again.place["batch"] == 2 * 2
 

@@ -17,7 +17,7 @@ from datasets import DatasetDict, load_from_disk
 from safetensors.torch import load_file
 
 from tests.conftest import ROOT
-from utils.artifacts import RunMismatch, open_run
+from utils.artifacts import RunMismatch, open_run, save_report
 from utils.config import load_recipe
 from utils.environment import colab
 from utils.environment.whole import DiskFull
@@ -216,6 +216,7 @@ def test_checkpoints_of_other_clips_are_not_gone_on_from(tiny_run):
     fewer.save_to_disk(str(run.folder / "fewer"))
     shutil.rmtree(run.prepared)
     (run.folder / "fewer").rename(run.prepared)
+    save_report(run, "preprocessing", {})
     with pytest.raises(RunMismatch, match="recordings added, changed or removed"):
         train(recipe, run)
 

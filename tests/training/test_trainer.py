@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 import re
@@ -125,12 +126,9 @@ class BrokenProcessor:
     """Gives features that are no numbers, as a broken clip would."""
 
     def __init__(self, processor):
-        self.processor, self.tokenizer = processor, processor.tokenizer
-
-    def feature_extractor(self, *args, **kwargs):
-        batch = self.processor.feature_extractor(*args, **kwargs)
-        batch.input_features[0] = float("nan")
-        return batch
+        self.tokenizer = processor.tokenizer
+        self.feature_extractor = copy.copy(processor.feature_extractor)
+        self.feature_extractor.mel_filters = processor.feature_extractor.mel_filters * np.nan
 
 
 def test_the_trainer_draws_other_batches_in_every_epoch(base, recipe, rows, tmp_path, tiny_model):
@@ -164,7 +162,10 @@ def test_the_command_that_cannot_train_says_so_in_one_sentence(
 
 
 def test_the_time_left_is_that_of_the_steps_so_far_in_minutes_and_seconds():
-    rows = [{"step": 5, "time": 100.0}, {"step": 10, "time": 159.7}]
+    rows = [
+        {"step": 5, "clock": 100.0, "process": "one"},
+        {"step": 10, "clock": 159.7, "process": "one"},
+    ]
     assert progress_line(rows, 15) == "step 10/15 · 1 min 0 s left"
     assert progress_line(rows, 30) == "step 10/30 · 3 min 59 s left"
 
@@ -224,7 +225,7 @@ def test_the_other_recipes_train_save_and_load(tmp_path, name):
     model = WhisperForConditionalGeneration.from_pretrained(run.model)
     if name == "embedded_multilingual":
         # Each language under its own token, in one stream.
-        assert {prefix[1] for prefix in prefixes} == {50259, 50262, 50265, 50274, 50263}
+        assert {prefix[1] for prefix in prefixes} == {50259, 50262, 50265, 50274, 50263, 50271}
         assert getattr(model.generation_config, "language", None) is None
     else:
         assert model.config.vocab_size == 51864

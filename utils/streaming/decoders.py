@@ -95,7 +95,8 @@ def _by_ffmpeg(box: av.container.InputContainer) -> Iterator[Piece]:
         for frame in frames:
             _check_rate(frame.sample_rate)
             yield frame.sample_rate, _mono(_frame_samples(frame))
-    if is_last_bad:
+    # A packet of plain samples has no end to miss: a file without a length in its header is whole.
+    if is_last_bad and not stream.codec_context.name.startswith("pcm_"):
         raise AudioError("it is cut off: its last packet is not whole", "cut-off audio")
     if bad > 0.05 * packets:
         raise AudioError(f"it is damaged: {bad} of {packets} packets cannot be decoded")
