@@ -297,9 +297,9 @@ def test_results_go_between_the_markers_and_a_second_build_changes_nothing(root)
     add_results(root)
     assert build.main([], root) == 0
     text = (root / "README.md").read_text(encoding="utf-8")
-    assert text.startswith("# Title\n<!-- results -->\n| Language |")
+    assert text.startswith("# Title\n<!-- results -->\n| Source | Clips |")
     assert text.endswith("<!-- /results -->\nthe end\n")
-    row = "| it | it carlo | 54 | 22.5 % (18.0 % to 27.1 %) | 7.6 % (5.0 % to 10.0 %) "
+    row = "| it carlo | 54 | 22.5 % (18.0 % to 27.1 %) | 7.6 % (5.0 % to 10.0 %) "
     assert row + "| 7.9 % | 2.3 % | 0.0005 |" in text
     assert (
         "Machine: cores 2; python 3.11.7, torch 2.13.0, transformers 5.23.0. Command: `make run`"
