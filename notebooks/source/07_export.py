@@ -109,7 +109,7 @@ pd.DataFrame(
 # them.
 
 # %%
-CLIPS = 20  # of the test split, evenly spread; more take longer and tell more
+CLIPS = 5  # of the test split, evenly spread; more take longer and tell more
 test = load_from_disk(str(run.prepared))["test"]
 places = np.linspace(0, len(test) - 1, min(CLIPS, len(test))).astype(int)
 picked = test.select(places)
