@@ -168,6 +168,11 @@ def test_the_time_left_is_that_of_the_steps_so_far_in_minutes_and_seconds():
     ]
     assert progress_line(rows, 15) == "step 10/15 · 1 min 0 s left"
     assert progress_line(rows, 30) == "step 10/30 · 3 min 59 s left"
+    # Resumed a day later, on a machine whose clock has been set back: the pause is no work.
+    later = [*rows, {"step": 10, "time": -9e9, "clock": 5.0, "process": "two"}]
+    assert progress_line(later, 15) == "step 10/15"
+    later.append({"step": 12, "time": 9e9, "clock": 25.0, "process": "two"})
+    assert progress_line(later, 15) == "step 12/15 · 0 min 30 s left"
 
 
 def test_no_secret_and_no_pickle_setting_reaches_the_arguments(recipe, tmp_path):
