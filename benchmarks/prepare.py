@@ -17,6 +17,7 @@ import torch
 from benchmarks.common import ratio, save_result
 from benchmarks.decode import cpu_seconds, encode, speech_clips
 from utils.config import Preprocessing, load_recipe
+from utils.environment.machine import usable_cores
 from utils.preprocessing import parallel
 from utils.preprocessing.prepare import prepare_split
 from utils.preprocessing.quality import QualityReport
@@ -60,7 +61,7 @@ def main() -> None:
             prepare_split(rows(), tokenizer, Path(folder), report, processes=processes)
         return time.perf_counter() - started.pop()
 
-    cores = parallel.usable_cores()
+    cores = usable_cores()
     times: dict[int, list[float]] = {1: [], cores: []}
     for _ in range(options.rounds):
         for processes, seconds in times.items():

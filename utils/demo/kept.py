@@ -84,7 +84,7 @@ def _too_long(max_seconds: float) -> UnusableRecording:
 def kept_rows(folder: Path) -> list[dict[str, str]]:
     """Return `file_name` and `text` of what `keep_recording` has put into a folder so far."""
     metadata = folder / METADATA
-    rows = read_json_lines(metadata, "mend it by hand") if metadata.exists() else []
+    rows = read_json_lines(metadata, "correct it by hand") if metadata.exists() else []
     return [row for row in rows if {"file_name", "text"} <= row.keys()]
 
 

@@ -98,14 +98,18 @@ def _cpu_name() -> str:
     return next(names, platform.machine())
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use: a container or taskset may allow fewer."""
+    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
 def machine() -> dict[str, Any]:
     """Return the facts about this machine that belong to a measurement."""
-    # A container or taskset may allow fewer cores than there are; macOS cannot tell.
-    allowed = getattr(os, "sched_getaffinity", None)
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
-        "cores": len(allowed(0)) if allowed else os.cpu_count(),
+        "cores": usable_cores(),
         "memory_gib": round(memory_gib()[0], 1),
         "gpu": None,
     }

@@ -19,12 +19,6 @@ Result = TypeVar("Result")
 _function: Callable[[Any], Any]  # in a worker process
 
 
-def usable_cores() -> int:
-    """Return how many cores this process may use: a container or taskset may allow fewer."""
-    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
-
-
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], processes: int
 ) -> Iterator[Result]:

@@ -23,7 +23,8 @@ from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperTokenizer
 
 from utils.config import Preprocessing, Recipe, UserError, Windows
-from utils.preprocessing.parallel import map_in_order, usable_cores
+from utils.environment.machine import usable_cores
+from utils.preprocessing.parallel import map_in_order
 from utils.preprocessing.quality import (
     QualityReport,
     Unusable,
