@@ -117,7 +117,7 @@ def test_the_report_says_what_fine_tuning_cost(smoke):
     assert "wer_after_30s" in evaluation["test"], "other programs' window was not measured"
     assert not any(n for pair in evaluation["overlaps"].values() for n in pair.values())
     page = (smoke[0] / "evaluation.html").read_text(encoding="utf-8")
-    assert page.index("the word error rate went from") < page.index("<table")
+    assert page.index("word error rate") < page.index("<table")
     assert page.count("data:audio/wav") == 3  # the worst clips
     assert not (smoke[0] / "predictions.partial.jsonl").exists()
 
@@ -161,7 +161,7 @@ def test_the_formats_are_small_quick_and_hear_the_same(smoke):
     formats = found["formats"]
     ours, theirs = formats["Transformers float32, short"], formats["CTranslate2 int8, short"]
     assert theirs["speed"] > 2 * ours["speed"]
-    assert formats["whisper.cpp float16, as documented"]["clips"] > 5
+    assert formats["whisper.cpp float16, as documented"]["clips"] >= 5
     assert "test" in {one["split"] for one in found["documented"].values()}
 
 

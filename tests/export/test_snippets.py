@@ -60,10 +60,13 @@ def app(folder):
         "call": dict(FASTER_WHISPER),
     }
     (page / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    shutil.copy(ROOT / "spaces/app.py", page)
+    for file in ("spaces/app.py", "utils/demo/guard.py"):
+        shutil.copy(ROOT / file, page)
     spec = importlib.util.spec_from_file_location("space_app", page / "app.py")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(page)  # as `python app.py` in the folder has it
+        spec.loader.exec_module(module)
     return module
 
 
