@@ -57,3 +57,42 @@ def draw_curves(metrics: Sequence[Mapping[str, Any]], max_steps: int) -> Figure:
         axes.grid(alpha=0.3)
     plt.close(figure)
     return figure
+
+
+def draw_learning_curve(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw WER and CER over minutes of training speech, with 95 % intervals, a line a source.
+
+    Args:
+        rows: of `learning_curve`; those of 0 minutes, the untrained model, are dashed lines.
+    """
+    figure, pair = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for axes, rate in zip(pair, ("wer", "cer"), strict=True):
+        for number, source in enumerate(dict.fromkeys(row["source"] for row in rows)):
+            own = [row for row in rows if row["source"] == source]
+            before = [row for row in own if not row["minutes"]]
+            own = [row for row in own if row["minutes"]]
+            middle = np.array([100 * row[rate] for row in own])
+            low, high = (
+                np.array([100 * row[f"{rate}_{bound}"] for row in own]) for bound in ("low", "high")
+            )
+            axes.errorbar(
+                [row["minutes"] for row in own],
+                middle,
+                # A rate of 0 may lie below its own interval by rounding alone.
+                yerr=np.clip([middle - low, high - middle], 0, None),
+                marker="o",
+                capsize=3,
+                color=f"C{number}",
+                label=source,
+            )
+            for row in before:
+                axes.axhline(100 * row[rate], linestyle="--", color=f"C{number}", alpha=0.5)
+        minutes = sorted({row["minutes"] for row in rows} - {0})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(minutes, [f"{one:g}" for one in minutes], minor=False)
+        axes.set(xlabel="minutes of training speech", ylabel=f"{rate.upper()} at 30 s, %")
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    pair[0].legend(title="dashed: before training", fontsize="small")
+    plt.close(figure)
+    return figure
