@@ -4,12 +4,26 @@ import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from transformers import WhisperTokenizer
+    from transformers import GenerationConfig, WhisperConfig, WhisperTokenizer
+
+# CTranslate2's name of a sublayer, Transformers' names of its linear layers, and of its norm.
+_SELF = (
+    "self_attention",
+    ("self_attn.q_proj k_proj v_proj", "self_attn.out_proj"),
+    "self_attn_layer_norm",
+)
+_CROSS = (
+    "attention",
+    ("encoder_attn.q_proj", "encoder_attn.k_proj v_proj", "encoder_attn.out_proj"),
+    "encoder_attn_layer_norm",
+)
+_FFN = ("ffn", ("fc1", "fc2"), "final_layer_norm")
+_SUBLAYERS = {"encoder": (_SELF, _FFN), "decoder": (_SELF, _CROSS, _FFN)}
 
 _DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2"}
 
@@ -90,30 +104,17 @@ def to_state_dict(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         state[f"{target}.weight"] = arrays[f"{source}/layer_norm/gamma"]
         state[f"{target}.bias"] = arrays[f"{source}/layer_norm/beta"]
 
-    for side in ("encoder", "decoder"):
-        state[f"model.{side}.embed_positions.weight"] = arrays[
-            f"{side}/position_encodings/encodings"
-        ]
+    for side, sublayers in _SUBLAYERS.items():
+        encodings = arrays[f"{side}/position_encodings/encodings"]
+        state[f"model.{side}.embed_positions.weight"] = encodings
         norm(side, f"model.{side}.layer_norm")
         for number in range(_layers(arrays, side)):
             source, target = f"{side}/layer_{number}", f"model.{side}.layers.{number}"
-            linear(
-                f"{source}/self_attention/linear_0",
-                f"{target}.self_attn",
-                "q_proj",
-                "k_proj",
-                "v_proj",
-            )
-            linear(f"{source}/self_attention/linear_1", f"{target}.self_attn", "out_proj")
-            norm(f"{source}/self_attention", f"{target}.self_attn_layer_norm")
-            if side == "decoder":
-                linear(f"{source}/attention/linear_0", f"{target}.encoder_attn", "q_proj")
-                linear(f"{source}/attention/linear_1", f"{target}.encoder_attn", "k_proj", "v_proj")
-                linear(f"{source}/attention/linear_2", f"{target}.encoder_attn", "out_proj")
-                norm(f"{source}/attention", f"{target}.encoder_attn_layer_norm")
-            linear(f"{source}/ffn/linear_0", target, "fc1")
-            linear(f"{source}/ffn/linear_1", target, "fc2")
-            norm(f"{source}/ffn", f"{target}.final_layer_norm")
+            for ours, linears, norm_name in sublayers:
+                for place, targets in enumerate(linears):
+                    at, _, names = f"{target}.{targets}".rpartition(".")
+                    linear(f"{source}/{ours}/linear_{place}", at, *names.split())
+                norm(f"{source}/{ours}", f"{target}.{norm_name}")
     return state
 
 
@@ -130,70 +131,83 @@ def convert(files: Mapping[str, bytes], folder: Path) -> None:
         folder: an empty one.
     """
     from safetensors.numpy import save
-    from transformers import (
-        GenerationConfig,
-        WhisperConfig,
-        WhisperFeatureExtractor,
-        WhisperProcessor,
-    )
+    from transformers import WhisperFeatureExtractor, WhisperProcessor
 
     arrays, carried = read_ct2(files["model.bin"]), json.loads(files["config.json"])
     tokenizer = _tokenizer(json.loads(files["tokenizer.json"]))
-    ids = tokenizer.get_vocab()
-    vocabulary, d_model = arrays["decoder/embeddings/weight"].shape
+    vocabulary = len(arrays["decoder/embeddings/weight"])
     if len(tokenizer) != vocabulary:
         raise ValueError(f"{len(tokenizer)} tokens, but {vocabulary} rows in the embedding")
-
+    ids = tokenizer.get_vocab()
     special = {
-        "bos_token_id": ids["<|endoftext|>"],
-        "eos_token_id": ids["<|endoftext|>"],
-        "pad_token_id": ids["<|endoftext|>"],
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), ids["<|endoftext|>"]),
         "decoder_start_token_id": ids["<|startoftranscript|>"],
     }
-    heads = {side: d_model // 64 for side in ("encoder", "decoder")}  # 64 wide in every Whisper
-    config = WhisperConfig(
+    config = _config(arrays, special)
+    weights = save(to_state_dict(arrays), metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(weights)
+    config.save_pretrained(folder)
+    _generation_config(config, carried, ids, special).save_pretrained(folder)
+    features = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
+    WhisperProcessor(feature_extractor=features, tokenizer=tokenizer).save_pretrained(folder)
+    features.save_pretrained(folder)  # preprocessor_config.json: the only one faster-whisper reads
+
+
+def _config(arrays: Mapping[str, np.ndarray], special: Mapping[str, int]) -> "WhisperConfig":
+    """Return the model's dimensions, from the shapes of its weights."""
+    from transformers import WhisperConfig
+
+    vocabulary, d_model = arrays["decoder/embeddings/weight"].shape
+    sides = ("encoder", "decoder")
+    return WhisperConfig(
         vocab_size=vocabulary,
         d_model=d_model,
         num_mel_bins=arrays["encoder/conv1/weight"].shape[1],
         max_source_positions=len(arrays["encoder/position_encodings/encodings"]),
         max_target_positions=len(arrays["decoder/position_encodings/encodings"]),
         begin_suppress_tokens=None,  # they belong to the generation config
-        **{f"{side}_layers": _layers(arrays, side) for side in heads},
-        **{f"{side}_attention_heads": number for side, number in heads.items()},
-        **{f"{side}_ffn_dim": len(arrays[f"{side}/layer_0/ffn/linear_0/bias"]) for side in heads},
+        **{f"{side}_layers": _layers(arrays, side) for side in sides},
+        # 64 wide in every Whisper
+        **{f"{side}_attention_heads": d_model // 64 for side in sides},
+        **{f"{side}_ffn_dim": len(arrays[f"{side}/layer_0/ffn/linear_0/bias"]) for side in sides},
         architectures=["WhisperForConditionalGeneration"],
         dtype="float16",
         **special,
     )
-    multilingual = vocabulary >= 51865  # OpenAI's own test; English-only models have 51864 tokens
+
+
+def _generation_config(
+    config: "WhisperConfig",
+    carried: Mapping[str, Any],
+    ids: Mapping[str, int],
+    special: Mapping[str, int],
+) -> "GenerationConfig":
+    """Return how the model decodes: its languages, and the tokens that it must not produce.
+
+    Made from nothing: from_pretrained rebuilds one that a model derived from its own config
+    (_from_model_config), without lang_to_id, and generate(language=…) then calls it outdated.
+    """
+    from transformers import GenerationConfig
+
+    # OpenAI's own test; English-only models have 51864 tokens
+    is_multilingual = config.vocab_size >= 51865
     languages = {
-        "lang_to_id": {
-            token: number for token, number in ids.items() if number in carried["lang_ids"]
-        },
+        "lang_to_id": {token: i for token, i in ids.items() if i in carried["lang_ids"]},
         "task_to_id": {task: ids[f"<|{task}|>"] for task in ("transcribe", "translate")},
     }
-    # Made from nothing: from_pretrained rebuilds one that a model derived from its own config
-    # (_from_model_config), without lang_to_id, and generate(language=…) then calls it outdated.
-    generation = GenerationConfig(
+    return GenerationConfig(
         max_length=config.max_target_positions,
         max_initial_timestamp_index=50,  # the first timestamp is at most 1.0 s, as OpenAI decodes
         suppress_tokens=carried["suppress_ids"],
         begin_suppress_tokens=carried["suppress_ids_begin"],
         alignment_heads=carried["alignment_heads"],
-        is_multilingual=multilingual,
+        is_multilingual=is_multilingual,
         no_timestamps_token_id=ids["<|notimestamps|>"],
         prev_sot_token_id=ids["<|startofprev|>"],
         return_timestamps=False,
-        **(languages if multilingual else {}),
+        **(languages if is_multilingual else {}),
         **special,
     )
-    weights = save(to_state_dict(arrays), metadata={"format": "pt"})
-    (folder / "model.safetensors").write_bytes(weights)
-    config.save_pretrained(folder)
-    generation.save_pretrained(folder)
-    features = WhisperFeatureExtractor(feature_size=config.num_mel_bins)
-    WhisperProcessor(feature_extractor=features, tokenizer=tokenizer).save_pretrained(folder)
-    features.save_pretrained(folder)  # preprocessor_config.json: the only one faster-whisper reads
 
 
 def _tokenizer(carried: Mapping) -> "WhisperTokenizer":
