@@ -34,6 +34,7 @@ from utils.environment.colab import mount_drive
 from utils.export import formats, ggml, hub
 from utils.export.measure import baseline, measure_documented, rate_programs, run_programs
 from utils.export.programs import load_programs
+from utils.export.space import serve_space, stage_space
 from utils.preprocessing.prepare import waveform
 from utils.streaming.sources import SAMPLING_RATE
 from utils.whisper.audio_context import decoding_seconds
@@ -270,10 +271,10 @@ Markdown(card.text)
 import soundfile
 from gradio_client import Client, handle_file
 
-space = hub.stage_space(recipe, run)
+space = stage_space(recipe, run)
 wav = run.folder / "export/clip.wav"
 soundfile.write(wav, clip, SAMPLING_RATE)
-with hub.serve_space(space) as url:
+with serve_space(space) as url:
     client = Client(url, verbose=False, analytics_enabled=False)
     spoken = language if model.generation_config.is_multilingual else "en"
     on_page = client.predict(handle_file(str(wav)), spoken, api_name="/transcribe")

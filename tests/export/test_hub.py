@@ -12,6 +12,7 @@ from tests.conftest import ROOT, make_tiny_model
 from utils.artifacts import open_run
 from utils.config import load_recipe
 from utils.export import hub as sharing
+from utils.export import space
 from utils.export.card import write_card
 from utils.export.documented import FASTER_WHISPER, snippet
 from utils.export.formats import to_ctranslate2
@@ -93,7 +94,7 @@ CLIENT = """
     import contextlib, io, json, os, sys
     sys.path.insert(0, "tests")
     from hub_server import steer
-    from utils.export import hub
+    from utils.export import hub, space
     from utils.export.__main__ import main
     from utils.artifacts import open_run
     from utils.config import load_recipe
@@ -126,7 +127,7 @@ CLIENT = """
     push("nobody", token=None)
     push("reader", repository="tester/first", token="hf_reader")
     recipe = load_recipe("recipes/smoke.toml")
-    hub.stage_space(recipe, open_run(recipe, "{runs}"))
+    space.stage_space(recipe, open_run(recipe, "{runs}"))
     push("spaced", "--space", "tester/page")
 
     from huggingface_hub import ModelCard
@@ -276,7 +277,7 @@ def test_the_space_starts_on_this_machine_and_gets_no_token(
 
     monkeypatch.setenv("HF_TOKEN", CANARY)
     (tmp_path / "film.wav").write_bytes(b"no sound")
-    with sharing.serve_space(sharing.stage_space(recipe, run)) as url:
+    with space.serve_space(space.stage_space(recipe, run)) as url:
         assert url.startswith("http://127.0.0.1:")
         client = Client(url, verbose=False, analytics_enabled=False)
         with pytest.raises(AppError, match="no readable audio"):
@@ -291,6 +292,6 @@ def test_a_page_that_does_not_start_says_why(tmp_path):
     (tmp_path / "page/app.py").write_text("raise ValueError('no model here')", encoding="utf-8")
     with (
         pytest.raises(sharing.PushError, match="no model here"),
-        sharing.serve_space(tmp_path / "page"),
+        space.serve_space(tmp_path / "page"),
     ):
         pass

@@ -96,4 +96,4 @@ def test_whoever_installs_faster_whisper_is_told_which_pyav(folder):
     """PyAV 19 lacks an argument with which faster-whisper 1.2.1 opens files."""
     assert "pip install faster-whisper 'av<19'" in USING
     assert re.search(r"^av[>=<\d.,]*<19", (ROOT / "requirements.txt").read_text("utf-8"), re.M)
-    assert '"av"' in (ROOT / "utils/export/hub.py").read_text("utf-8")
+    assert '"av"' in (ROOT / "utils/export/space.py").read_text("utf-8")

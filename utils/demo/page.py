@@ -67,12 +67,10 @@ def build_page(
             halt = gradio.Button("Stop", min_width=100, interactive=False)
         shown = _results(first, second, clips, audio, language)
         _live(answers, second, language)
-        said = _corrections(answers, state)
-        shown = [*shown, said]
-        asked = [audio, language, task]
+        shown = [*shown, _corrections(answers, state)]
         started = start.click(
             answers.transcribe,
-            asked,
+            [audio, language, task],
             [*shown, state],
             api_name="transcribe",
             concurrency_id=MODELS,

@@ -36,13 +36,23 @@ MAX_WAITING = 16  # requests in the queue; one more is told that the page is bus
 
 COLAB = (".googleusercontent.com", ".colab.dev", ".google.com")
 
+# Whatever opens something is closed by name: `run_history` keeps what visitors record in their
+# browser, and `share`, which `launch` always gives, would be True on Colab if it were not.
+CLOSED = {
+    **dict.fromkeys(
+        ("inline", "show_error", "enable_monitoring", "run_history", "ssr_mode"), False
+    ),
+    **dict.fromkeys(("quiet", "prevent_thread_lock", "strict_cors"), True),
+    "footer_links": [],
+}
+
 GUEST = "guest"  # who logs in where the page is shared
 
 
 def load_transcribers(recipe: Recipe, run: Run) -> dict[str, Transcriber]:
     """Load the base and the fine-tuned model, in this order, each under the name it is shown by.
 
-    Both hear the stock 30 s window, as they will wherever else they are used.
+    Both decode at 30 s, as wherever else they are used.
     """
     start = load_transcriber(resolve(recipe.model.checkpoint), recipe.model.revision)
     return {model_name(recipe.model.checkpoint): start, "Fine-tuned": load_transcriber(run.model)}
@@ -70,7 +80,7 @@ def load_transcriber(path: str | Path, revision: str | None = None) -> Transcrib
 def example_rows(run: Run, count: int = 3) -> datasets.Dataset:
     """Return prepared rows of the test split, longer than three quarters of it.
 
-    Half of the embedded clips are a word or two, in which there is little to mishear.
+    Half of the embedded clips are a word or two, in which there is little to get wrong.
     """
     rows = datasets.load_from_disk(str(run.prepared))["test"]
     start = max(0, min(len(rows) * 3 // 4, len(rows) - count))
@@ -114,23 +124,13 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
         framed_by += "".join(f" https://*{name}" for name in COLAB)
     guard = Middleware(Guard, hosts=hosts, max_upload=MAX_UPLOAD, framed_by=framed_by)
     try:
-        # Whatever opens something is closed by name: `share` unset would be True on Colab, and
-        # `run_history` keeps what visitors record in their browser.
         _, url, _ = page.launch(
             server_name=HOST,
             server_port=port,
             share=bool(password),
             auth=(GUEST, password) if password else None,
-            inline=False,
-            quiet=True,
-            prevent_thread_lock=True,
             max_file_size=MAX_UPLOAD,
-            show_error=False,
-            strict_cors=True,
-            enable_monitoring=False,
-            run_history=False,
-            ssr_mode=False,
-            footer_links=[],
+            **CLOSED,
             # Named system fonts: the default theme fetches its fonts from Google.
             theme=gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
             css=CSS,

@@ -1,32 +1,21 @@
-"""Sharing: the folders of a model repository and of a Space, and the push to the Hub."""
+"""Sharing: the folder of a model repository, and the push to the Hub."""
 
-import json
 import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from utils.artifacts import Run, notebook_of, render, write_atomically
+from utils.artifacts import Run, notebook_of, write_atomically
 from utils.config import Recipe, UserError
-from utils.embedded.fetch import speech
-from utils.export.card import language_name, write_card
-from utils.export.documented import FASTER_WHISPER, is_multilingual
+from utils.export.card import write_card
 from utils.export.privacy import find_private, scrub, scrub_notebook
 
-SPACE_README = Path(__file__).with_name("space.md")
 NOBODY = "YOU"  # a placeholder for your name on the Hub
 
 # What may leave this machine, and nothing else: the trainer's pickles (training_args.bin may hold a
@@ -76,7 +65,7 @@ class Pushed(NamedTuple):
     is_private: bool
 
 
-def _place(source: Path, target: Path) -> None:
+def place(source: Path, target: Path) -> None:
     """Put a file into another folder too, as a hard link where the disk supports it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)
@@ -101,52 +90,12 @@ def stage_model(recipe: Recipe, run: Run, repository: str, exported: Mapping[str
     folder = run.repository
     for pattern in MODEL_FILES:
         for path in run.model.glob(pattern):
-            _place(path, folder / path.name)
+            place(path, folder / path.name)
     told = (run.folder / "recipe.toml").read_text(encoding="utf-8")
     write_atomically(folder / "recipe.toml", scrub(told))
     lesson = Path(notebook_of("training"))
     write_atomically(folder / lesson.name, scrub_notebook(lesson, is_published=True))
     write_atomically(folder / "README.md", scrub(write_card(recipe, run, repository, exported)))
-    return folder
-
-
-def stage_space(recipe: Recipe, run: Run) -> Path:
-    """Fill the folder of a Space: the page, its requirements and the int8 model.
-
-    Returns:
-        The folder, `run.space`; `python app.py` in it serves the page on this machine.
-    """
-    folder = run.space
-    for name in CONVERTED_FILES:
-        _place(run.repository / "ctranslate2-int8" / name, folder / "model" / name)
-    shutil.copyfile("spaces/app.py", folder / "app.py")
-    shutil.copyfile("utils/demo/guard.py", folder / "guard.py")
-    spoken = ", ".join(map(language_name, recipe.languages))
-    title, has_languages = f"Whisper for {spoken}", is_multilingual(run.model)
-    sources = [source for source in recipe.sources if source.dataset == "embedded" and source.train]
-    credit = [speech(source.language, source.name).attribution for source in sources]
-    settings = {
-        "title": title,
-        # An English-only model was trained on its language under the name of English.
-        "languages": {
-            code if has_languages else "en": language_name(code) for code in recipe.languages
-        },
-        "call": dict(FASTER_WHISPER),  # as documented and measured
-        "credit": "\n\n".join(credit and ["Trained on:", *credit]),
-    }
-    write_atomically(
-        folder / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-    )
-    programs = ("faster-whisper", "ctranslate2", "av")
-    needs = "".join(f"{name}=={version(name)}\n" for name in programs)
-    write_atomically(folder / "requirements.txt", needs)
-    page = render(
-        SPACE_README,
-        title=title,
-        gradio=version("gradio"),
-        python=f"{sys.version_info.major}.{sys.version_info.minor}",
-    )
-    write_atomically(folder / "README.md", page)
     return folder
 
 
@@ -229,42 +178,6 @@ def push(folder: Path, repository: str, kind: str = "model", private: bool = Tru
     prefix = "spaces/" if kind == "space" else ""
     url = f"{api.endpoint}/{prefix}{repository}"
     return Pushed(url, commit.oid, commit.oid != before.sha, before.private)
-
-
-@contextmanager
-def serve_space(folder: Path, seconds: float = 90) -> Iterator[str]:
-    """Serve a Space's folder on this machine while the block runs; yields its address.
-
-    Raises:
-        PushError: the page ended or did not open in time; with what it said.
-    """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    # The page needs no account: it gets no token.
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    places = {"GRADIO_SERVER_NAME": "127.0.0.1", "GRADIO_SERVER_PORT": str(port)}
-    log = folder.with_name("space.log")
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=folder, env=kept | places, stdout=file, stderr=file
-        )
-    url, started = f"http://127.0.0.1:{port}/", time.perf_counter()
-    try:
-        while True:
-            try:
-                httpx.get(url, timeout=5).raise_for_status()
-                break
-            except httpx.HTTPError:
-                pass
-            if process.poll() is not None or time.perf_counter() - started > seconds:
-                told = log.read_text(encoding="utf-8")[-2000:]
-                raise PushError(f"{folder}/app.py does not serve a page: {told}")
-            time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def push_line(done: Pushed) -> str:

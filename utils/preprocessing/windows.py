@@ -23,6 +23,10 @@ PROMPT_TOKENS = POSITIONS // 2 - 1
 CUT = "\n"  # between the texts of joined clips; in none of them
 LONGEST_GAP = 30.0  # seconds between two windows of a recording if one prompts the other
 MOST_OPEN = 100  # windows that wait for more clips: each holds up to a megabyte of sound
+ALONE = (
+    "%s names neither recording nor speaker: each of its clips stays alone. Give the data such a "
+    "column, or leave out [windows] seconds."
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,11 +63,7 @@ def join(
         if key is None:
             if windows.seconds and clip["source"] not in alone:
                 alone.add(clip["source"])
-                logger.warning(
-                    "%s names neither recording nor speaker: each of its clips stays alone. Give "
-                    "the data such a column, or leave out [windows] seconds.",
-                    clip["source"],
-                )
+                logger.warning(ALONE, clip["source"])
             yield _merge([clip], [])
             continue
         together = [*waiting.get(key, []), clip]

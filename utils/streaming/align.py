@@ -24,6 +24,7 @@ from utils.embedded.cache import FetchError
 from utils.embedded.fetch import resolve
 from utils.streaming.cues import LONGEST_PAUSE
 from utils.streaming.files import read_text
+from utils.streaming.pauses import Levels
 from utils.streaming.sound import AudioError, decode_audio
 from utils.text import languages, normalize
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
@@ -34,8 +35,6 @@ SHORTEST, LONGEST = 8, 80  # characters of a phrase: fewer may be found anywhere
 RUN = 3  # characters in a row that must be the same: single ones are the same by chance
 AGREEMENT = 0.5  # share of a phrase's characters in such runs
 FOREIGN = 10  # characters decoded between two phrases that are in neither: somebody said more
-FRAME = SAMPLING_RATE // 50  # samples whose level is measured together
-QUIET_DB = 25.0  # below the loud parts of the recording: a pause
 REACH = 0.4  # seconds around an estimated border in which its pause is looked for
 MAX_HOURS = 6.0  # 230 MB of memory each
 NOT_ALIGNED = "[not aligned]"
@@ -126,30 +125,6 @@ def _locate(text: Sequence[str], decoded: Sequence[Segment], language: str) -> l
     return found
 
 
-class _Levels:
-    """The level of a recording by time, and its pauses."""
-
-    def __init__(self, samples: np.ndarray):
-        frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
-        level = 10 * np.log10(np.square(frames).mean(axis=1) + 1e-10)
-        loud, floor = np.percentile(level, [95, 5]) if len(level) else (0, 0)
-        self.quiet = level < max(loud - QUIET_DB, min(floor + 3, loud - 10))
-        self.step = FRAME / SAMPLING_RATE
-
-    def pause(self, start: float, end: float) -> tuple[float, float] | None:
-        """Return the longest pause within or across an interval, at least a tenth of a second."""
-        first, last = max(0, int(start / self.step)), int(end / self.step) + 1
-        # A pause is measured beyond the interval, too: its ends are where speech ends and begins.
-        edges = np.flatnonzero(np.diff(np.concatenate([[0], self.quiet.astype(np.int8), [0]])))
-        runs = edges.reshape(-1, 2)
-        runs = runs[(runs[:, 1] > first) & (runs[:, 0] < last) & (runs[:, 1] - runs[:, 0] >= 5)]
-        if not len(runs):
-            return None
-        overlap = np.minimum(runs[:, 1], last) - np.maximum(runs[:, 0], first)
-        begin, finish = runs[np.argmax(overlap)]
-        return begin * self.step, finish * self.step
-
-
 def _groups(found: Sequence[_Phrase]) -> list[list[_Phrase]]:
     """Return the phrases that agree, grouped where nothing else is in the text or decoded."""
     groups: list[list[_Phrase]] = []
@@ -162,7 +137,7 @@ def _groups(found: Sequence[_Phrase]) -> list[list[_Phrase]]:
     return groups
 
 
-def _cut(group: Sequence[_Phrase], levels: _Levels, after: float, total: float) -> list[Segment]:
+def _cut(group: Sequence[_Phrase], levels: Levels, after: float, total: float) -> list[Segment]:
     """Return the cues of a group; phrases without a pause between them stay together."""
     pause = levels.pause(group[0].start - REACH, group[0].start + REACH)
     start = max(after, pause[1] if pause else group[0].start)
@@ -188,7 +163,7 @@ def align(text: str, decoded: Sequence[Segment], samples: np.ndarray, language: 
         samples: float32 at 16 kHz, of the recording.
         language: Whisper's code.
     """
-    found, levels = _locate(phrases(text, language), decoded, language), _Levels(samples)
+    found, levels = _locate(phrases(text, language), decoded, language), Levels(samples)
     total, place = len(samples) / SAMPLING_RATE, 0.0
     result = Alignment(left_out=[one.text for one in found if np.isnan(one.start)])
     for group in _groups(found):

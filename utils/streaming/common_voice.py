@@ -5,8 +5,6 @@ speech is ss-corpus-LANG.tsv with a split column, and audios/*.mp3. Source of th
 github.com/common-voice/cv-dataset (datasets/*/README.md) for releases 27.0 and 5.0, November 2026.
 """
 
-import os
-import platform
 import re
 import tarfile
 import zlib
@@ -16,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
+from utils.streaming.data_collective import download
 from utils.streaming.files import Recording, leads_out
 from utils.streaming.splits import hold_out
 from utils.streaming.tables import read_unquoted
@@ -26,7 +25,6 @@ SPONTANEOUS = "ss-corpus-"
 # Tables of sentences, and of clips that somebody reported: they name no files.
 NO_SPLITS = {"clip_durations", "reported", "validated_sentences", "unvalidated_sentences"}
 CUT_OFF = (tarfile.TarError, EOFError, OSError, zlib.error)
-SITE = "https://mozilladatacollective.com"
 # Tags in transcripts of spontaneous speech: [disfluency], [noise]. They are not spoken.
 TAGS = re.compile(r"\[[a-z _-]+\]")
 
@@ -97,11 +95,7 @@ def _seconds(milliseconds: str) -> float | None:
 
 
 def _rows(path: Path, name: str, text: str, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a table that needs certain columns.
-
-    Raises:
-        RecipeError: one is missing.
-    """
+    """Return the rows of a table; raise a RecipeError if it lacks one of the columns."""
     header = text.split("\n", 1)[0].rstrip("\r").split("\t")
     if missing := [column for column in columns if text and column not in header]:
         raise RecipeError(
@@ -124,18 +118,10 @@ def _clips(rows: list[dict[str, str]], file: str, text: str, split: str = "") ->
     ]
 
 
-def read_split(path: Path, split: str, language: str = "") -> dict[str, dict]:
-    """Return the tables' entries for a split: file name → `text`, `seconds` or None, `speaker`.
+def _listed(path: Path, split: str) -> tuple[list[Recording], dict[str, str], set[str]]:
+    """Return the clips of a split and of those it may be held out of, durations and known splits.
 
-    If a dev or test split is missing or empty, it is held out of train.
-
-    Args:
-        path: an archive or an unpacked folder.
-        split: "train", "dev", "test", or a different table: "validated", "other".
-        language: Whisper's code.
-
-    Raises:
-        RecipeError: it is not Common Voice, or it has no such split.
+    The durations are in milliseconds, as text, by file name.
     """
     wanted = f"{split}.tsv"
     tables = _tables(path, path.stat().st_mtime_ns, "train.tsv" if wanted in TABLES else wanted)
@@ -154,17 +140,29 @@ def read_split(path: Path, split: str, language: str = "") -> dict[str, dict]:
         for name in ("train", "dev", "test") if wanted in TABLES else (split,):
             rows = _rows(path, f"{name}.tsv", tables.get(f"{name}.tsv", ""), ("path", "sentence"))
             clips += _clips(rows, "path", "sentence", name)
+    return clips, durations, known
+
+
+def read_split(path: Path, split: str, language: str = "") -> dict[str, dict]:
+    """Return the tables' entries for a split: file name → `text`, `seconds` or None, `speaker`.
+
+    If a dev or test split is missing or empty, it is held out of train.
+
+    Args:
+        path: an archive or an unpacked folder.
+        split: "train", "dev", "test", or a different table: "validated", "other".
+        language: Whisper's code.
+
+    Raises:
+        RecipeError: it is not Common Voice, or it has no such split.
+    """
+    clips, durations, known = _listed(path, split)
     if split in ("train", "dev", "test"):
         clips = hold_out(clips, language, path.name)
-    found = {
-        one.id: {
-            "text": one.text,
-            "seconds": _seconds(durations.get(one.id, "")),
-            "speaker": one.speaker,
-        }
-        for one in clips
-        if one.split == split
-    }
+    found = {}
+    for one in (clip for clip in clips if clip.split == split):
+        seconds = _seconds(durations.get(one.id, ""))
+        found[one.id] = {"text": one.text, "seconds": seconds, "speaker": one.speaker}
     if not found and known == {"unassigned"}:
         raise RecipeError(
             f"{path} has no splits: Mozilla has assigned none of its {len(clips)} clips. Take "
@@ -248,46 +246,3 @@ def find(name: str, language: str = "") -> Path:
             'unpacked one, or the locale to download ("es").'
         )
     return download(locale, "spontaneous speech" if kind else "scripted speech")
-
-
-def download(locale: str, kind: str = "scripted speech") -> Path:
-    """Download the newest release of a locale from the Mozilla Data Collective; resumes.
-
-    Needs an account, the data set's terms accepted on its page, and the account's key in
-    `MDC_API_KEY`. `MDC_DOWNLOAD_PATH` is the folder for it (~/.mozdata/datasets).
-
-    Raises:
-        RecipeError: one of these is missing, there is no such locale, or the download broke off.
-    """
-    ways_out = f"Or download the archive from {SITE} by hand and name it in the recipe."
-    try:
-        # Imported here: only this function needs it, and it brings an HTTP client with it.
-        import datacollective
-        from datacollective.errors import DownloadError
-        from requests import RequestException
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            f"Downloading Common Voice needs the package {error.name}, which wants Python 3.11.4 "
-            f"or newer (this is {platform.python_version()}). {ways_out}"
-        ) from None
-    if not os.environ.get("MDC_API_KEY"):
-        raise RecipeError(
-            f"Common Voice is downloaded with a key: make an account at {SITE}, accept the data "
-            f"set's terms, and put the key into the environment as MDC_API_KEY. {ways_out}"
-        )
-    try:
-        # Ids change with every release, and only the latest stay: so look up the locale.
-        listed = datacollective.list_datasets(f"Common Voice {kind}", locale=locale)
-        offered = [one for one in listed if kind in (one.name or "").lower()]
-        if offered:
-            # As numbers: 9.0 is older than 27.0.
-            newest = max(offered, key=lambda one: [int(n) for n in re.findall(r"\d+", one.name)])
-            print(f"{newest.name}: {(newest.sizeBytes or 0) / 1e9:.1f} GB, {newest.datasetUrl}")
-            return Path(datacollective.download_dataset(newest.id))
-    # No network, terms not accepted or no such file, a wrong key or too many requests, an answer
-    # of a different shape, an interrupted download.
-    except (RequestException, OSError, RuntimeError, ValueError, DownloadError) as error:
-        raise RecipeError(f"{error} Run again to resume. {ways_out}") from None
-    raise RecipeError(
-        f'The Mozilla Data Collective has no Common Voice {kind} for "{locale}". {ways_out}'
-    )

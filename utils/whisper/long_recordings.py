@@ -65,24 +65,13 @@ def transcribe_long(
         overlap and end within the recording.
     """
     tokenizer, total, start = processor.tokenizer, len(samples) / SAMPLING_RATE, 0.0
-    timestamp, end_of_text = tokenizer.convert_tokens_to_ids(["<|0.00|>", "<|endoftext|>"])
     *prompt, _ = prefix_ids(tokenizer, language, task)  # the last one forbids timestamps
-    rules = WhisperTimeStampLogitsProcessor(model.generation_config, begin_index=len(prompt))
     model.eval()
     while total - start > SHORTEST_REST:
         first = round(start * SAMPLING_RATE)
         clip = samples[first : first + round(STOCK_SECONDS * SAMPLING_RATE)]
         window = len(clip) / SAMPLING_RATE
-        stretches = []
-        if np.abs(clip).max() >= SILENCE:
-            # Not generate: after the last timestamp it decodes the rest of the window again,
-            # cut off from what follows it, and counts its times from there.
-            features = log_mel(processor, [clip], device=model.device)
-            features = features.to(model.device, model.dtype)
-            with packed(model):
-                (tokens,) = decode_greedily(model, features, [prompt], [most_tokens(clip)], rules)
-            kept = [token for token in tokens if token < end_of_text or token >= timestamp]
-            stretches = _read_timestamps(kept, timestamp, window)
+        stretches = _decode_window(model, processor, clip, prompt)
         advance = window
         if first + len(clip) < len(samples) and stretches:
             # What touches the window's end may be half a sentence. And if the model stopped
@@ -98,3 +87,26 @@ def transcribe_long(
         ]
         start += advance
         yield (start if total - start > SHORTEST_REST else total), segments
+
+
+def _decode_window(
+    model: WhisperForConditionalGeneration,
+    processor: WhisperProcessor,
+    clip: np.ndarray,
+    prompt: Sequence[int],
+) -> list[list]:
+    """Return `_read_timestamps` of a window of at most 30 s; nothing if it has no sound.
+
+    Not by `generate`: after the last timestamp it decodes the rest of the window again, cut off
+    from what follows it, and counts its times from there.
+    """
+    if np.abs(clip).max() < SILENCE:
+        return []
+    names = ["<|0.00|>", "<|endoftext|>"]
+    timestamp, end_of_text = processor.tokenizer.convert_tokens_to_ids(names)
+    rules = WhisperTimeStampLogitsProcessor(model.generation_config, begin_index=len(prompt))
+    features = log_mel(processor, [clip], device=model.device).to(model.device, model.dtype)
+    with packed(model):
+        (tokens,) = decode_greedily(model, features, [prompt], [most_tokens(clip)], rules)
+    kept = [token for token in tokens if token < end_of_text or token >= timestamp]
+    return _read_timestamps(kept, timestamp, len(clip) / SAMPLING_RATE)
