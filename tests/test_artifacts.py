@@ -45,14 +45,17 @@ def test_a_report_comes_back_with_the_peak_of_memory(recipe, tmp_path):
     assert report["peak_gib"] > 0
 
 
-def test_a_new_report_ends_those_of_the_stages_that_follow(recipe, tmp_path):
+def test_what_was_built_on_an_earlier_report_is_not_taken_with_a_new_one(recipe, tmp_path):
     run = open_run(recipe, tmp_path)
     for stage in STAGES:
         save_report(run, stage, {})
-    save_report(run, "environment", {})  # another machine is looked at: all results stay true
-    assert all(run.report(stage).exists() for stage in STAGES)
-    save_report(run, "preprocessing", {})
-    assert [stage for stage in STAGES if run.report(stage).exists()] == list(STAGES[:3])
+    save_report(run, "environment", {"new": 1})  # another machine: all results stay true
+    for stage in STAGES:
+        require(run, stage)
+    save_report(run, "preprocessing", {"new": 1})
+    for stage in STAGES[3:]:
+        with pytest.raises(MissingArtifact, match=f"03_preprocessing.*again.*{stage}.ipynb again"):
+            require(run, stage)
 
 
 def test_a_changed_recipe_does_not_mix_with_old_results(recipe, tmp_path):

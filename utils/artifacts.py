@@ -32,7 +32,7 @@ BUILT_ON = ("preprocessing", "training", "evaluation")  # later stages are made 
 
 
 class MissingArtifact(UserError, FileNotFoundError):
-    """An earlier lesson has not been run; the message names its notebook."""
+    """An earlier lesson has not been run, or not since its input changed; names its notebook."""
 
 
 class Damaged(UserError, OSError):
@@ -176,7 +176,8 @@ def require(run: Run, stage: str) -> dict[str, Any]:
     """Return the report of an earlier stage, whose files are all as they were written.
 
     Raises:
-        MissingArtifact: it is not there; the message names the notebook to run first.
+        MissingArtifact: it is not there, or an earlier lesson was run again since; the message
+            names the notebook to run first.
         Damaged: a file is gone, cut off or another one.
     """
     path = run.report(stage)
@@ -184,9 +185,15 @@ def require(run: Run, stage: str) -> dict[str, Any]:
         raise MissingArtifact(f"{path} is missing: run {notebook_of(stage)} first.")
     way_out = f"delete {path} and run {notebook_of(stage)} again"
     report = read_json(path, way_out)
-    files = report.get("files", {})
-    if not isinstance(files, dict):
+    files, built_on = report.get("files", {}), report.get("built_on", {})
+    if not isinstance(files, dict) or not isinstance(built_on, dict):
         raise Damaged(f"{path} is damaged: {way_out}.")
+    for earlier, made in _built_on(run, stage).items():
+        if built_on.get(earlier, made) != made:
+            raise MissingArtifact(
+                f"{notebook_of(earlier)} was run again after {path} was made: run "
+                f"{notebook_of(stage)} again, too."
+            )
     if fault := damage(run.folder, files):
         raise Damaged(f"{fault}: {way_out}.")
     return report
@@ -215,17 +222,23 @@ def read_json_lines(path: Path, way_out: str) -> list[dict[str, Any]]:
 
 
 def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:
-    """Write a stage's report, as the last act of the stage.
-
-    Reports of later stages are deleted: they describe results that were just replaced.
-    """
-    if stage in BUILT_ON:
-        for later in STAGES[STAGES.index(stage) + 1 :]:
-            run.report(later).unlink(missing_ok=True)
+    """Write a stage's report, as the last act of the stage, with what it was built on."""
     files = [one for name in MADE.get(stage, ()) for one in files_below(run.folder / name)]
-    report = {**report, "peak_gib": round(peak_gib(), 2), "files": sealed(files, run.folder)}
+    report = {
+        **report,
+        "peak_gib": round(peak_gib(), 2),
+        "files": sealed(files, run.folder),
+        "built_on": _built_on(run, stage),
+    }
     write_atomically(run.report(stage), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return run.report(stage)
+
+
+def _built_on(run: Run, stage: str) -> dict[str, str]:
+    """Return the digests of the earlier reports whose results a stage uses."""
+    before = STAGES[: STAGES.index(stage)]
+    reports = {name: run.report(name) for name in BUILT_ON if name in before}
+    return {name: digest(path) for name, path in reports.items() if path.exists()}
 
 
 def digest(*paths: Path) -> str:
