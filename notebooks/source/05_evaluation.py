@@ -85,7 +85,8 @@ judged.groupby(["split", "source"]).agg(clips=("id", "count"), seconds=("seconds
 # shorter one, which it was not trained for, it may repeat itself without end. The fine-tuned model
 # decodes at the short window that it was trained at (*after*), and once more at 30 seconds, as
 # other programs run it (*after_30s*). Every batch is stored as soon as it is decoded: if you
-# interrupt this cell and run it again, it continues where it stopped.
+# interrupt this cell and run it again, it continues where it stopped. What the base model
+# transcribes is kept in the cache: another recipe on the same clips does not decode it again.
 
 # %%
 readers = load_readers(recipe, run.model, stock_window=False)
@@ -110,7 +111,8 @@ pd.DataFrame(test)[["reference", "before", "after"]].head(8)
 #
 # *Times real time* is seconds of speech per second of decoding. At the short window the encoder
 # gets the clip and a little silence; at 30 seconds it spends most of its work on silence. Plan
-# with the error rate at 30 seconds if your program knows no other window.
+# with the error rate at 30 seconds if your program knows no other window. Only what was decoded
+# now is timed: clips of the base model that were in the cache do not count.
 
 # %%
 times = pd.DataFrame(speed).T

@@ -15,6 +15,7 @@ from utils.evaluation.readers import (
     streamed_clips,
 )
 from utils.preprocessing.prepare import prepare
+from utils.whisper.hypotheses import Hypotheses
 
 MADE_FROM = {"recipe": "a", "checkpoint": "b", "weights": "c"}
 
@@ -95,6 +96,17 @@ def test_rows_hold_what_each_reader_was_asked_for(recipe, readers, tmp_path):
     assert json.loads(json.dumps(rows)) == rows
     assert all(isinstance(row["after_30s"], str) for row in rows)
     assert rows[0]["before"] == rows[0]["after"]
+
+
+def test_only_what_is_decoded_now_is_timed(recipe, readers, tmp_path, monkeypatch):
+    monkeypatch.setenv("WHISPER_CACHE", str(tmp_path / "cache"))
+    before = readers["before"]._replace(context=None)
+    expected, _ = read_clips(clips(5), {"before": before}, recipe, tmp_path / "0", MADE_FROM)
+    for journal, count, seconds in (("1", 3, 1.5), ("2", 5, 1.0), ("3", 5, None)):
+        kept = before._replace(kept=Hypotheses(before.model, before.processor))
+        found = read_clips(clips(count), {"before": kept}, recipe, tmp_path / journal, MADE_FROM)
+        assert found[0] == expected[:count]
+        assert found[1].get("before", {}).get("speech_seconds") == seconds
 
 
 def test_a_journal_of_something_else_is_not_used(recipe, readers, tmp_path):

@@ -113,11 +113,13 @@ def test_training_keeps_the_checkpoint_that_dev_chose(tiny_run, monkeypatch, tol
     assert all(torch.equal(weight, saved[name]) for name, weight in checkpoint.items())
 
 
-def test_in_a_language_without_spaces_characters_decide(base):
+def test_in_a_language_without_spaces_characters_decide(base, tmp_path):
     """Each text has a wrong character in it: by words all are wrong from the start to the end."""
     random = np.random.default_rng(0)
     texts = ["".join(map(chr, 0x4E00 + random.integers(0, 3000, 20))) for _ in range(40)]
-    rows = Dataset.from_dict({"text": texts, "language": ["zh"] * 40, "audio": [[0]] * 40})
+    rows = Dataset.from_dict(
+        {"text": texts, "language": ["zh"] * 40, "audio": [[n] for n in range(40)]}
+    )
     recipe = load_recipe("recipes/smoke.toml")
     (source, *_) = recipe.sources
     recipe = replace(recipe, sources=(replace(source, language="zh"),))
@@ -128,6 +130,10 @@ def test_in_a_language_without_spaces_characters_decide(base):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("utils.training.dev.transcribe", lambda *_, h=hypotheses, **__: h)
             counts = count_dev_errors(*base, rows, recipe, None)
+            patch.setattr("utils.whisper.hypotheses.transcribe", lambda *_, h=hypotheses, **__: h)
+            patch.setenv("WHISPER_CACHE", str(tmp_path / str(step)))
+            kept_counts = count_dev_errors(*base, rows, recipe, None, unmodified=True)
+        assert all((kept_counts[name] == counts[name]).all() for name in counts)
         assert list(counts) == ["cer", "wer"]
         assert counts["wer"][:, 0].sum() == 40
         kept.add(counts["cer"], step)

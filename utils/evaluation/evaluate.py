@@ -21,7 +21,6 @@ from utils.evaluation.probes import make_probes
 from utils.evaluation.readers import Reader, load_readers, read_clips, read_journal, streamed_clips
 from utils.evaluation.report import build_report, compare_runs, find_overlaps
 from utils.scoring.predictions import load_predictions, save_predictions
-from utils.whisper.decoding import transcribe
 
 
 def transcribe_probes(readers: Mapping[str, Reader], recipe: Recipe) -> dict[str, dict[str, str]]:
@@ -30,13 +29,8 @@ def transcribe_probes(readers: Mapping[str, Reader], recipe: Recipe) -> dict[str
     heard: dict[str, dict[str, str]] = {name: {} for name in probes}
     for side in ("before", "after"):
         reader = readers[side]
-        texts = transcribe(
-            reader.model,
-            reader.processor,
-            list(probes.values()),
-            language=recipe.languages[0],
-            context=reader.context,
-        )
+        languages = [recipe.languages[0]] * len(probes)
+        texts, _ = reader.transcribe(list(probes.values()), languages, len(probes))
         for name, text in zip(probes, texts, strict=True):
             heard[name][side] = text
     return heard
@@ -81,6 +75,7 @@ def describe_evaluation(recipe: Recipe, checkpoint: str | Path) -> dict[str, str
         "recipe": digest(recipe.path),
         "checkpoint": str(checkpoint),
         "weights": digest(*weights) if weights else "from the Hub",
+        "journal": "2",  # what its lines hold
     }
 
 

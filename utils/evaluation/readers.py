@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
+import numpy as np
 from tqdm.auto import tqdm
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
@@ -20,6 +21,7 @@ from utils.preprocessing.prepare import usable, waveform
 from utils.preprocessing.quality import QualityReport
 from utils.streaming.sources import stream
 from utils.whisper.decoding import transcribe
+from utils.whisper.hypotheses import Hypotheses
 from utils.whisper.load import load_checkpoint, load_model
 
 BATCHES_AT_ONCE = 4  # decoded before the next line of the journal: what an interruption can cost
@@ -31,6 +33,24 @@ class Reader(NamedTuple):
     model: WhisperForConditionalGeneration
     processor: WhisperProcessor
     context: AudioContext | None  # None is the stock 30 s window
+    # Of an unmodified checkpoint, which transcribes each clip once for all recipes.
+    kept: Hypotheses | None = None
+
+    def transcribe(
+        self, clips: Sequence[np.ndarray], languages: Sequence[str], batch_size: int
+    ) -> tuple[list[str], Sequence[int]]:
+        """Return the hypothesis for each clip, and which clips were decoded now."""
+        if self.kept:
+            return self.kept.transcribe(clips, language=languages, batch_size=batch_size)
+        texts = transcribe(
+            self.model,
+            self.processor,
+            clips,
+            language=languages,
+            context=self.context,
+            batch_size=batch_size,
+        )
+        return texts, range(len(clips))
 
 
 FACTS = ("id", "source", "language", "seconds", "speaker")  # that a prediction row keeps of a clip
@@ -113,7 +133,8 @@ def read_clips(
         made_from: what the result depends on; a journal made from something else is not used.
 
     Returns:
-        The prediction rows, and for each reader `decode_seconds` and `speech_seconds`.
+        The prediction rows, and for each reader `decode_seconds` and `speech_seconds` of the clips
+        that it decoded now; one whose clips were all in the cache is left out.
     """
     groups = read_journal(journal, made_from)
     write_atomically(journal, "".join(json.dumps(line) + "\n" for line in [made_from, *groups]))
@@ -132,9 +153,10 @@ def read_clips(
     speed = {
         name: {
             "decode_seconds": round(sum(group["seconds"][name] for group in groups), 2),
-            "speech_seconds": round(sum(row["seconds"] for row in rows), 2),
+            "speech_seconds": round(sum(group["decoded"][name] for group in groups), 2),
         }
         for name in readers
+        if any(group["decoded"][name] for group in groups)
     }
     return rows, speed
 
@@ -147,21 +169,16 @@ def _read_group(
         | {"snr_db": round(estimate_snr(clip["samples"]), 1), "after_30s": None}
         for clip in group
     ]
-    seconds = {}
+    clips, languages = [clip["samples"] for clip in group], [row["language"] for row in rows]
+    seconds, decoded = {}, {}
     for name, reader in readers.items():
         started = time.perf_counter()
-        texts = transcribe(
-            reader.model,
-            reader.processor,
-            [clip["samples"] for clip in group],
-            language=[row["language"] for row in rows],
-            context=reader.context,
-            batch_size=batch_size,
-        )
+        texts, now = reader.transcribe(clips, languages, batch_size)
         seconds[name] = time.perf_counter() - started
+        decoded[name] = sum(rows[number]["seconds"] for number in now)
         for row, text in zip(rows, texts, strict=True):
             row[name] = text
-    return {"rows": rows, "seconds": seconds}
+    return {"rows": rows, "seconds": seconds, "decoded": decoded}
 
 
 def load_readers(recipe: Recipe, checkpoint: str | Path, stock_window: bool) -> dict[str, Reader]:
@@ -177,8 +194,9 @@ def load_readers(recipe: Recipe, checkpoint: str | Path, stock_window: bool) -> 
     base, base_processor = load_model(recipe)
     tuned, processor = load_checkpoint(resolve(str(checkpoint)))
     context = None if stock_window or not recipe.audio_context.enabled else recipe.audio_context
+    kept = Hypotheses(base.to(device()), base_processor)
     readers = {
-        "before": Reader(base.to(device()), base_processor, None),
+        "before": Reader(base, base_processor, None, kept),
         "after": Reader(tuned.to(device()), processor, context),
     }
     if context:

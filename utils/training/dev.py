@@ -12,6 +12,7 @@ from utils.scoring.predictions import count_row_errors
 from utils.text import leading_unit
 from utils.training.memory import halving
 from utils.whisper.decoding import transcribe
+from utils.whisper.hypotheses import Hypotheses
 
 METRICS = {"word": "wer", "char": "cer"}
 CHANCE = 0.05  # a p value from here on counts as no difference
@@ -40,23 +41,24 @@ def count_dev_errors(
     rows: Dataset,
     recipe: Recipe,
     context: AudioContext | None,
+    unmodified: bool = False,
 ) -> dict[str, np.ndarray]:
     """Return `count_errors` of a model's transcripts of prepared rows, by "wer" and "cer".
 
     The metric that decides comes first. `context=None` decodes at the stock 30 s window: the only
-    fair one for an untrained model.
+    fair one for an untrained model. `unmodified` says that the model is such a one: it is decoded
+    at that window, once for all recipes (`Hypotheses`).
     """
-    hypotheses = halving(
-        lambda batch_size: transcribe(
-            model,
-            processor,
-            [waveform(row) for row in rows],
-            language=rows["language"][:],
-            context=context,
-            batch_size=batch_size,
-        ),
-        recipe.evaluation.batch_size,
-    )
+    clips, languages = [waveform(row) for row in rows], rows["language"][:]
+    kept = Hypotheses(model, processor) if unmodified else None
+
+    def read(batch_size: int) -> list[str]:
+        if kept:
+            return kept.transcribe(clips, language=languages, batch_size=batch_size)[0]
+        how = {"language": languages, "context": context, "batch_size": batch_size}
+        return transcribe(model, processor, clips, **how)
+
+    hypotheses = halving(read, recipe.evaluation.batch_size)
     pairs = zip(rows["text"][:], rows["language"][:], hypotheses, strict=True)
     told = [{"reference": text, "language": code, "dev": found} for text, code, found in pairs]
     first = leading_unit(recipe.languages)
