@@ -211,13 +211,16 @@ print(say_p(measured["normalised"]))
 # shows whether the model learned the language or one voice; an untrained language shows what it
 # forgot. A difference counts as *better* or *worse* only if *p* is below 0.05, which is rare with
 # few clips. If you test many rows, one of them falls below 0.05 by chance, so these are corrected
-# for the number of rows (Holm's method).
+# for the number of rows (Holm's method). *p* and verdict are about the first column after training:
+# at 30 seconds if that was measured, because this is what other programs will give you.
 
 # %%
+window = "_30s" if "p_value_30s" in report["test"] else ""  # other programs', if measured
+columns = dict.fromkeys(["before", f"after{window}", "after"])
 table = {
     source: {key: rates[key] for key in ("split", "clips")}
-    | {name: percent(rates, f"wer_{name}") for name in ("before", "after")}
-    | {"p": say_p(rates).removeprefix("p "), "verdict": verdict_word(rates)}
+    | {name: percent(rates, f"wer_{name}") for name in columns}
+    | {"p": say_p(rates, window).removeprefix("p "), "verdict": verdict_word(rates, window)}
     for source, rates in report["languages"].items()
 }
 figure = draw_rates(report)

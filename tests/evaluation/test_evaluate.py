@@ -58,7 +58,7 @@ def test_an_interrupted_evaluation_leaves_a_partial_report_and_resumes(recipe, t
 
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert "Test split (" in done.stdout and "word error rate" in done.stdout
+    assert "Test split, " in done.stdout and "word error rate" in done.stdout
     rows = load_predictions(folder / "predictions.jsonl")
     assert len({row["id"] for row in rows}) == len(rows) == 9
     assert {row["split"] for row in rows} == {"test", "unseen", "untrained"}

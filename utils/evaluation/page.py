@@ -26,12 +26,13 @@ PARTS = {
 }
 
 
-def verdict_word(measured: Mapping[str, Any]) -> str:
+def verdict_word(measured: Mapping[str, Any], window: str = "") -> str:
     """Return "better", "worse" or "could be chance" for a difference between before and after."""
-    if measured.get("p_holm", measured["p_value"]) >= SIGNIFICANT:
+    if measured.get(f"p_holm{window}", measured[f"p_value{window}"]) >= SIGNIFICANT:
         return "could be chance"
     rate = measured["first_rate"]
-    return "better" if measured[f"{rate}_after"] < measured[f"{rate}_before"] else "worse"
+    after = measured[f"{rate}_after{window}"]
+    return "better" if after < measured[f"{rate}_before"] else "worse"
 
 
 def lost_timestamps(long_form: Mapping[str, Any]) -> bool:
@@ -42,22 +43,12 @@ def lost_timestamps(long_form: Mapping[str, Any]) -> bool:
 def verdict(report: Mapping[str, Any]) -> str:
     """Return the answer in a few lines: did it get better, by how much, and how sure is that.
 
-    One line for each part of the report that has clips, of the rate that leads in the language;
-    the rate in other programs' window; and a warning if fine-tuning has cost the model its
-    timestamps.
+    One line for each source, of the rate that leads in its language, at the window of other
+    programs if it was measured, with the short window beside it; and a warning if fine-tuning has
+    cost the model its timestamps.
     """
-    lines = []
-    for part, where in PARTS.items():
-        if measured := report[part]:
-            rate = measured["first_rate"]
-            sources = [name for name, one in report["languages"].items() if one["split"] == part]
-            before, after = (100 * measured[f"{rate}_{side}"] for side in ("before", "after"))
-            lines.append(
-                f"{where} ({', '.join(sources)}): {NAMES[rate]} {before:.1f} → {after:.1f} %, "
-                f"{verdict_word(measured)} ({say_p(measured)}, {measured['clips']} clips)."
-            )
-    if line := window_line(report["test"]):
-        lines.append(line)
+    sources = sorted(report["languages"].items(), key=lambda one: [*PARTS].index(one[1]["split"]))
+    lines = [_verdict_line(name, measured) for name, measured in sources]
     if report["test"]["clips"] < FEW_CLIPS:
         lines.append(
             f"{report['test']['clips']} test clip(s) tell very little: 50 and more are needed."
@@ -66,6 +57,19 @@ def verdict(report: Mapping[str, Any]) -> str:
     if long_form and lost_timestamps(long_form):
         lines.append("Timestamps are lost: do not make subtitles with the fine-tuned model.")
     return "\n".join(lines)
+
+
+def _verdict_line(source: str, measured: Mapping[str, Any]) -> str:
+    rate = measured["first_rate"]
+    window = "_30s" if f"{rate}_after_30s" in measured else ""
+    before, after, short = (
+        100 * measured[f"{rate}_{model}"] for model in ("before", f"after{window}", "after")
+    )
+    line = f"{PARTS[measured['split']]}, {source}: {NAMES[rate]} {before:.1f} → {after:.1f} %"
+    if window:
+        line += f" at 30 s, as other programs decode, and {short:.1f} % in the short window"
+    sure = f"{say_p(measured, window)}, {measured['clips']} clips"
+    return f"{line}: {verdict_word(measured, window)} ({sure})."
 
 
 def window_line(measured: Mapping[str, Any]) -> str:

@@ -36,6 +36,7 @@ SUMMARY_KEYS = (
     *("cer_before", "cer_after", "p_value"),
 )
 MODELS = ("before", "after", "after_30s")
+WINDOWS = ("", "_30s")  # of `after` and `after_30s`, as the names of their tests end
 # With fewer, clips are drawn, and the report says that it does not generalise to other speakers.
 MIN_SPEAKERS = 10
 SIGNIFICANT = 0.05  # a p value below this counts as a difference
@@ -139,13 +140,20 @@ def measure_rates(rows: Sequence[Row], resamples: int, normalized: bool = True) 
 
 
 def measure(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dict[str, Any]:
-    """Return `measure_rates`, and `compare_counts` of before and after in its unit."""
-    before, after = (
+    """Return `measure_rates`, and `compare_counts` of before and each after in its unit.
+
+    The names of the test against after_30s end in `_30s`.
+    """
+    result = measure_rates(rows, resamples, normalized)
+    before, *others = (
         drawn(rows, count_row_errors(rows, model, first_unit(rows), normalized))
-        for model in ("before", "after")
+        for model in MODELS
+        if f"wer_{model}" in result
     )
-    tested = compare_counts(before, after, resamples)
-    return measure_rates(rows, resamples, normalized) | tested
+    for window, after in zip(WINDOWS, others, strict=False):
+        tested = compare_counts(before, after, resamples)
+        result |= {f"{name}{window}": value for name, value in tested.items()}
+    return result
 
 
 def compare_counts(before: np.ndarray, after: np.ndarray, resamples: int) -> dict[str, float]:
@@ -158,18 +166,29 @@ def compare_counts(before: np.ndarray, after: np.ndarray, resamples: int) -> dic
 
 
 def correct_for_many(table: Sequence[dict[str, Any]]) -> None:
-    """Add `p_holm` to every row of a table of `measure`: its p value corrected for their number."""
-    for row, corrected in zip(table, holm([row["p_value"] for row in table]), strict=True):
-        row["p_holm"] = corrected
+    """Add `p_holm` to every row of a table of `measure`: its p value corrected for their number.
+
+    So for each window, as far as the rows have it.
+    """
+    for window in WINDOWS:
+        tested = [row for row in table if f"p_value{window}" in row]
+        corrected = holm([row[f"p_value{window}"] for row in tested])
+        for row, value in zip(tested, corrected, strict=True):
+            row[f"p_holm{window}"] = value
 
 
-def say_p(measured: Mapping[str, Any]) -> str:
-    """Format the p value for people, corrected where it is one of several: `p = 0.15`.
+def say_p(measured: Mapping[str, Any], window: str = "") -> str:
+    """Format a p value for people, corrected where it is one of several: `p = 0.15`.
 
     `p ≤ 0.001` if no random swap was as extreme: with more swaps it might be lower.
+
+    Args:
+        measured: of `measure`.
+        window: one of `WINDOWS`.
     """
-    p = measured.get("p_holm", measured["p_value"])
-    at_floor = measured["p_value"] <= measured["p_floor"] * (1 + 1e-9)
+    uncorrected = measured[f"p_value{window}"]
+    p = measured.get(f"p_holm{window}", uncorrected)
+    at_floor = uncorrected <= measured[f"p_floor{window}"] * (1 + 1e-9)
     return f"p {'≤' if at_floor else '='} {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
