@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from utils.config import AudioContext, Augmentation
+from utils.config import AudioContext, Augmentation, Windows
+from utils.preprocessing.augmentation import without_speech
 from utils.preprocessing.collator import IGNORED, SpeechCollator
+from utils.preprocessing.windows import cut
 from utils.training.trainer import loss_per_token
 from utils.whisper.audio_context import audio_context
 from utils.whisper.load import SPEC_AUGMENT
@@ -67,3 +69,30 @@ def test_whispers_own_spec_augment_masks_the_speech_and_not_the_padding(base, ti
     with audio_context(tiny_model, plain.shape[-1]):
         tiny_model(**{**batch, "input_features": plain.clone()})
     assert torch.equal(masked, plain), "a model that transcribes is masked, too"
+
+
+def test_a_share_of_the_clips_is_non_speech_with_an_empty_label(base, rows):
+    tokenizer = base[1].tokenizer
+    empty = [50274, 50359, 50363, 50257]  # language, task, no timestamps, end: no word
+    found = {}
+    for share in (0.0, 0.5, 1.0):
+        how = Augmentation(non_speech=share)
+        timed = Windows(timestamps=1.0)  # there is nothing to time: the label stays the same
+        collator = SpeechCollator(base[1], AudioContext(), augmentation=how, windows=timed)
+        batches = [collator([rows[a], rows[b]]) for a in range(8) for b in range(8)]
+        labels = [line[line != IGNORED].tolist() for one in batches for line in one["labels"]]
+        found[share] = np.array([line == empty for line in labels])
+        assert all(line[-1] == tokenizer.eos_token_id for line in labels)
+        again = collator([rows[7], rows[7]])["input_features"]
+        assert torch.equal(batches[-1]["input_features"], again)
+    assert not found[0.0].any() and found[1.0].all()
+    assert 0.35 < found[0.5].mean() < 0.65
+
+
+def test_sound_without_speech_is_silence_or_noise_of_the_same_length(rows):
+    random, row = np.random.default_rng(0), rows[3]
+    made = [without_speech(row, random) for _ in range(60)]
+    assert {len(one["audio"]) for one in made} == {len(row["audio"])}
+    levels = np.array([np.abs(one["audio"].astype(int)).max() for one in made])
+    assert 5 < (levels == 0).sum() < 30 and levels.max() > 3000
+    assert all(cut(one) == [] and one["labels"][-1] == 50257 for one in made)

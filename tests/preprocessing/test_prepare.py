@@ -29,6 +29,24 @@ def tokenizer(base):
     return base[1].tokenizer
 
 
+def test_a_clip_in_which_nobody_speaks_is_kept_with_an_empty_label(tokenizer, row, wav, tmp_path):
+    silence = row(text=" <|nospeech|> ", audio=wav(samples=np.zeros(32_000)))
+    example = prepare_example(silence, tokenizer, RULES)
+    assert example["text"] == "" and example["labels"] == [50258, 50274, 50359, 50363, 50257]
+    assert example["cut_samples"] == [32_000] and example["cut_tokens"] == [0]
+    report = QualityReport(RULES)
+    for split, seconds in (("test", (1, 2, 3)), ("train", (4, 5, 6))):
+        (tmp_path / split).mkdir()
+        streamed = [
+            row(id=f"{split}{length}", audio=wav(length), text="<|nospeech|>")
+            for length in seconds[1:]
+        ]
+        streamed.append(row(id=split, audio=wav(seconds[0]), text=f"Parole {split}."))
+        kept = prepare_split(streamed, tokenizer, tmp_path / split, report, split)
+        assert kept["text"][:] == ["", "", f"Parole {split}."]  # not dropped for being in test
+        assert report.noted["it", split]["nobody speaks"] == 2
+
+
 @pytest.mark.parametrize(
     ("language", "text"),
     [

@@ -1,12 +1,18 @@
 """Augmentation of training clips, so that the model learns the language and not one recording."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import librosa
 import numpy as np
 
 from utils.config import Augmentation
+from utils.preprocessing.windows import said_ids
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 
 NOISE_DB = (5.0, 30.0)  # how far the noise stays below the speech
+ALONE_DB = (-60.0, -15.0)  # below full scale: noise without speech, from hardly heard to loud
+SILENT = 0.25  # of the clips without speech: not even noise
 
 
 def change_speed(samples: np.ndarray, speed: float) -> np.ndarray:
@@ -30,13 +36,37 @@ def add_noise(samples: np.ndarray, db_below: float, tilt: float, random: np.rand
         tilt: 0 is white noise (a hiss), 1 pink, 2 brown (a rumble).
         random: the generator of the noise.
     """
-    spectrum = np.fft.rfft(random.standard_normal(len(samples)))
+    target = np.mean(samples**2) / 10 ** (db_below / 10)
+    return (samples + _noise(len(samples), tilt, random) * np.sqrt(target)).astype(np.float32)
+
+
+def _noise(count: int, tilt: float, random: np.random.Generator) -> np.ndarray:
+    """Return noise with a mean power of 1; the tilt is that of `add_noise`."""
+    spectrum = np.fft.rfft(random.standard_normal(count))
     frequency = np.arange(len(spectrum))
     spectrum[1:] *= frequency[1:] ** (-tilt / 2)  # the power falls by the tilt
     spectrum[0] = 0
-    noise = np.fft.irfft(spectrum, len(samples))
-    power, target = np.mean(noise**2), np.mean(samples**2) / 10 ** (db_below / 10)
-    return (samples + noise * np.sqrt(target / max(power, 1e-12))).astype(np.float32)
+    noise = np.fft.irfft(spectrum, count)
+    return noise / np.sqrt(max(np.mean(noise**2), 1e-12))
+
+
+def without_speech(row: Mapping[str, Any], random: np.random.Generator) -> dict[str, Any]:
+    """Return a prepared row with silence or noise of its length for its sound, and no text."""
+    count, tilt = len(row["audio"]), random.uniform(0, 2)
+    power = 10 ** (random.uniform(*ALONE_DB) / 10)
+    noise = np.zeros(count, np.float32)
+    if random.random() >= SILENT:
+        noise = _noise(count, tilt, random) * np.float32(np.sqrt(power))
+    labels = list(row["labels"])
+    return {
+        **row,
+        "audio": np.round(noise.clip(-1, 1) * 32767).astype(np.int16),
+        "labels": [*labels[: -1 - len(said_ids(row))], labels[-1]],
+        "text": "",
+        "cut_samples": [count],
+        "cut_tokens": [0],
+        "previous": [],
+    }
 
 
 def vary(samples: np.ndarray, how: Augmentation, random: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from transformers import WhisperProcessor
 
 from utils.config import AudioContext, Augmentation, Windows
-from utils.preprocessing.augmentation import vary
+from utils.preprocessing.augmentation import vary, without_speech
 from utils.preprocessing.prepare import waveform
 from utils.preprocessing.windows import POSITIONS, timed_labels
 from utils.whisper.audio_context import (
@@ -68,6 +68,8 @@ class SpeechCollator:
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
         random = np.random.default_rng([self.seed, batch_key])
         tail, stock = random.uniform(0, self.context.tail_seconds), random.random()
+        if share := self.augmentation.non_speech:
+            rows = [without_speech(row, random) if random.random() < share else row for row in rows]
         clips = [vary(waveform(row), self.augmentation, random) for row in rows]
         seconds = [len(clip) / SAMPLING_RATE for clip in clips]
         context = context_seconds(max(seconds), tail, self.context)
@@ -104,7 +106,7 @@ class SpeechCollator:
         tokenizer = self.processor.tokenizer
         with_times, with_previous = random.random(2)
         ids = list(row["labels"])
-        if with_times < self.windows.timestamps:
+        if with_times < self.windows.timestamps and sum(row["cut_tokens"]):
             first = tokenizer.convert_tokens_to_ids("<|notimestamps|>") + 1
             ids = timed_labels(row, first, len(clip) / len(row["audio"]))
         prompt = []

@@ -132,7 +132,7 @@ class QualityReport:
             where = "another clip" if first[0] == split else f"a clip of {first[0]}"
             raise Unusable(f"same sound as {where}")
         first_split, _ = self._texts.get(text, ("", ""))
-        tested = split == "train" and first_split not in ("", "train")
+        tested = split == "train" and first_split not in ("", "train") and example["text"]
         if tested and self.rules.drop_tested_sentences:
             raise Unusable(f"same text as a clip of {first_split}")
         return sound, text
@@ -155,7 +155,8 @@ class QualityReport:
         for note, count in {
             "clipped": clipped_share(example["audio"]) > self.rules.max_clipped_share,
             # In one source: a second speaker may have been given the same sentence.
-            "same text as another clip": first_source == row["source"],
+            "same text as another clip": bool(example["text"]) and first_source == row["source"],
+            "nobody speaks": not example["text"],
             "text not in NFC": not unicodedata.is_normalized("NFC", row["text"]),
             "invisible characters, now gone": bool(INVISIBLE.search(row["text"])),
             "a tag in brackets": bool(TAGS.search(MARK.sub("", row["text"]))),

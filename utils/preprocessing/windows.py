@@ -52,8 +52,8 @@ def join(
         clips, last = waiting.pop(key), before.pop(key, None)
         window = _merge(clips, last["text_ids"] if last and _follows(last, clips[0]) else [])
         if windows.previous_text:
-            text_ids = _text_ids(window)[-PROMPT_TOKENS:]
-            before[key] = {**clips[-1], "audio": None, "text_ids": text_ids}
+            said = said_ids(window)[-PROMPT_TOKENS:]
+            before[key] = {**clips[-1], "audio": None, "text_ids": said}
             if len(before) > MOST_OPEN:
                 del before[next(iter(before))]
         return window
@@ -69,7 +69,7 @@ def join(
         together = [*waiting.get(key, []), clip]
         seconds = sum(one["seconds"] for one in together)
         # 2 times for each clip, and the prefix.
-        tokens = sum(len(_text_ids(one)) + 2 * len(one["cut_tokens"]) for one in together) + 4
+        tokens = sum(len(said_ids(one)) + 2 * len(one["cut_tokens"]) for one in together) + 4
         if key in waiting and (seconds > windows.seconds or tokens > max_label_tokens):
             yield close(key)
             together = [clip]
@@ -107,7 +107,7 @@ def as_one(clip: dict[str, Any]) -> dict[str, Any]:
     return {**clip, **whole, "cut_tokens": [sum(clip["cut_tokens"])]}
 
 
-def _text_ids(row: Mapping[str, Any]) -> list[int]:
+def said_ids(row: Mapping[str, Any]) -> list[int]:
     """Return a prepared row's label ids between prefix and end token."""
     return list(row["labels"][-1 - sum(row["cut_tokens"]) : -1])
 
@@ -118,8 +118,8 @@ def _merge(clips: Sequence[dict[str, Any]], previous: list[int]) -> dict[str, An
     return {
         **first,
         "audio": np.concatenate([one["audio"] for one in clips]),
-        "labels": [*prefix, *(i for one in clips for i in _text_ids(one)), first["labels"][-1]],
-        "text": CUT.join(one["text"] for one in clips),
+        "labels": [*prefix, *(i for one in clips for i in said_ids(one)), first["labels"][-1]],
+        "text": CUT.join(one["text"] for one in clips if one["text"]),  # not of non-speech
         "seconds": sum(one["seconds"] for one in clips),
         "cut_samples": [count for one in clips for count in one["cut_samples"]],
         "cut_tokens": [count for one in clips for count in one["cut_tokens"]],
@@ -133,7 +133,7 @@ def cut(row: Mapping[str, Any]) -> list[tuple[str, np.ndarray]]:
     borders = np.cumsum(row["cut_samples"])[:-1]
     parts = zip(np.split(row["audio"], borders), row["cut_tokens"], strict=True)
     said = [samples for samples, tokens in parts if tokens]
-    return list(zip(row["text"].split(CUT), said, strict=True))
+    return list(zip(row["text"].split(CUT) if said else (), said, strict=True))
 
 
 def timed_labels(row: Mapping[str, Any], first_timestamp: int, stretch: float = 1.0) -> list[int]:
@@ -147,7 +147,7 @@ def timed_labels(row: Mapping[str, Any], first_timestamp: int, stretch: float = 
     Returns:
         The ids; the stored ones, without times, if the decoder has too few positions for them.
     """
-    text, ends = _text_ids(row), np.cumsum(row["cut_samples"]) / SAMPLING_RATE * stretch
+    text, ends = said_ids(row), np.cumsum(row["cut_samples"]) / SAMPLING_RATE * stretch
     steps = [0, *np.round(ends / TIMESTAMP_STEP).astype(int).tolist()]
     ids = list(row["labels"][: -2 - len(text)])  # without <|notimestamps|>
     for start, end, tokens in zip(steps, steps[1:], row["cut_tokens"], strict=False):

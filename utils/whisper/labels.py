@@ -6,6 +6,8 @@ from utils.config import RecipeError
 from utils.text import has_word_spaces
 
 END = "<|endoftext|>"
+# As the text of a clip: nobody speaks in it. An empty text is a missing one, and is dropped.
+NO_SPEECH = "<|nospeech|>"
 
 
 def is_multilingual(tokenizer: WhisperTokenizer) -> bool:
