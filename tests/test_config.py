@@ -268,6 +268,28 @@ TWO = MINIMAL.replace(
             ["hours for it fleurs, es voxpopuli"],
         ),
         ("[training]", "[mixing]\ntemperature = 0.5\n[training]", ["0 or at least 1"]),
+        # What a model transcribed is trained on, and nothing else.
+        (
+            'language = "es"',
+            'language = "es"\ntranscribe_with = "embedded/whisper-base"',
+            ["[[sources]] 2", 'dev = "" and test = ""'],
+        ),
+        (
+            'language = "es"',
+            'language = "es"\ndev = ""\ntest = ""\ntranscribe_with = "embedded/whisper-bass"',
+            ["[[sources]] 2 has transcribe_with", 'did you mean "embedded/whisper-base"'],
+        ),
+        (
+            "[training]",
+            '[preprocessing]\nstored = false\n[[sources]]\ndataset = "a/b"\nlanguage = "it"\n'
+            'dev = ""\ntest = ""\ntranscribe_with = "c/d"\n[training]',
+            ["[[sources]] 3", "in every pass"],
+        ),
+        (
+            'language = "it"',
+            'language = "it"\ndev = ""\ntest = ""\ntranscribe_with = "c/d"',
+            ["[[sources]] 1", "texts of its own before it"],
+        ),
         ("[training]", '[mixing]\nstop = "never"\n[training]', ["first_exhausted"]),
     ],
 )

@@ -65,6 +65,8 @@ class Source:
     # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
     # one that Whisper has, whose token is used to train and decode it.
     speaks: str = ""
+    # Speech without text: a checkpoint that transcribes it. Doubtful clips are dropped.
+    transcribe_with: str = ""
     weight: float = Field(1.0, gt=0)  # relative share of the training stream
     hours: float = Field(0.0, ge=0)  # of training speech; only [mixing] temperature uses it
     cased: bool = True  # whether the text has capitals, where its script has any
@@ -162,6 +164,9 @@ class Augmentation:
     # Share of the clips that get noise between white and brown, 5 to 30 dB below the speech.
     noise: Share = 0.0
     gain_db: float = Field(0.0, ge=0, le=60)  # each clip is made louder or softer by up to this
+    # Share of the clips whose sound is replaced by silence or noise, and whose text by none: the
+    # model learns to return nothing where nobody speaks.
+    non_speech: Share = 0.0
     # Whisper's own SpecAugment blanks spans of time and bands of frequency (Park et al. 2019).
     spec_augment: bool = False
 

@@ -1,6 +1,7 @@
 """Text before it is compared or trained on: normalisers by script, casing and punctuation."""
 
 import unicodedata
+import zlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache
@@ -14,6 +15,9 @@ from whisper_normalizer.english import EnglishTextNormalizer
 # Whisper's codes of languages written without spaces between words. A "word" is a whole phrase
 # there: one wrong character makes it wrong, so use CER first.
 UNSPACED_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
+
+# Whisper's own bound: a text that zlib shrinks further than this repeats itself.
+MAX_COMPRESSION = 2.4
 
 # The scripts, by Unicode's names, of Whisper's languages that are not written in Latin letters.
 SCRIPTS = {
@@ -219,3 +223,9 @@ def apply_casing(text: str, lower_case: bool, remove_punctuation: bool, language
     if lower_case:
         text = _lower(text, language)
     return " ".join(text.split())
+
+
+def compression_ratio(text: str) -> float:
+    """Return the zlib compression ratio of a text, Whisper's measure of repetition."""
+    data = text.encode()
+    return len(data) / len(zlib.compress(data))

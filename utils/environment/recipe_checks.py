@@ -25,6 +25,7 @@ def check_recipe(recipe: "Recipe") -> None:
         place = f"[[sources]] {number}"
         _check_language(source, place)
         _check_splits(source, place)
+        _check_transcribed(source, place, recipe.preprocessing.stored)
     _check_embedded(recipe)
     _check_mix(recipe)
     _check_method(recipe)
@@ -52,9 +53,12 @@ def _check_embedded(recipe: "Recipe") -> None:
     """Refuse names that no package has: at once, not when a lesson needs them."""
     carried = tomllib.loads(EMBEDDED.read_text(encoding="utf-8"))
     known = [f"embedded/{model}" for model in carried["models"]]
-    checkpoint = recipe.model.checkpoint
-    if checkpoint.startswith("embedded/") and checkpoint not in known:
-        raise ValueError(f'[model] has checkpoint = "{checkpoint}"{nearest(checkpoint, known)}')
+    named = {"[model] has checkpoint": recipe.model.checkpoint}
+    for number, source in enumerate(recipe.sources, 1):
+        named[f"[[sources]] {number} has transcribe_with"] = source.transcribe_with
+    for place, checkpoint in named.items():
+        if checkpoint.startswith("embedded/") and checkpoint not in known:
+            raise ValueError(f'{place} = "{checkpoint}"{nearest(checkpoint, known)}')
     for number, source in enumerate(recipe.sources, 1):
         voice = f"{source.language} {source.name}"
         if source.dataset == "embedded" and voice not in carried["speech"]:
@@ -76,6 +80,27 @@ def _check_splits(source: "Source", place: str) -> None:
         raise ValueError(
             f'{place} trains on a test split of Common Voice; "train", "train+dev" and "other" are '
             "for training."
+        )
+
+
+def _check_transcribed(source: "Source", place: str, stored: bool) -> None:
+    """Refuse to judge a model by a model's text, or to transcribe anew in every pass."""
+    if not source.transcribe_with:
+        return
+    if source.dev or source.test or not source.train:
+        raise ValueError(
+            f"{place} has transcribe_with, and what a model transcribed can only be trained on: "
+            'set dev = "" and test = "", and choose and test on another source.'
+        )
+    if place == "[[sources]] 1":
+        raise ValueError(
+            f"{place} has transcribe_with: put a source with texts of its own before it, which the "
+            "lessons show."
+        )
+    if not stored:
+        raise ValueError(
+            f"{place} has transcribe_with, which goes with stored = true in [preprocessing] alone: "
+            "a stream would transcribe its clips again in every pass."
         )
 
 

@@ -1,7 +1,6 @@
 """Errors as a person wants to see them: edits in context, kinds of errors, diffs in colour."""
 
 import unicodedata
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -14,12 +13,10 @@ from markupsafe import Markup, escape
 from utils.artifacts import render
 from utils.scoring.error_rates import Unit, align, count_errors
 from utils.scoring.predictions import Row, count_row_errors, first_unit
-from utils.text import has_word_spaces, normalize
+from utils.text import MAX_COMPRESSION, compression_ratio, has_word_spaces, normalize
 from utils.whisper.audio_context import SAMPLING_RATE
 
 TEMPLATE = Path(__file__).with_name("clips.html")
-# Whisper's own bound: a text that zlib shrinks further than this repeats itself.
-MAX_COMPRESSION = 2.4
 MAX_WORDS_PER_SECOND = 8  # nobody speaks faster for the length of a clip
 CONTEXT_WORDS = 2  # shown on each side of an error
 
@@ -108,12 +105,6 @@ def is_runaway(row: Row, model: str) -> bool:
     """Tell whether a hypothesis repeats or invents without end: > 3 × the reference's words + 5."""
     heard, said = (_length(row[key], row["language"]) for key in (model, "reference"))
     return heard > 3 * said + 5
-
-
-def compression_ratio(text: str) -> float:
-    """Return the zlib compression ratio of a text, Whisper's measure of repetition."""
-    data = text.encode()
-    return len(data) / len(zlib.compress(data))
 
 
 def find_flags(rows: Sequence[Row], model: str) -> dict[str, float]:

@@ -39,6 +39,8 @@ def dataset_name(source: Source) -> str:
 def data_line(source: Source) -> str:
     """Return a source with its use, licence and attribution, as an item of a list."""
     use = "trained and tested on" if source.train else "tested on only"
+    if source.transcribe_with:
+        use = "trained on, with text that a model transcribed"
     if source.dataset == "embedded":
         licence = SPEAKERS[source.language, source.name].licence
         terms = f"{licence}. {speech(source.language, source.name).attribution}"

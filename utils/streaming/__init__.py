@@ -5,6 +5,6 @@
 `common_voice`, downloaded by `data_collective`. From a folder of your own: `recordings`, whose
 layouts are in `files`, `tables`, `columns`, `times`, `layouts`, `label_studio`, `pairs` and
 `parts`; annotations of long recordings in `annotations` and `cues`, a transcript without times in
-`align` and `pauses`. `splits` holds out what is missing. Sound of any format is decoded by `sound`,
-with `decoders` and `headers`.
+`align` and `pauses`. `splits` holds out what is missing; `pseudo_labels` lets a model transcribe
+what has no text. Sound of any format is decoded by `sound`, with `decoders` and `headers`.
 """

@@ -201,3 +201,18 @@ def read_recordings(
         raise _nothing(folder)
     _check_times(recordings)
     return hold_out(recordings, language, path.name)
+
+
+def all_sounds(name: str) -> list[Recording]:
+    """Return every sound file of a folder as a training clip without a text.
+
+    Raises:
+        RecipeError: it is no folder, or has no sound.
+    """
+    folder = Folder(Path(name).expanduser())
+    if not folder.sounds:
+        raise RecipeError(
+            f"{name} is no folder with sound files: a source with transcribe_with takes all that "
+            "are in one."
+        )
+    return [Recording(path, "", folder.name(path), split="train") for path in folder.sounds]

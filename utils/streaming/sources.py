@@ -28,7 +28,8 @@ from utils.streaming import common_voice
 from utils.streaming.files import Recording
 from utils.streaming.hub import open_split, read_rows
 from utils.streaming.parts import read_audio
-from utils.streaming.recordings import read_recordings
+from utils.streaming.pseudo_labels import CLIPS_AT_ONCE, labeller
+from utils.streaming.recordings import all_sounds, read_recordings
 from utils.streaming.sound import AudioError, decode_audio, promised_seconds
 from utils.whisper.audio_context import SAMPLING_RATE
 
@@ -119,7 +120,10 @@ def _recorded_rows(recordings: Sequence[Recording], source: Source) -> Iterator[
 
 def _recorded_stream(source: Source, split: str) -> IterableDataset:
     columns = source.text_column, source.audio_column
-    found = read_recordings(source.name, source.language, *columns, tier=source.tier)
+    if source.transcribe_with:
+        found = all_sounds(source.name)
+    else:
+        found = read_recordings(source.name, source.language, *columns, tier=source.tier)
     if not any(one.split == split for one in found):
         splits = ", ".join(sorted({one.split for one in found}))
         raise RecipeError(
@@ -181,7 +185,11 @@ def stream(source: Source, split: str) -> IterableDataset:
     open_one = kinds.get(source.dataset, _hub_stream)
     parts = [open_one(source, name) for name in split.split("+")]
     rows = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
-    return rows.take(source.max_clips) if source.max_clips else rows
+    rows = rows.take(source.max_clips) if source.max_clips else rows
+    if source.transcribe_with:
+        add_text = labeller(source.transcribe_with, source.language)
+        rows = rows.map(add_text, batched=True, batch_size=CLIPS_AT_ONCE, features=SCHEMA)
+    return rows
 
 
 def mixing_shares(sources: Sequence[Source], temperature: float = 0.0) -> list[float]:
