@@ -1,91 +1,188 @@
-"""How much of a result is luck: the default recipe trained with several seeds, each test set read.
+"""How much is luck, and what do batches at 30 s buy? The default recipe with several seeds.
 
 A seed decides which clips meet in a batch, in which order and how they are augmented; weights,
-data and recipe are the same. Before training the clips are read at 30 s, after it in the window
-trained in, as lesson 05 does, and those of the speakers trained on at 30 s, too. The errors of a
-clip are added over the seeds before clips are drawn: the intervals are of the mean over the seeds.
-The ratio is the first source's word errors before over those after.
+data and recipe are the same. `--stock-shares` trains each seed with several shares of batches at
+30 s ([audio_context] stock_share). Before training the clips are decoded at 30 s, after it at 30 s,
+as other programs do, and in the short window. The errors of a clip are added over the seeds before
+clips are drawn: intervals are of the mean over the seeds. `apart` is the WER at 30 s less that of
+the first share, with its interval: what lies outside of it can be told from chance.
+Each training is stored as soon as it is measured: an interrupted run goes on. The ratio is the
+first source's word errors before over those after, at 30 s, with the first share.
 """
 
 import argparse
-import dataclasses
-import tempfile
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import load_from_disk
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from benchmarks.common import count_test_errors, error_ratio, open_prepared_run, save_result
-from utils.config import AudioContext, Recipe, load_recipe
+from benchmarks.common import error_ratio, save_result
+from utils.artifacts import digest, open_run, save_report, write_atomically
+from utils.config import Recipe, load_recipe
 from utils.environment.machine import device
-from utils.preprocessing.prepare import prepare
+from utils.evaluation.curve_points import Point
+from utils.evaluation.learning_curve import Splits, test_rows, train_point
+from utils.preprocessing.prepare import digest_of_clips, prepare
 from utils.scoring.error_rates import error_rate
-from utils.scoring.intervals import confidence_interval, paired_p_value
-from utils.training.run import train
+from utils.scoring.intervals import confidence_interval, paired_p_value, resampled_rates
+from utils.training.dev import count_dev_errors
+from utils.training.memory import release
 from utils.whisper.load import load_model
 
-TARGET = "every seed halves the trained speaker's WER; the unheard speaker's falls (p < 0.05)"
+TARGET = "every seed takes a third off the trained speaker's WER at 30 s; the held-out one's falls"
+WINDOWS = ("30s", "short")
 
 
-def count_errors_by_source(
+def count_windows(
     recipe: Recipe,
-    prepared: Path,
+    splits: Splits,
     model: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
-    context: AudioContext | None,
-) -> dict[str, np.ndarray]:
-    """Return `count_test_errors` of every source, trained on or not."""
-    splits = load_from_disk(str(prepared))
-    names = [name for name in ("test", "unseen") if name in splits]
-    errors = count_test_errors(recipe, prepared, model, processor, context, names)
-    sources = np.concatenate([splits[name]["source"][:] for name in names])
-    return {str(source): errors[sources == source] for source in dict.fromkeys(sources)}
+    windows: tuple[str, ...] = WINDOWS,
+) -> dict[str, Any]:
+    """Return `count_errors` of the test clips, words, at each window."""
+    context = {"30s": None, "short": recipe.audio_context}
+    return {
+        window: count_dev_errors(model, processor, splits.tested, recipe, context[window])[
+            "wer"
+        ].tolist()
+        for window in windows
+    }
+
+
+class Job(NamedTuple):
+    """One training."""
+
+    recipe: Recipe
+    seed: int
+    steps: int
+    splits: Splits
+
+
+def train_and_count(job: Job, folder: Path) -> dict[str, Any]:
+    """Train once, on all clips; return `count_windows`. The folder is gone afterwards."""
+    point = Point(0, job.seed, tuple(range(len(job.splits.train))), job.steps)
+    model, processor = train_point(job.recipe, point, job.splits, folder)
+    counts = count_windows(job.recipe, job.splits, model, processor)
+    del model
+    release()
+    shutil.rmtree(folder)
+    return counts
+
+
+def stored(path: Path, made_from: dict[str, str], count: Callable[[], Any]) -> dict[str, Any]:
+    """Return what was counted before from the same recipe and clips, else count and store it."""
+    told = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if told.get("made_from") != made_from:
+        told = {"made_from": made_from, **count()}
+        write_atomically(path, json.dumps(told) + "\n")
+    said = {window: error_rate(np.array(told[window])) for window in WINDOWS if window in told}
+    print(path.stem, {window: f"{rate:.1%}" for window, rate in said.items()}, flush=True)
+    return told
+
+
+def rates(errors: list[np.ndarray], resamples: int) -> dict[str, Any]:
+    """Return the mean rate over the seeds, its interval, and the rate of each seed."""
+    pooled = np.sum(errors, axis=0)
+    low, high = confidence_interval(pooled, resamples)
+    return {
+        "wer": error_rate(pooled),
+        "wer_low": low,
+        "wer_high": high,
+        "wers": [error_rate(one) for one in errors],
+    }
+
+
+def apart(first: np.ndarray, other: np.ndarray, resamples: int) -> dict[str, float]:
+    """Return by how much the second rate is higher, on the same clips, with a 95 % interval."""
+    drawn = [resampled_rates(one, resamples, seed=0) for one in (first, other)]
+    low, high = np.percentile(drawn[1] - drawn[0], [2.5, 97.5])
+    return {"apart": error_rate(other) - error_rate(first), "low": low, "high": high}
+
+
+def summarize(
+    found: Mapping[float, list[dict[str, Any]]],
+    before: dict[str, Any],
+    sources: np.ndarray,
+    resamples: int,
+) -> list[dict[str, Any]]:
+    """Return a row for each share of 30 s and each source."""
+    rows = []
+    for share, seeds in found.items():
+        for source in dict.fromkeys(sources.tolist()):
+            own = sources == source
+            start = np.array(before["30s"])[own]
+            errors = {window: [np.array(seed[window])[own] for seed in seeds] for window in WINDOWS}
+            first = [np.array(seed["30s"])[own] for seed in next(iter(found.values()))]
+            pooled = np.sum(errors["30s"], axis=0)
+            rows.append(
+                {"stock_share": share, "source": source, "clips": int(own.sum())}
+                | {"seeds": len(seeds), "wer_before": error_rate(start)}
+                | {f"at_{window}": rates(errors[window], resamples) for window in WINDOWS}
+                | {"p_value": paired_p_value(start * len(seeds), pooled, resamples)}
+                | {"from_first_share": apart(np.sum(first, axis=0), pooled, resamples)}
+            )
+    return rows
 
 
 def main() -> None:
     """Train, measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded.toml"))
+    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="what is done so far")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--stock-shares", type=float, nargs="+", help="default: the recipe's")
+    parser.add_argument("--steps", type=int, default=0, help="of each training; 0: the recipe's")
+    parser.add_argument("--clips", type=int, default=0, help="of each test source; 0: all")
     options = parser.parse_args()
 
     recipe = load_recipe(options.recipe)
+    run = open_run(recipe, options.runs)
     base, processor = load_model(recipe)
-    base.to(device())
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepared = folder / "prepared"
-        prepare(recipe, processor.tokenizer, prepared)
-        before = count_errors_by_source(recipe, prepared, base, processor, None)
-        after: dict[str, list[np.ndarray]] = {source: [] for source in before}
-        stock_window = []  # the sources trained on, read as other programs will
-        for seed in range(options.seeds):
-            seeded = dataclasses.replace(recipe, training={**recipe.training, "seed": seed})
-            run = open_prepared_run(recipe, folder / str(seed), prepared)
-            model = train(seeded, run).model
-            found = count_errors_by_source(recipe, prepared, model, processor, recipe.audio_context)
-            for source, errors in found.items():
-                after[source].append(errors)
-            stock_window.append(count_test_errors(recipe, prepared, model, processor, None))
-            rates = {source: f"{error_rate(errors):.1%}" for source, errors in found.items()}
-            print(f"seed {seed}: {rates}, at 30 s {error_rate(stock_window[-1]):.1%}", flush=True)
+    if not run.report("preprocessing").exists():
+        prepare(recipe, processor.tokenizer, run.prepared)
+        save_report(run, "preprocessing", {})
+    whole = load_from_disk(str(run.prepared))
+    splits = Splits(whole["train"], whole["dev"], test_rows(whole, recipe, options.clips))
+    steps = options.steps or recipe.training["max_steps"]
+    made_from = {"recipe": digest(recipe.path), "tested": digest_of_clips(splits.tested)}
 
-    rows, resamples = [], recipe.evaluation.resamples
-    for source, errors in before.items():
-        pooled = np.sum(after[source], axis=0)
-        low, high = confidence_interval(pooled, resamples)
-        p = paired_p_value(errors * options.seeds, pooled, resamples)
-        rows.append(
-            {"source": source, "clips": len(errors), "wer_before": error_rate(errors)}
-            | {"wer": error_rate(pooled), "wer_low": low, "wer_high": high, "p_value": p}
-            | {"wers": [error_rate(one) for one in after[source]]}
-        )
-        print(rows[-1])
-    first = next(iter(before))
-    ratios = error_ratio(before[first] * options.seeds, np.sum(after[first], axis=0))
-    at_30s = [error_rate(errors) for errors in stock_window]
-    print("wrote", save_result("seeds", TARGET, ratios, rows, test_wers_at_30s=at_30s))
+    base.to(device())
+    before = stored(
+        run.folder / "before.json",
+        made_from,
+        lambda: count_windows(recipe, splits, base, processor, WINDOWS[:1]),
+    )
+    shares = options.stock_shares or [recipe.audio_context.stock_share]
+    found: dict[float, list[dict[str, Any]]] = {share: [] for share in shares}
+    for seed in range(options.seeds):
+        for share in shares:
+            context = replace(recipe.audio_context, stock_share=share)
+            job = Job(replace(recipe, audio_context=context), seed, steps, splits)
+            place = run.folder / f"share{share:g}-seed{seed}-{steps}steps"
+            found[share].append(
+                stored(
+                    place.with_name(f"{place.name}.json"),
+                    made_from,
+                    partial(train_and_count, job, place),
+                )
+            )
+    rows = summarize(
+        found, before, np.array(splits.tested["source"][:]), recipe.evaluation.resamples
+    )
+    for row in rows:
+        print(row)
+    first = np.array(splits.tested["source"][:]) == splits.tested[0]["source"]
+    after = np.sum([np.array(seed["30s"])[first] for seed in found[shares[0]]], axis=0)
+    ratios = error_ratio(np.array(before["30s"])[first] * options.seeds, after)
+    print("wrote", save_result("seeds", TARGET, ratios, rows))
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_from_disk
+from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import digest, open_run, save_report, write_atomically
 from utils.config import Recipe, UserError
@@ -33,6 +34,14 @@ from utils.training.run import train
 from utils.whisper.load import load_model
 
 RATES = ("wer", "cer")
+
+
+class Splits(NamedTuple):
+    """What trainings that are compared have in common."""
+
+    train: Dataset
+    dev: Dataset
+    tested: Dataset  # of `test_rows`
 
 
 def test_rows(splits: DatasetDict, recipe: Recipe, clips: int) -> Dataset:
@@ -60,34 +69,36 @@ def seeded(recipe: Recipe, point: Point) -> Recipe:
     return replace(recipe, training={**recipe.training, **changed})
 
 
-def measure_point(
-    recipe: Recipe, point: Point, splits: DatasetDict, tested: Dataset, folder: Path
-) -> dict[str, Any]:
-    """Train one point, decode the test clips; return counts and seconds.
+def train_point(
+    recipe: Recipe, point: Point, splits: Splits, folder: Path
+) -> tuple[WhisperForConditionalGeneration, WhisperProcessor]:
+    """Return the model that a point trains, on its device, and the processor.
 
     Args:
         recipe: the experiment.
-        point: which subset.
+        point: which subset; the model as it was if it has no steps.
         splits: the prepared ones.
-        tested: of `test_rows`.
         folder: for its run, from which an interrupted training resumes.
     """
-    started = time.perf_counter()
-    if point.steps:
-        run = open_run(recipe, folder / point.name)
-        if not run.report("preprocessing").exists():
-            shutil.rmtree(run.prepared, ignore_errors=True)
-            own = DatasetDict(train=splits["train"].select(point.rows), dev=splits["dev"])
-            own.save_to_disk(str(run.prepared))
-            save_report(run, "preprocessing", {})
-        trainer = train(seeded(recipe, point), run, lambda *logs: say(f"  {progress_line(*logs)}"))
-        model, processor = trainer.model, trainer.processing_class
-        del trainer
-    else:
+    if not point.steps:
         model, processor = load_model(recipe)
-        model.to(device())
+        return model.to(device()), processor
+    run = open_run(recipe, folder)
+    if not run.report("preprocessing").exists():
+        shutil.rmtree(run.prepared, ignore_errors=True)
+        own = DatasetDict(train=splits.train.select(point.rows), dev=splits.dev)
+        own.save_to_disk(str(run.prepared))
+        save_report(run, "preprocessing", {})
+    trainer = train(seeded(recipe, point), run, lambda *logs: say(f"  {progress_line(*logs)}"))
+    return trainer.model, trainer.processing_class
+
+
+def measure_point(recipe: Recipe, point: Point, splits: Splits, folder: Path) -> dict[str, Any]:
+    """Train one point, decode the test clips at 30 s; return counts and seconds."""
+    started = time.perf_counter()
+    model, processor = train_point(recipe, point, splits, folder)
     trained = time.perf_counter()
-    counts = count_dev_errors(model, processor, tested, recipe, context=None)
+    counts = count_dev_errors(model, processor, splits.tested, recipe, context=None)
     del model
     release()
     return {
@@ -119,14 +130,14 @@ def learning_curve(
     """
     if not recipe.preprocessing.stored:
         raise UserError(f"{recipe.path}: a learning curve needs [preprocessing] stored = true.")
-    splits = load_from_disk(str(prepared))
-    tested = test_rows(splits, recipe, bounds.clips)
-    points = plan(splits["train"], recipe, bounds)
-    asked = {"recipe": digest(recipe.path), "tested": digest_of_clips(tested)}
+    whole = load_from_disk(str(prepared))
+    splits = Splits(whole["train"], whole["dev"], test_rows(whole, recipe, bounds.clips))
+    points = plan(splits.train, recipe, bounds)
+    asked = {"recipe": digest(recipe.path), "tested": digest_of_clips(splits.tested)}
     found: list[dict[str, Any]] = []
     for number, point in enumerate(points, 1):
         path = folder / f"{point.name}.json"
-        clips = digest_of_clips(splits["train"].select(point.rows)) if point.rows else ""
+        clips = digest_of_clips(splits.train.select(point.rows)) if point.rows else ""
         made_from = asked | {"trained": clips}
         stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         if stored.get("made_from") != made_from:
@@ -134,14 +145,14 @@ def learning_curve(
                 f"point {number} of {len(points)}: {point.minutes:g} minutes, {len(point.rows)} "
                 f"clips, {point.steps} steps, seed {point.seed}{time_left(found, points, number)}"
             )
-            measured = measure_point(recipe, point, splits, tested, folder)
+            measured = measure_point(recipe, point, splits, folder / point.name)
             stored = {"made_from": made_from, **measured}
             write_atomically(path, json.dumps(stored) + "\n")
         shutil.rmtree(folder / point.name, ignore_errors=True)
         found.append(stored)
         rates = (f"{rate.upper()} {error_rate(np.array(stored[rate])):.1%}" for rate in RATES)
         say(f"{point.minutes:g} minutes, seed {point.seed}: {', '.join(rates)} of all test clips")
-    return summarize_points(points, found, tested, recipe.evaluation.resamples)
+    return summarize_points(points, found, splits.tested, recipe.evaluation.resamples)
 
 
 def say(line: str) -> None:
