@@ -318,7 +318,8 @@ pd.DataFrame(probes).T
 
 # %% [markdown]
 # The right answer is an empty cell. If a column has text, leave silence out before you transcribe:
-# voice activity detection does that.
+# voice activity detection does that. Or train on some: with `non_speech = 0.05` in `[augmentation]`
+# every twentieth clip becomes silence or noise with an empty label.
 
 # %% [markdown]
 # ## Does it still transcribe long recordings?
@@ -432,6 +433,10 @@ print(f"percentiles {low:.1%} to {high:.1%}, by helper {by_helper[0]:.1%} to {by
 #
 # *WER* is good to compare two models on the same clips. Expect trouble between papers: a different
 # normaliser alone can change it by several points. Always name the normaliser, as the report does.
+#
+# *More speech* is the usual remedy for a high rate. How much would help, a learning curve shows:
+# `python -m utils.evaluation RECIPE --learning-curve` trains with an eighth, a quarter, half and all
+# of your clips, which takes as long as a few runs of lesson 4.
 #
 # *The test split* is good once. If you change the recipe because of what you saw here and measure
 # again, it has become a dev split. Decide on dev, and keep some speech aside for the end.
