@@ -2,7 +2,9 @@
 
 The minutes are of the lead that the default trains on; beyond what he says (35 minutes) come those
 of the other lead, so that 66 minutes are two voices. All points decode the same test clips at 30 s.
-Three seeds draw the small subsets, their order and the augmentation. An interrupted run goes on.
+Three seeds draw the small subsets, their order and the augmentation. With `--equal-passes`, all
+points are trained a second time, with steps in proportion to their speech. An interrupted run goes
+on.
 The ratio is the first source's word errors before training over those with the most speech.
 """
 
@@ -46,18 +48,22 @@ def main() -> None:
         prepare(recipe, load_model(recipe)[1].tokenizer, run.prepared)
         save_report(run, "preprocessing", {})
     first = next(source.label for source in recipe.sources if source.train)
-    rows = learning_curve(recipe, run.prepared, run.folder, bounds_of(options, first))
+    bounds, rows = bounds_of(options, first), []
+    for equal in ("steps", "passes") if options.equal_passes else ("steps",):
+        own = replace(bounds, equal_passes=equal == "passes")
+        found = learning_curve(recipe, run.prepared, run.folder, own)
+        draw_learning_curve(found).savefig(RESULTS / f"hours_{equal}.png", dpi=150)
+        rows += [{"equal": equal, **row} for row in found]
     for row in rows:
-        print("{minutes:5g} min  {source:12} WER {wer:.1%}  CER {cer:.1%}".format(**row))
-    draw_learning_curve(rows).savefig(RESULTS / "hours.png", dpi=150)
-    own = [row for row in rows if row["source"] == rows[0]["source"]]
+        print("{equal} {minutes:5g} min  {source:12} WER {wer:.1%}  CER {cer:.1%}".format(**row))
+    same = [row for row in rows if row["source"] == first and row["equal"] == "steps"]
+    before, after = same[0]["wer"], same[-1]
     ratios = {
-        "median": own[0]["wer"] / own[-1]["wer"],
-        "low": own[0]["wer"] / own[-1]["wer_high"],
-        "high": own[0]["wer"] / max(own[-1]["wer_low"], 1e-9),
+        "median": before / after["wer"],
+        "low": before / after["wer_high"],
+        "high": before / max(after["wer_low"], 1e-9),
     }
-    equal = "passes" if options.equal_passes else "steps"
-    print("wrote", save_result("hours", TARGET, ratios, rows, equal=equal))
+    print("wrote", save_result("hours", TARGET, ratios, rows))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def test_steps_are_equal_or_passes_are_and_small_points_have_seeds(tiny_run, row
     recipe, _ = tiny_run()
     whole = sum(rows["seconds"][:]) / 60
     points = plan(rows, recipe, Bounds(seeds=2))
-    assert [point.steps for point in points] == [0, *[8] * 7]
+    assert [point.steps for point in points] == [0, *[8] * 6]
     assert [point.minutes for point in points][-1] == pytest.approx(whole, abs=0.01)
     assert sum(point.minutes == points[-1].minutes for point in points) == 1
     passes = plan(rows, recipe, Bounds(equal_passes=True, seeds=1))

@@ -21,7 +21,7 @@ class Bounds:
     minutes: tuple[float, ...] = ()  # of training speech; none: SHARES of what there is
     steps: int = 0  # of each training; 0: the recipe's
     clips: int = 0  # decoded of each test source; 0: all
-    seeds: int = 3  # of points up to half of the most minutes: they vary; larger ones have one
+    seeds: int = 3  # of points below half of the most minutes: they vary; larger ones have one
     equal_passes: bool = False  # fewer steps for fewer minutes; else equal steps for all points
     first: str = ""  # a source whose clips come before those of the others
 
@@ -48,7 +48,7 @@ def add_bounds(parser: argparse._ActionsContainer, **defaults: Any) -> None:
     for name, told in {
         "steps": "of each training; 0: the recipe's",
         "clips": "decoded of each test source; 0: all",
-        "seeds": "of each point up to half of the speech",
+        "seeds": "of each point below half of the speech",
     }.items():
         value = defaults.get(name, getattr(Bounds, name))
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{told} (%(default)s)")
@@ -95,7 +95,7 @@ def plan(train: Dataset, recipe: Recipe, bounds: Bounds) -> list[Point]:
     points = [Point(0, 0, (), 0)]
     for minutes in sizes:
         steps = max(round(most * minutes / sizes[-1]), 1) if bounds.equal_passes else most
-        for seed in range(bounds.seeds if minutes <= sizes[-1] / 2 else 1):
+        for seed in range(bounds.seeds if minutes < sizes[-1] / 2 else 1):
             rows = subset(train, minutes, seed, bounds.first)
             points.append(Point(minutes, seed, tuple(rows.tolist()), steps))
     return points
