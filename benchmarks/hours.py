@@ -56,7 +56,8 @@ def main() -> None:
         rows += [{"equal": equal, **row} for row in found]
     for row in rows:
         print("{equal} {minutes:5g} min  {source:12} WER {wer:.1%}  CER {cer:.1%}".format(**row))
-    same = [row for row in rows if row["source"] == first and row["equal"] == "steps"]
+    source = rows[0]["source"]
+    same = [row for row in rows if row["source"] == source and row["equal"] == "steps"]
     before, after = same[0]["wer"], same[-1]
     ratios = {
         "median": before / after["wer"],

@@ -78,7 +78,7 @@ def transcribed(rest: Dataset, model: Path, rules: Preprocessing) -> tuple[Datas
     facts: dict[str, Any] = {"kept": len(kept), "dropped": dict(reasons)}
     for name, counts in (("wer_kept", errors[True]), ("wer_dropped", errors[False])):
         facts[name] = error_rate(np.array(counts)) if counts else None
-    return Dataset.from_list(kept, features=rest.features), facts
+    return Dataset.from_list(kept, features=rest.features) if kept else rest.select([]), facts
 
 
 def main() -> None:
