@@ -88,3 +88,9 @@ def test_of_one_recording_the_end_is_held_out_and_that_is_said(capsys):
     found = hold_out(given, "it", "mine")
     assert [one.split for one in found] == ["train"] * 80 + ["dev"] * 10 + ["test"] * 10
     assert "expect to do worse on another one" in capsys.readouterr().out
+
+
+def test_clips_without_speech_are_dealt_out_one_by_one():
+    """They share their text, and would all be in one split."""
+    found = hold_out(clips(text=lambda n: "<|nospeech|>"), "it")
+    assert Counter(one.split for one in found) == {"train": 80, "dev": 10, "test": 10}

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from utils.streaming.files import Recording, say
 from utils.text import normalize
+from utils.whisper.labels import NO_SPEECH
 
 SHARE = 10  # one in so many clips is for test, a different one for dev
 HELD_OUT = ("test", "dev")
@@ -50,7 +51,11 @@ def _keys(recordings: Sequence[Recording], language: str, needed: int) -> tuple[
         if len(set(keys)) > needed:
             return keys, "recording"
         return [], ""
-    return [normalize(one.text, language) for one in recordings], "sentence"
+    said = [
+        one.id if one.text.strip() == NO_SPEECH else normalize(one.text, language)
+        for one in recordings
+    ]
+    return said, "sentence"
 
 
 def _choose(keys: Sequence[str], splits: Sequence[str]) -> list[str]:
