@@ -7,7 +7,7 @@ reason. The rules of `[preprocessing]` follow, characters a second among them.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -129,22 +129,17 @@ class Labeller:
     Args:
         checkpoint: a folder, a Hub id or an embedded name; loaded when the first row is needed.
         language: Whisper's code.
-        loaded: returns model and processor.
     """
 
-    def __init__(
-        self,
-        checkpoint: str,
-        language: str,
-        loaded: Callable[[str], Model] = load_checkpoint,
-    ):
-        self.checkpoint, self.language, self.loaded = checkpoint, language, loaded
+    def __init__(self, checkpoint: str, language: str):
+        self.checkpoint, self.language = checkpoint, language
         self.model: Model | None = None
         self.known: dict[str, tuple[str, str]] = {}  # by id: a mix repeats small sources, too
 
     def __call__(self, rows: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         """Return the columns that change: `text`, and `fault` where a clip cannot be used."""
-        faults, clips = list(rows["fault"]), {}
+        # Sources that know of no fault have no such column.
+        faults, clips = list(rows.get("fault") or [None] * len(rows["id"])), {}
         for place, (name, data) in enumerate(zip(rows["id"], rows["audio"], strict=True)):
             if faults[place] or name in self.known or not data:
                 continue
@@ -164,7 +159,7 @@ class Labeller:
     def _open(self) -> Model:
         if self.model is None:
             print(f"transcribing with {self.checkpoint} …", flush=True)
-            model, processor = self.loaded(resolve(self.checkpoint))
+            model, processor = load_checkpoint(resolve(self.checkpoint))
             if not is_multilingual(processor.tokenizer) and self.language != "en":
                 raise RecipeError(
                     f"{self.checkpoint} knows English alone, and the source with transcribe_with "
