@@ -130,6 +130,16 @@ def has_word_spaces(language: str) -> bool:
     return language not in UNSPACED_LANGUAGES
 
 
+def word_gap(language: str) -> str:
+    """Return what stands between two words of a language (Whisper's code): a space, or nothing."""
+    return " " if has_word_spaces(language) else ""
+
+
+def units_of(text: str, language: str) -> list[str]:
+    """Return the words of a normalised text; its characters where words have no spaces."""
+    return text.split() if has_word_spaces(language) else list(text)
+
+
 def leading_unit(languages: Iterable[str]) -> Literal["word", "char"]:
     """Return the unit of errors if one number decides or is shown first.
 
@@ -199,7 +209,7 @@ def normalize(text: str, language: str) -> str:
     if language == "ru":
         text = text.replace("ё", "е")
     words = _normalizer(language)(text).split()
-    return (" " if has_word_spaces(language) else "").join(words)
+    return word_gap(language).join(words)
 
 
 def apply_casing(text: str, lower_case: bool, remove_punctuation: bool, language: str = "") -> str:
@@ -217,7 +227,7 @@ def apply_casing(text: str, lower_case: bool, remove_punctuation: bool, language
     """
     text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
     if remove_punctuation:
-        gap = " " if has_word_spaces(language) else ""
+        gap = word_gap(language)
         text = text.translate(MARKS_INSIDE_WORDS)
         text = regex.sub(rf"({KEPT_PUNCTUATION})|\p{{P}}", lambda found: found[1] or gap, text)
     if lower_case:

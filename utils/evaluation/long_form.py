@@ -7,7 +7,7 @@ import numpy as np
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.scoring.error_rates import align, count_errors, error_rate
-from utils.text import has_word_spaces, normalize
+from utils.text import leading_unit, normalize, units_of, word_gap
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.whisper.captions import Segment
 from utils.whisper.long_recordings import transcribe_long
@@ -54,8 +54,7 @@ def _pieces(texts: Sequence[str], language: str) -> tuple[list[str], list[int]]:
 
     They are characters in a language without word spaces.
     """
-    split = [normalize(text, language) for text in texts]
-    parts = [text.split() if has_word_spaces(language) else list(text) for text in split]
+    parts = [units_of(normalize(text, language), language) for text in texts]
     owners = [number for number, part in enumerate(parts) for _ in part]
     return [piece for part in parts for piece in part], owners
 
@@ -69,7 +68,7 @@ def word_drift(segments: Sequence[Segment], joined: JoinedClips) -> list[float]:
     written, places = _pieces([one.text for one in segments], joined.language)
     if not said or not written:
         return []
-    gap, unit = (" ", "word") if has_word_spaces(joined.language) else ("", "char")
+    gap, unit = word_gap(joined.language), leading_unit([joined.language])
     drift = []
     for chunk in align([gap.join(said)], [gap.join(written)], unit).alignments[0]:
         if chunk.type == "equal":
@@ -120,7 +119,7 @@ def measure_long_form(
     Returns:
         `wer`, `cer`, `text`, and what `check_timestamps` returns.
     """
-    language, gap = joined.language, " " if has_word_spaces(joined.language) else ""
+    language, gap = joined.language, word_gap(joined.language)
     windows = transcribe_long(model, processor, joined.samples, language=language)
     segments = [segment for _, found in windows for segment in found]
     text = gap.join(segment.text for segment in segments)

@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 from utils.artifacts import render
 from utils.scoring.error_rates import Unit, align, count_errors
 from utils.scoring.predictions import Row, count_row_errors, first_unit
-from utils.text import MAX_COMPRESSION, compression_ratio, has_word_spaces, normalize
+from utils.text import MAX_COMPRESSION, compression_ratio, has_word_spaces, normalize, units_of
 from utils.whisper.audio_context import SAMPLING_RATE
 
 TEMPLATE = Path(__file__).with_name("clips.html")
@@ -97,14 +97,10 @@ def error_kinds(rows: Sequence[Row], model: str) -> dict[str, float]:
     return {"words": words, "form": form, "script": script, "form_share": form / all_errors}
 
 
-def _length(text: str, language: str) -> int:
-    return len(text.split() if has_word_spaces(language) else text)
-
-
 def is_runaway(row: Row, model: str) -> bool:
     """Tell whether a hypothesis repeats or invents without end: > 3 × the reference's words + 5."""
-    heard, said = (_length(row[key], row["language"]) for key in (model, "reference"))
-    return heard > 3 * said + 5
+    written, said = (len(units_of(row[key], row["language"])) for key in (model, "reference"))
+    return written > 3 * said + 5
 
 
 def find_flags(rows: Sequence[Row], model: str) -> dict[str, float]:
@@ -121,12 +117,13 @@ def find_flags(rows: Sequence[Row], model: str) -> dict[str, float]:
             compression_ratio(row[model]) > MAX_COMPRESSION,
             has_word_spaces(row["language"])
             # A second more: rounding would flag a single word in a very short clip.
-            and _length(row[model], row["language"]) > MAX_WORDS_PER_SECOND * (row["seconds"] + 1),
+            and len(units_of(row[model], row["language"]))
+            > MAX_WORDS_PER_SECOND * (row["seconds"] + 1),
         )
         for row in rows
     ]
     runaway, repetitive, too_fast = map(sum, zip(*flags, strict=True))
-    words = sum(_length(row[model], row["language"]) for row in rows)
+    words = sum(len(units_of(row[model], row["language"])) for row in rows)
     return {
         "runaway": runaway,
         "repetitive": repetitive,

@@ -37,7 +37,7 @@ from utils.preprocessing.windows import CUT, as_one, join
 from utils.streaming.pseudo_labels import PSEUDO
 from utils.streaming.sound import AudioError, decode_audio
 from utils.streaming.sources import stream, training_stream
-from utils.text import has_word_spaces
+from utils.text import word_gap
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.labels import END, NO_SPEECH, prefix_ids
 
@@ -82,7 +82,7 @@ def prepare_example(
     """
     if row.get("fault"):
         raise Unusable(row["fault"])
-    language, gap = row["language"], " " if has_word_spaces(row["language"]) else ""
+    language, gap = row["language"], word_gap(row["language"])
     is_speech = row["text"].strip() != NO_SPEECH
     phrases = read_transcript(row["text"], language, rules) if is_speech else []
     text = gap.join(phrase.text for phrase in phrases)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from utils.config import Windows
-from utils.text import has_word_spaces
+from utils.text import word_gap
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.features import TIMESTAMP_STEP
 
@@ -102,7 +102,7 @@ def _follows(last: Mapping[str, Any], clip: Mapping[str, Any]) -> bool:
 
 def as_one(clip: dict[str, Any]) -> dict[str, Any]:
     """Return a prepared clip without its inner times, as decoded in a test."""
-    gap = " " if has_word_spaces(clip["language"]) else ""
+    gap = word_gap(clip["language"])
     whole = {"text": clip["text"].replace(CUT, gap), "cut_samples": [len(clip["audio"])]}
     return {**clip, **whole, "cut_tokens": [sum(clip["cut_tokens"])]}
 

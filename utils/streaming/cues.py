@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import regex
 
-from utils.text import has_word_spaces
+from utils.text import word_gap
 from utils.whisper.audio_context import STOCK_SECONDS
 from utils.whisper.captions import Segment, to_marks
 
@@ -81,7 +81,7 @@ def clean(text: str, language: str, speakers: Iterable[str] = ()) -> tuple[str, 
         text = text[: found.start()] + "\n" + text[found.end() :]
     notes += [f"{SPEAKER} left out"] * len(named)
     words = [" ".join(line.split()) for line in text.splitlines()]
-    said = (" " if has_word_spaces(language) else "").join(filter(None, words))
+    said = word_gap(language).join(filter(None, words))
     if not regex.search(r"[\p{L}\p{N}]", said):
         return "", notes or ["cue without words left out"]
     return said, notes

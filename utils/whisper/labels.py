@@ -3,7 +3,7 @@
 from transformers import WhisperTokenizer
 
 from utils.config import RecipeError
-from utils.text import has_word_spaces
+from utils.text import word_gap
 
 END = "<|endoftext|>"
 # As the text of a clip: nobody speaks in it. An empty text is a missing one, and is dropped.
@@ -45,8 +45,7 @@ def text_ids(tokenizer: WhisperTokenizer, text: str, language: str) -> list[int]
     For languages without spaces between words there is none before the first one either. A
     special token inside a text is spelt out: as a token, `<|endoftext|>` would end it.
     """
-    space = " " if has_word_spaces(language) else ""
-    whole = space + text
+    whole = word_gap(language) + text
     return tokenizer(whole, add_special_tokens=False, split_special_tokens=True).input_ids
 
 
