@@ -112,11 +112,15 @@ def upload(page, path):
 
 
 def texts(page):
-    """Press Transcribe, and return both columns once both are there."""
+    """Press Transcribe, and return both columns; until they are there, Stop can be pressed."""
+    from playwright.sync_api import expect
+
     button(page, "Transcribe").click()
+    expect(button(page, "Stop")).to_be_enabled()
     filled = "[...document.querySelectorAll('textarea')].slice(0, 2).every(box => box.value)"
     page.wait_for_function(filled)
     button(page, "Save SRT").wait_for()
+    expect(button(page, "Stop")).to_be_disabled()
     return [page.locator("textarea").nth(column).input_value() for column in (0, 1)]
 
 

@@ -68,6 +68,7 @@ def build_page(
         shown = _results(first, second, clips, audio, language)
         _live(answers, second, language)
         shown = [*shown, _corrections(answers, state)]
+        _pressable(start.click, halt, True)
         started = start.click(
             answers.transcribe,
             [audio, language, task],
@@ -77,21 +78,22 @@ def build_page(
             show_progress_on=shown[0],
         )
         halt.click(answers.stop, state, shown, cancels=started, queue=False, **PRIVATE)
-        _only_while(start, started, halt)
+        _pressable(started.then, halt, False)
+        _pressable(halt.click, halt, False)
     return page
 
 
 PRIVATE = {"api_visibility": "private"}
 
 
-def _only_while(start: "gradio.Button", started: Any, halt: "gradio.Button") -> None:
-    """Let Stop be pressed while something is transcribed, and look so."""
-    import gradio
+def _pressable(event: Any, halt: "gradio.Button", is_running: bool) -> None:
+    """Let Stop be pressed, or not, from an event on, and look so.
 
-    for event, is_running in ((start.click, True), (started.then, False), (halt.click, False)):
-        event(
-            lambda on=is_running: gradio.Button(interactive=on), None, halt, queue=False, **PRIVATE
-        )
+    In the browser alone. An event's listeners are called one after the other, each when the one
+    before has ended: what a click changes at once must be registered before what takes long.
+    """
+    change = f"() => ({{__type__: 'update', interactive: {str(is_running).lower()}}})"
+    event(None, None, halt, js=change, queue=False, **PRIVATE)
 
 
 def _examples(rows: Sequence[Mapping[str, Any]], credit: str) -> list[tuple]:
