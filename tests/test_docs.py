@@ -31,6 +31,7 @@ NOT_HERE = {
     r"tmux attach .*": "needs a terminal",
     r"python3 -m venv .venv|\.venv/bin/pip install torch .*": "downloads; CI does the same",
     r"cd \S+|mkdir -p runs": "says where the next line runs",
+    r"read -rs \w+; export \w+": "asks for a key",
 }
 
 
@@ -84,6 +85,19 @@ def check_papermill(words, _):
         if flag == "-p":
             assert f"{name}: str" in cell.source
             assert name != "RECIPE" or Path(value).exists()
+
+
+def check_loop(words, folder):
+    """It visits every lesson once, in order, and stops at one that fails."""
+    programs = folder / ".venv/bin"
+    programs.mkdir(parents=True)
+    (folder / "notebooks").symlink_to(ROOT / "notebooks")
+    (programs / "papermill").write_text('#!/bin/sh\necho "$2"; test "$2" != runs/$STOP\n', "utf-8")
+    (programs / "papermill").chmod(0o755)
+    lessons = [f"runs/{path.name}" for path in sorted(ROOT.glob("notebooks/*.ipynb"))]
+    for stop, visited in (("", lessons), ("02_streaming.ipynb", lessons[:2])):
+        here = {"cwd": folder, "env": {**os.environ, "STOP": stop}}
+        assert run("bash", "-c", words[0], **here).split() == visited
 
 
 def check_ssh(words, _):
@@ -145,6 +159,7 @@ HOW = {
     r"\.venv/bin/python -c .*": check_code,
     r"\.venv/bin/python \S+\.py( .*)?": check_file,
     r"\.venv/bin/papermill .*": check_papermill,
+    r"for .*": check_loop,
     r"\.venv/bin/jupyter lab list": check_lab_list,
     r"\.venv/bin/tensorboard .*": check_tensorboard,
     r"ssh .*": check_ssh,
@@ -161,7 +176,7 @@ def test_a_command_of_a_page_works_or_says_why_it_cannot_be_tried(command, tmp_p
     reasons = [why for pattern, why in NOT_HERE.items() if re.fullmatch(pattern, command)]
     assert len(checks) + len(reasons) == 1, f"say in HOW or NOT_HERE how {command!r} is checked"
     for check in checks:
-        check(shlex.split(command), tmp_path)
+        check([command] if check is check_loop else shlex.split(command), tmp_path)
 
 
 def test_a_wrong_command_is_found():

@@ -68,7 +68,7 @@ class Source:
     # Speech without text: a checkpoint that transcribes it. Doubtful clips are dropped.
     transcribe_with: str = ""
     weight: float = Field(1.0, gt=0)  # relative share of the training stream
-    hours: float = Field(0.0, ge=0)  # of training speech; only [mixing] temperature uses it
+    hours: float = Field(0.0, ge=0)  # of training speech: for [mixing] temperature and the estimate
     cased: bool = True  # whether the text has capitals, where its script has any
     punctuated: bool = True
     max_clips: Count = 0  # per split; 0 takes all

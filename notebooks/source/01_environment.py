@@ -74,6 +74,10 @@ lessons = [
 draw_boxes(lessons, "The seven lessons in order, with the files that each writes", "down")
 
 # %% [markdown]
+# Each box names what the lesson writes, for the next ones to read. Only the green one changes the
+# model.
+
+# %% [markdown]
 # ## What do you want to repair?
 #
 # Listen first. This is the longest of the first ten clips of the recipe's first source. The
@@ -113,6 +117,9 @@ model = WhisperForConditionalGeneration.from_pretrained(
 ).to(device)
 print(f"{model.num_parameters() / 1e6:.0f} million weights on the {device.type.upper()}")
 
+# %% [markdown]
+# These numbers are what fine-tuning changes; nothing else about the model will.
+
 # %%
 from utils.whisper.decoding import most_tokens, transcribe
 
@@ -143,6 +150,9 @@ print("reference ", row["text"])
 (by_helper,) = transcribe(model, processor, [clip], language=source.language)
 assert by_helper == by_hand, f"the helper returns {by_helper!r}, by hand it was {by_hand!r}"
 by_helper
+
+# %% [markdown]
+# The same text as by hand; the `assert` would have stopped here otherwise.
 
 # %% [markdown]
 # ## Where is it wrong?
@@ -208,6 +218,10 @@ with torch.inference_mode():
 print("logits", tuple(logits.shape), "= (clips, tokens so far, vocabulary)")
 
 # %% [markdown]
+# The token with the highest of these scores comes next. Here there was silence, and one token so far:
+# the start.
+
+# %% [markdown]
 # ## Is it our `utils` that you imported?
 #
 # Now the checks. Python imports the first `utils` it finds. If that is the wrong one, you get
@@ -222,6 +236,9 @@ assert imported.is_relative_to(Path.cwd()), (
 print(imported.relative_to(Path.cwd()))
 
 # %% [markdown]
+# The path begins with `utils`: it is the one of this repository.
+
+# %% [markdown]
 # ## Are the versions new enough?
 #
 # `requirements.txt` is the one list of what a reader needs; the set-up cell installs from it, and
@@ -233,6 +250,9 @@ print(imported.relative_to(Path.cwd()))
 packages = check_versions()
 display(pd.DataFrame(packages))
 require_versions(packages)
+
+# %% [markdown]
+# A row that says *False* under `ok` would have stopped the cell.
 
 # %% [markdown]
 # ## Where will the model run?
@@ -255,6 +275,9 @@ facts |= {"memory_free_gib": round(free, 1), "disk_free_gib": round(disk, 1)}
 pd.Series(facts, name="this machine").to_frame()
 
 # %% [markdown]
+# Look at *device* first: `cuda` is a GPU, `cpu` is none. Then at the free memory and disk.
+
+# %% [markdown]
 # ## In which precision will it train?
 #
 # *Precision* is how many bits a number has. Sixteen are faster than thirty-two on a GPU that was
@@ -265,7 +288,20 @@ pd.Series(facts, name="this machine").to_frame()
 # %%
 precision = environment.precision()
 print(f"{precision.name}, because {precision.reason}")
-print("arguments for the trainer:", environment.training_precision())
+bits = {"fp32": (8, 23), "bf16": (8, 7), "fp16": (5, 10)}  # besides one for the sign
+numbers = [
+    [
+        (name, "none", 3),
+        (f"{e} range", "blue", e),
+        (f"{m} digits", "green", m),
+        ("", "none", 31 - e - m),
+    ]
+    for name, (e, m) in bits.items()
+]
+draw_boxes(numbers, "The bits of a number: bf16 has fp32's range, fp16 has more digits")
+
+# %% [markdown]
+# Compare the blue boxes: bf16 has the range of fp32, and fewer digits.
 
 # %% [markdown]
 # ## Which audio files can be read here?
@@ -307,6 +343,9 @@ formats.style.format({"kB": "{:.0f}", "largest change": "{:.4f}"})
 print(environment.hub_account())
 
 # %% [markdown]
+# No account is a fine answer for the default recipe.
+
+# %% [markdown]
 # ## What would your own experiment need?
 #
 # Choose a language, a checkpoint and some speech, and the panel says what memory and time a card
@@ -318,6 +357,9 @@ print(environment.hub_account())
 from utils.environment.panel import panel
 
 panel()
+
+# %% [markdown]
+# Choose another card and read the line below it: the same steps, and another time.
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
@@ -381,6 +423,28 @@ print(f"{device}, {precision.name}: this machine can train; first transcription:
 # 2. Three times the vocabulary: `(1, 3, 51865)` for a multilingual base model.
 # 3. The second token names the language; the text is forced into that language, often as a
 #    translation that nobody asked for.
+#
+# </details>
+#
+# ### Three questions
+#
+# <details><summary>What does fine-tuning change, and what stays as it was?</summary>
+#
+# The weights of encoder and decoder change. Spectrogram, vocabulary and the way a text is
+# produced, token after token, stay.
+#
+# </details>
+#
+# <details><summary>Why is a clip of four seconds padded to thirty?</summary>
+#
+# Whisper was trained on windows of 30 seconds and nothing else. Lesson 3 shows how to save that
+# work.
+#
+# </details>
+#
+# <details><summary>A clip is transcribed without a mistake. Does the model need no fine-tuning?</summary>
+#
+# One clip cannot tell. Lesson 4 measures many before anything is trained.
 #
 # </details>
 #

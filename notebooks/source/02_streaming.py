@@ -109,6 +109,10 @@ for one in embedded_sources:
     print(speech(one.language, one.name).attribution)
 
 # %% [markdown]
+# Does each text say what you heard? If one does not, look at more clips of that source before you
+# train on it.
+
+# %% [markdown]
 # ## How long are the clips, and how long are the texts?
 #
 # There are two limits: Whisper takes 30 seconds at once and returns at most 448 tokens. And
@@ -185,43 +189,64 @@ for number in range(5):
 #
 # If you sample in proportion to hours, small languages almost disappear; if you sample evenly,
 # their few clips repeat. A *temperature* T is a compromise: each share is proportional to
-# hours^(1/T). The second table mixes 40 clips of one source with 10 of another, evenly: `[mixing]`
-# in the recipe says whether the mix stops when one has run out, goes on and repeats, or takes
-# every clip once.
+# hours^(1/T). Move the slider until Welsh has 10 %; a page without a kernel shows four of its
+# positions.
 
 # %%
+from utils.environment.diagrams import draw_boxes
+from utils.environment.slider import Slider
+
 hours = {"Spanish": 400, "Italian": 200, "Welsh": 10}  # an example
 sized = [Source("x", code, hours=hour) for code, hour in hours.items()]
-shares = {t: dict(zip(hours, mixing_shares(sized, t), strict=True)) for t in (1, 3, 5, 100)}
+
+
+def draw_shares(temperature):
+    rows = [
+        [(f"{name} {share:.0%}", "none", 0.4), ("", "blue", share), ("", "none", 1 - share)]
+        for name, share in zip(hours, mixing_shares(sized, temperature), strict=True)
+    ]
+    return draw_boxes(rows, f"Shares of three languages at temperature {temperature}").data
+
+
+Slider(draw_shares, "temperature", [1, 1.5, 2, 3, 4, 5, 7, 10, 20, 100], shown=[1, 5, 100, 3])
+
+# %% [markdown]
+# At temperature 1 Welsh has its share of the hours, 2 %; at 100 almost a third.
+#
+# And when does the mix end? The table mixes 40 clips of one source with 10 of another, evenly.
+# `[mixing]` in the recipe says whether the mix stops when one has run out, goes on and repeats, or
+# takes every clip once.
+
+# %%
 ends = {}
 for stop in STOPS:
     two = several[0], several[1 % len(several)]
     pair = [stream(one, one.train).take(most) for one, most in zip(two, (40, 10), strict=True)]
     drawn = Counter(row["source"] for row in mix(pair, [1, 1], seed=1, stop=stop))
     ends[stop] = {f"{one.label} drawn": drawn[one.label] for one in two}
-display(pd.DataFrame(shares).rename_axis("temperature", axis=1).style.format("{:.0%}"))
 pd.DataFrame(ends).T
 
 # %% [markdown]
-# Read the first table by columns: at temperature 1 Welsh has 2 %, at 100 almost a third. In the
-# second table, "first_exhausted" never repeats a clip and wastes the rest of the large source.
-
-# %%
-from ipywidgets import FloatSlider, interact
-
-
-@interact(temperature=FloatSlider(3, min=1, max=20, step=0.5))
-def show_shares(temperature):
-    shares = mixing_shares(sized, temperature)
-    print(*(f"{name:8} {share:6.1%}" for name, share in zip(hours, shares, strict=True)), sep="\n")
-
-
-# %% [markdown]
-# Move the slider until Welsh has 10 %. (In a page without a kernel it stands still; the table above
-# has four of its positions.)
+# "first_exhausted" never repeats a clip and wastes the rest of the large source.
 
 # %% [markdown]
 # ## How do you join splits?
+#
+# First, who may look at which split:
+
+# %%
+who = [
+    [("train", "blue", 3), ("dev", "green", 2), ("test", "orange", 2)],
+    [
+        ("the model learns from it", "none", 3),
+        ("you choose by it:\nsettings, checkpoint", "none", 2),
+        ("is measured once,\nat the end", "none", 2),
+    ],
+]
+draw_boxes(who, "Training learns from train, you choose by dev, and test is measured once")
+
+# %% [markdown]
+# What was looked at to choose something cannot measure the result: it would be too good.
 #
 # With little data you may want to train on what others call validation as well. Split names are
 # joined with a plus sign; never join the test split, or the result means nothing.
@@ -276,6 +301,9 @@ if RECORD:
 print(*to_read[:3], f"… {len(to_read)} sentences to read", sep="\n")
 
 # %% [markdown]
+# Sentences of the source itself are good to read: you can compare your voice with the speaker's.
+
+# %% [markdown]
 # ## By hand
 #
 # From bytes to what the model is given, in three steps: decode to samples, average the channels,
@@ -301,6 +329,9 @@ print(f"mono:      shape {mono.shape}")
 if rate != SAMPLING_RATE:
     mono = librosa.resample(mono, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
 print(f"resampled: shape {mono.shape} at {SAMPLING_RATE:,} Hz = {len(mono) / SAMPLING_RATE:.2f} s")
+
+# %% [markdown]
+# Follow the shapes: two dimensions become one, and a change of the rate changes the number of samples.
 
 # %% [markdown]
 # ## By helper
@@ -390,6 +421,27 @@ print(f"{clips:,} clips, {minutes:.0f} minutes of speech, in {len(table)} splits
 # 1. 1 / (1 + 100^(1/3)) = 0.18: 18 % in place of 1 %.
 # 2. 10 of 11 parts of twelve rows: about eleven.
 # 3. It falls by an octave, and the clip takes twice as long.
+#
+# </details>
+#
+# ### Three questions
+#
+# <details><summary>You make a stream of a data set of a thousand hours. How much has been read?</summary>
+#
+# Nothing: a row is read when you ask for it.
+#
+# </details>
+#
+# <details><summary>Why does nothing complain about a wrong sampling rate?</summary>
+#
+# Samples are numbers without a unit: any array looks right. You notice by listening, or by the
+# transcripts.
+#
+# </details>
+#
+# <details><summary>Test clips were in the training data by mistake. What is wrong with the result?</summary>
+#
+# It is too good: the model has seen these sentences, and new ones will have more errors.
 #
 # </details>
 

@@ -23,6 +23,7 @@ RUNS: str = "runs"  # where results are kept; in Colab a Drive folder survives t
 
 # %%
 import dataclasses
+from html import escape
 
 import numpy as np
 import pandas as pd
@@ -36,7 +37,7 @@ from utils.evaluation.plotting import draw_speech
 from utils.preprocessing.collator import IGNORED, SpeechCollator
 from utils.preprocessing.prepare import prepare, prepare_example, waveform
 from utils.streaming.hub import commits
-from utils.streaming.sound import decode_audio
+from utils.streaming.sound import AudioError, decode_audio
 from utils.streaming.sources import SAMPLING_RATE, seconds_of, stream
 from utils.text import apply_casing, has_word_spaces, leading_unit, normalize
 from utils.whisper.audio_context import context_seconds
@@ -90,7 +91,42 @@ draw_speech(samples, short[0].numpy(), "the same clip at a short audio context")
 
 # %% [markdown]
 # The numbers are those of the first part of the picture above: nothing that the model needs is
-# lost, and the encoder has a fraction of the work.
+# lost, and the encoder has a fraction of the work. How small a fraction? Move the slider: the cost
+# of training on this one clip grows with the window, although the speech stays the same.
+
+# %%
+from utils.environment.diagrams import draw_boxes
+from utils.environment.estimate import Checkpoint, training_flops
+from utils.environment.slider import Slider
+
+dimensions = model.config
+size = Checkpoint(
+    model.num_parameters(),
+    dimensions.encoder_layers,
+    dimensions.decoder_layers,
+    dimensions.d_model,
+    dimensions.num_mel_bins,
+)
+said_in = len(samples) / SAMPLING_RATE
+
+
+def draw_window(window):
+    cost = training_flops(size, window) / 1e9
+    parts = [
+        ("speech", "blue", said_in),
+        ("silence", "", window - said_in),
+        ("", "none", 30 - window),
+    ]
+    told = f"{cost:,.0f} billion operations, {cost / training_flops(size, 30) * 1e11:.0f} % of 30 s"
+    return draw_boxes([parts, [(told, "none")]], f"{said_in:.0f} s of speech in {window} s").data
+
+
+longer = sorted({seconds, 30, *(one for one in (5, 10, 15, 20, 25) if one > said_in)})
+Slider(draw_window, "window, seconds", longer, shown=[30, longer[len(longer) // 2], longer[0]])
+
+# %% [markdown]
+# The operations were counted, not timed. They fall nearly in proportion to the window; what stays
+# is the decoder's work for the text.
 
 # %% [markdown]
 # ## What is text to the model?
@@ -116,6 +152,39 @@ pd.DataFrame(
 # %% [markdown]
 # The last two rows have a similar number of characters and several times the tokens. "round trip"
 # equals "text" in every row.
+#
+# Five clips, from short to long, each with its sound, its spectrogram and its tokens:
+
+# %%
+from IPython.core.pylabtools import print_figure
+
+by_length = sorted(first, key=seconds_of)
+five = [by_length[at] for at in np.linspace(0, len(first) - 1, 5).astype(int)]
+
+
+def draw_clip(number):
+    one = five[number - 1]
+    try:
+        sound = decode_audio(one["audio"])
+    except AudioError as error:
+        return f"<p>{escape(str(error))}</p>"
+    window = context_seconds(len(sound) / SAMPLING_RATE, 0.5, recipe.audio_context)
+    figure = draw_speech(sound, log_mel(processor, [sound], window)[0].numpy(), one["text"])
+    parts = tokenizer(one["text"], add_special_tokens=False).input_ids
+    boxes = [(tokenizer.decode([part]).replace(" ", "␣"), "blue") for part in parts]
+    boxes += [("", "none")] * (-len(boxes) % 6)
+    tokens = draw_boxes([boxes[at : at + 6] for at in range(0, len(boxes), 6)], "tokens").data
+    image = (
+        f'<img alt="spectrogram" src="data:image/png;base64,{print_figure(figure, base64=True)}">'
+    )
+    return image + Audio(sound, rate=SAMPLING_RATE)._repr_html_() + tokens
+
+
+Slider(draw_clip, "clip", [1, 2, 3, 4, 5], shown=[2, 4])
+
+# %% [markdown]
+# Compare a short clip with a long one: more sound, more tokens. A word that Whisper saw often is
+# one box; a rare one is several.
 
 # %% [markdown]
 # ## What comes before the text?
@@ -128,6 +197,9 @@ pd.DataFrame(
 for code in dict.fromkeys(["en", *recipe.languages, "hi"]):
     prefix = prefix_ids(tokenizer, code)
     print(code, prefix, tokenizer.convert_ids_to_tokens(prefix))
+
+# %% [markdown]
+# With a multilingual checkpoint only the second token differs: it is the language.
 
 # %% [markdown]
 # ## What is the first token of a sentence?
@@ -196,6 +268,9 @@ forms = {
 }
 tokens = {form: len(tokenizer(text).input_ids) for form, text in forms.items()}
 pd.DataFrame({"text": forms, "tokens": tokens})
+
+# %% [markdown]
+# The number of tokens differs a little: capitals and commas are tokens, or parts of them.
 
 # %% [markdown]
 # ## What does a normaliser do to your language?
@@ -268,8 +343,6 @@ print("bos_token is", tokenizer.bos_token)
 # what it should return at each place:
 
 # %%
-from utils.environment.diagrams import draw_boxes
-
 shown = tokenizer.convert_ids_to_tokens([start, *by_hand[0, :4].tolist()])
 words = [
     token.strip("<|>").replace("Ġ", "␣").replace("startoftranscript", "start") for token in shown
@@ -306,6 +379,10 @@ if same_text:  # else the recipe's casing changed the text, and with it the ids
 print({name: tuple(values.shape) for name, values in batch.items()}, "equal:", same_text)
 
 # %% [markdown]
+# The same labels as by hand, unless the recipe changes the text. The width of `input_features`
+# follows the longer clip, and not 30 seconds.
+
+# %% [markdown]
 # ## What if short clips shared one window?
 #
 # The other way to waste nothing: fill the stock 30 seconds with several clips of one recording or
@@ -323,6 +400,9 @@ timed = timed_labels(window, tokenizer.convert_tokens_to_ids("<|notimestamps|>")
 print(f"{len(window['cut_samples'])} clips, {window['seconds']:.1f} s, {len(timed)} label ids")
 print(tokenizer.decode(timed, decode_with_timestamps=True))
 draw_speech(waveform(window), log_mel(processor, [waveform(window)])[0].numpy(), "two clips joined")
+
+# %% [markdown]
+# Find the border of the two clips in the picture, and the two timestamps in the text that mark it.
 
 # %% [markdown]
 # ## Which clips must not be trained on?
@@ -412,6 +492,9 @@ assert third == [clip["id"] for clip in streamed[2]], "a stream that goes on giv
 print(resumed.place)
 
 # %% [markdown]
+# The second stream gave the third batch, clip by clip: nothing is trained twice, nothing is left out.
+
+# %% [markdown]
 # ## When this is good, and when to expect trouble
 #
 # A short audio context is good when clips are much shorter than 30 seconds, as in most speech
@@ -496,6 +579,28 @@ print(f"{len(splits['train'])} clips are ready for training, the longest has {lo
 # 2. 448 − 4 − 1 = 443; the recipe's `max_label_tokens` counts prefix and end, too.
 # 3. Between one and two in languages that Whisper saw much of, three and more in others.
 # 4. Often a few more or fewer: capitals and small letters are different tokens.
+#
+# </details>
+#
+# ### Three questions
+#
+# <details><summary>Why are labels padded with −100 and not with a token?</summary>
+#
+# The loss leaves −100 out. A token would be trained: the model would learn to produce padding.
+#
+# </details>
+#
+# <details><summary>Who puts the start token in front of the labels?</summary>
+#
+# The model itself, when it moves the labels one place to the right. If the labels begin with it
+# too, it is trained twice.
+#
+# </details>
+#
+# <details><summary>A clip lasts 31 seconds. What would happen without the filter?</summary>
+#
+# The last second is cut off without a word, and the label contains words that the encoder never
+# got.
 #
 # </details>
 

@@ -351,6 +351,27 @@ print(f"{len(losses)} losses logged, all finite; {run.model} is whole")
 # 5. A small part of it: 17 MB beside 296 MB in the table above.
 #
 # </details>
+#
+# ### Three questions
+#
+# <details><summary>The training loss falls and the dev WER rises. What is going on, and what helps?</summary>
+#
+# The model learns your sentences by heart: *overfitting*. Fewer steps or more speech help.
+#
+# </details>
+#
+# <details><summary>Why is the checkpoint with the lowest dev WER not always kept?</summary>
+#
+# Dev is small, and among several checkpoints the lowest is often the luckiest.
+#
+# </details>
+#
+# <details><summary>Why may the test split not choose the checkpoint?</summary>
+#
+# It would then have been looked at to choose, and its rate would be too good: that of lesson 5
+# could not be believed.
+#
+# </details>
 
 # %% [markdown]
 # ## Next

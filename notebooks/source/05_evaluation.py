@@ -151,6 +151,117 @@ pd.DataFrame(
 # same.
 
 # %% [markdown]
+# ## By hand
+#
+# Errors first. You count those of one clip with an *edit distance table*: the cell in row *i* and column
+# *j* is the smallest number of edits that turn the first *i* words of the reference into the first
+# *j* words of the hypothesis. Each cell follows from its neighbours: delete a word (from above),
+# insert one (from the left), or keep or replace one (from the corner). The answer is at the bottom
+# right.
+
+
+# %%
+def pieces(row, key):
+    text = normalize(row[key], row["language"])
+    return text.split() if has_word_spaces(row["language"]) else list(text)
+
+
+wrong = [row for row in test if pieces(row, "reference") != pieces(row, "before")] or test
+example = min(
+    wrong, key=lambda row: abs(len(pieces(row, "reference") + pieces(row, "before")) - 10)
+)  # neither the smallest table nor the largest
+said, heard = pieces(example, "reference"), pieces(example, "before")
+table = np.zeros((len(said) + 1, len(heard) + 1), dtype=int)
+table[:, 0], table[0] = np.arange(len(said) + 1), np.arange(len(heard) + 1)
+for i in range(1, len(said) + 1):
+    for j in range(1, len(heard) + 1):
+        replaced = table[i - 1, j - 1] + (said[i - 1] != heard[j - 1])
+        table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, replaced)
+print(f"table {table.shape}: {table[-1, -1]} edits, {len(said)} said")
+pd.DataFrame(table, index=["", *said], columns=["", *heard])
+
+# %% [markdown]
+# Follow the smallest numbers from the bottom right to the top left: where the number falls,
+# there is an error. The next cell does that, and draws what it meets: S is a word replaced
+# (*substitution*), D one left out (*deletion*), I one too many (*insertion*).
+
+# %%
+from utils.environment.diagrams import draw_boxes
+
+i, j, met = len(said), len(heard), []
+while i or j:
+    if i and j and table[i, j] == table[i - 1, j - 1] + (said[i - 1] != heard[j - 1]):
+        i, j = i - 1, j - 1
+        met.append((said[i], heard[j], "" if said[i] == heard[j] else "S"))
+    elif i and table[i, j] == table[i - 1, j] + 1:
+        i -= 1
+        met.append((said[i], "", "D"))
+    else:
+        j -= 1
+        met.append(("", heard[j], "I"))
+colours = {"": "", "S": "orange", "D": "red", "I": "green"}
+rows_of_boxes = [
+    [(f"{one}\n{other}\n{mark}", colours[mark]) for one, other, mark in met[::-1][at : at + 5]]
+    for at in range(0, len(met), 5)
+]
+draw_boxes(rows_of_boxes, "The words that were said, above those transcribed, with S, D and I")
+
+# %% [markdown]
+# Above is what was said, below what was transcribed. White boxes agree; each coloured one is an
+# error, and the word error rate is their number divided by the number of words in the upper line.
+#
+# Now the interval. A *resample* draws as many clips as there are, with replacement, so that some
+# come twice and some not at all. Its error rate is what another test set might have given. Take
+# many of them and leave out the lowest and the highest 2.5 %: this is the *percentile bootstrap*.
+
+# %%
+resamples, unit = recipe.evaluation.resamples, first_unit(test)
+before, after = (drawn(test, count_row_errors(test, name, unit)) for name in ("before", "after"))
+random = np.random.default_rng(0)
+draws = random.integers(0, len(after), (resamples, len(after)))
+edits, lengths = after[draws, 0].sum(axis=1), after[draws, 1].sum(axis=1)
+rates = edits / np.maximum(lengths, 1)
+low, high = np.percentile(rates, [2.5, 97.5])
+plt.hist(rates, 30)
+plt.gca().set(xlabel="error rate of a resample", ylabel="resamples")
+plt.axvspan(low, high, alpha=0.2)
+plt.show()
+print(
+    f"draws {draws.shape} (resamples, drawn) of {report['test']['over']}: {low:.1%} to {high:.1%}"
+)
+
+# %% [markdown]
+# The shaded part holds 95 % of the resamples. The histogram usually has a longer tail on the
+# right, because a few clips cause most errors.
+
+# %% [markdown]
+# ## By helper
+#
+# `count_errors` counts with jiwer, and `resampled_rates` draws with the same seed: both must agree
+# with what you did.
+#
+# `confidence_interval` takes one more step. A few clips cause most errors, so the histogram has a
+# long right tail, and percentiles come out too narrow: in our simulations they hold the true rate
+# less often than in 95 % of cases. Cube roots make the histogram symmetric, so the interval is
+# computed there and its ends are cubed. If there is no error at all, it uses the *rule of three*:
+# with no error in *n* clips, up to 3 in *n* may still be wrong.
+
+# %%
+references, hypotheses = [" ".join(said)], [" ".join(heard)]
+edits, length = count_errors(references, hypotheses, "word")[0]
+assert (edits, length) == (table[-1, -1], len(said)), "the table and jiwer count differently"
+wer = WER().compute(predictions=hypotheses, references=references)["wer"]
+assert wer == edits / max(length, 1), "the metric divides by something else than the length"
+assert np.allclose(rates, resampled_rates(after, resamples, seed=0)), "other resamples were drawn"
+by_helper = confidence_interval(after, resamples, seed=0)
+print(f"{edits} edits / {length} said = {wer:.1%} either way")
+print(f"percentiles {low:.1%} to {high:.1%}, by helper {by_helper[0]:.1%} to {by_helper[1]:.1%}")
+
+# %% [markdown]
+# The same edits and the same resamples; the corrected interval differs a little from the
+# percentiles.
+
+# %% [markdown]
 # ## How many errors are left?
 #
 # *WER* (word error rate) is the number of words that you must replace, delete or insert, divided
@@ -159,7 +270,6 @@ pd.DataFrame(
 # without spaces look at CER first: a "word" there is a whole phrase.
 
 # %%
-resamples = recipe.evaluation.resamples
 measured = {
     "normalised": measure(test, resamples),
     "orthographic": measure(test, resamples, normalized=False),
@@ -181,6 +291,30 @@ pd.DataFrame(
 # Orthographic rates are usually higher, because capitals and commas count there.
 
 # %% [markdown]
+# ## How many test clips do you need?
+#
+# Take only some of them, and see what becomes of the interval of *after*:
+
+# %%
+from utils.environment.slider import Slider
+
+mixed = np.random.default_rng(0).permutation(after)
+
+
+def draw_interval(count):
+    low, high = (min(end, 1) for end in confidence_interval(mixed[:count], resamples))
+    words = f"{low:.0%} to {high:.0%}"
+    bar = [(words, "none", 0.4), ("", "none", low), ("", "blue", high - low)]
+    return draw_boxes([[*bar, ("", "none", 1 - high)]], f"95 % interval: {words}").data
+
+
+counts = [*(one for one in (5, 10, 20, 50, 100, 200, 500) if one < len(mixed)), len(mixed)]
+Slider(draw_interval, report["test"]["over"].split()[1], counts, shown=counts)
+
+# %% [markdown]
+# The bar shrinks slowly: about four times as many clips are needed to halve it.
+
+# %% [markdown]
 # ## Could the difference be chance?
 #
 # Two intervals may overlap although the difference is real, because both models transcribed the
@@ -191,8 +325,6 @@ pd.DataFrame(
 # might be smaller.
 
 # %%
-unit = first_unit(test)
-before, after = (drawn(test, count_row_errors(test, name, unit)) for name in ("before", "after"))
 better, worse = (after[:, 0] < before[:, 0]).sum(), (after[:, 0] > before[:, 0]).sum()
 print(f"{unit} errors: {before[:, 0].sum()} → {after[:, 0].sum()} in {len(test)} clips")
 print(f"of {report['test']['over']}: {better} better, {worse} worse, the others as before")
@@ -342,89 +474,6 @@ pd.DataFrame(found).drop("text", errors="ignore").T.rename(
 # several minutes before you rely on it.
 
 # %% [markdown]
-# ## By hand
-#
-# You count the errors of one clip with an *edit distance table*: the cell in row *i* and column
-# *j* is the smallest number of edits that turn the first *i* words of the reference into the first
-# *j* words of the hypothesis. Each cell follows from its neighbours: delete a word (from above),
-# insert one (from the left), or keep or replace one (from the corner). The answer is at the bottom
-# right.
-
-
-# %%
-def pieces(row, key):
-    text = normalize(row[key], row["language"])
-    return text.split() if has_word_spaces(row["language"]) else list(text)
-
-
-wrong = [row for row in test if pieces(row, "reference") != pieces(row, "before")] or test
-example = min(
-    wrong, key=lambda row: abs(len(pieces(row, "reference") + pieces(row, "before")) - 10)
-)  # neither the smallest table nor the largest
-said, heard = pieces(example, "reference"), pieces(example, "before")
-table = np.zeros((len(said) + 1, len(heard) + 1), dtype=int)
-table[:, 0], table[0] = np.arange(len(said) + 1), np.arange(len(heard) + 1)
-for i in range(1, len(said) + 1):
-    for j in range(1, len(heard) + 1):
-        replaced = table[i - 1, j - 1] + (said[i - 1] != heard[j - 1])
-        table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, replaced)
-print(f"table {table.shape}: {table[-1, -1]} edits, {len(said)} said")
-pd.DataFrame(table, index=["", *said], columns=["", *heard])
-
-# %% [markdown]
-# Follow the smallest numbers from the bottom right to the top left: where the number falls,
-# there is an error.
-#
-# Now the interval. A *resample* draws as many clips as there are, with replacement, so that some
-# come twice and some not at all. Its error rate is what another test set might have given. Take
-# many of them and leave out the lowest and the highest 2.5 %: this is the *percentile bootstrap*.
-
-# %%
-random = np.random.default_rng(0)
-draws = random.integers(0, len(after), (resamples, len(after)))
-edits, lengths = after[draws, 0].sum(axis=1), after[draws, 1].sum(axis=1)
-rates = edits / np.maximum(lengths, 1)
-low, high = np.percentile(rates, [2.5, 97.5])
-plt.hist(rates, 30)
-plt.gca().set(xlabel="error rate of a resample", ylabel="resamples")
-plt.axvspan(low, high, alpha=0.2)
-plt.show()
-print(
-    f"draws {draws.shape} (resamples, drawn) of {report['test']['over']}: {low:.1%} to {high:.1%}"
-)
-
-# %% [markdown]
-# The shaded part holds 95 % of the resamples. The histogram usually has a longer tail on the
-# right, because a few clips cause most errors.
-
-# %% [markdown]
-# ## By helper
-#
-# `count_errors` counts with jiwer, and `resampled_rates` draws with the same seed: both must agree
-# with what you did.
-#
-# `confidence_interval` takes one more step. A few clips cause most errors, so the histogram has a
-# long right tail, and percentiles come out too narrow: in our simulations they hold the true rate
-# less often than in 95 % of cases. Cube roots make the histogram symmetric, so the interval is
-# computed there and its ends are cubed. If there is no error at all, it uses the *rule of three*:
-# with no error in *n* clips, up to 3 in *n* may still be wrong.
-
-# %%
-references, hypotheses = [" ".join(said)], [" ".join(heard)]
-edits, length = count_errors(references, hypotheses, "word")[0]
-assert (edits, length) == (table[-1, -1], len(said)), "the table and jiwer count differently"
-wer = WER().compute(predictions=hypotheses, references=references)["wer"]
-assert wer == edits / max(length, 1), "the metric divides by something else than the length"
-assert np.allclose(rates, resampled_rates(after, resamples, seed=0)), "other resamples were drawn"
-by_helper = confidence_interval(after, resamples, seed=0)
-print(f"{edits} edits / {length} said = {wer:.1%} either way")
-print(f"percentiles {low:.1%} to {high:.1%}, by helper {by_helper[0]:.1%} to {by_helper[1]:.1%}")
-
-# %% [markdown]
-# The same edits and the same resamples; the corrected interval differs a little from the
-# percentiles.
-
-# %% [markdown]
 # ## When this is good, and when to expect trouble
 #
 # *Intervals* are good from about 50 clips on. With fewer than 20 they are so wide that they say
@@ -514,6 +563,28 @@ print(f"test WER {before:.1%} -> {after:.1%}, {say_p(report['test'])}; jiwer agr
 #    to be alike.
 # 5. The first numbers are the places in `test` of the clips that lost most. Read them: a loss in
 #    one word is often luck, the same word lost in several clips is not.
+#
+# </details>
+#
+# ### Three questions
+#
+# <details><summary>The test says p = 0.3. Are the two models equally good?</summary>
+#
+# That is not shown: these clips cannot tell them apart. More clips might.
+#
+# </details>
+#
+# <details><summary>The trained speaker gains, the held-out speaker does not. What did the model learn?</summary>
+#
+# The voice, or the kind of sentences, and not the language as others speak it. Train on more
+# speakers.
+#
+# </details>
+#
+# <details><summary>Two papers report a WER of 12 % and 10 % on the same test split. Which model is better?</summary>
+#
+# You cannot tell before you know both normalisers and the window: either can be worth two
+# points.
 #
 # </details>
 

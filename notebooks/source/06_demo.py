@@ -324,6 +324,26 @@ print(f"The page answered both models' texts in {seconds_to_answer:.1f} s.")
 #
 # </details>
 #
+# ### Three questions
+#
+# <details><summary>The page listens on 127.0.0.1 of a rented machine. How do you open it at home?</summary>
+#
+# Forward the port: `ssh -N -L 7860:127.0.0.1:7860 HOST`, then open 127.0.0.1:7860 in your browser.
+#
+# </details>
+#
+# <details><summary>Why does the next window start at the end of the last sentence and not after 30 seconds?</summary>
+#
+# A sentence that a window cuts in two would be transcribed wrongly in both.
+#
+# </details>
+#
+# <details><summary>Why does the page check for silence before it transcribes?</summary>
+#
+# Whisper returns words for silence, too, and they are invented.
+#
+# </details>
+#
 # Without a notebook, `python -m utils.demo recipes/embedded.toml` serves the same page.
 #
 # When you are done, run the cell below to close the page. ("Run all" also runs it.) To open it

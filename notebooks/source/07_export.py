@@ -386,6 +386,26 @@ print(f"int8 is {report['int8_share']:.0%} of float32's size; the model can be s
 #
 # </details>
 #
+# ### Three questions
+#
+# <details><summary>Why does the card state the error rate of the recommended call and not that of lesson 5?</summary>
+#
+# Others will run that call: another program and another window give other texts.
+#
+# </details>
+#
+# <details><summary>The int8 model is a quarter of the size. Is it four times as fast?</summary>
+#
+# No: size and speed are different things. The table has measured it on your machine.
+#
+# </details>
+#
+# <details><summary>The training speech is under a licence with "share alike". May the model be under any licence?</summary>
+#
+# Perhaps not: what a licence of data asks of a model has to be checked before you publish it.
+#
+# </details>
+#
 # ## Next
 #
 # This was the last lesson. [The README](../README.md) says where to go from here.

@@ -3,7 +3,7 @@
 import pytest
 
 from utils.config import RecipeError, load_recipe
-from utils.environment import estimates, panel
+from utils.environment import estimate, panel
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from utils.environment import estimates, panel
     ],
 )
 def test_operations_are_what_a_flop_counter_counts(checkpoint, seconds, teraflops):
-    counted = estimates.training_flops(estimates.CHECKPOINTS[checkpoint], seconds)
+    counted = estimate.training_flops(estimate.CHECKPOINTS[checkpoint], seconds)
     assert counted / 1e12 == pytest.approx(teraflops, rel=0.02)
 
 
@@ -26,27 +26,27 @@ def test_operations_are_what_a_flop_counter_counts(checkpoint, seconds, teraflop
     ("checkpoint", "mib"), [("openai/whisper-small", 703), ("openai/whisper-medium", 1840)]
 )
 def test_memory_of_one_more_clip_is_what_was_counted(checkpoint, mib):
-    model = estimates.CHECKPOINTS[checkpoint]
-    one = estimates.training_memory_gib(model, 2, 30) - estimates.training_memory_gib(model, 1, 30)
+    model = estimate.CHECKPOINTS[checkpoint]
+    one = estimate.training_memory_gib(model, 2, 30) - estimate.training_memory_gib(model, 1, 30)
     assert one * 1024 == pytest.approx(mib, rel=0.1)
 
 
 def test_a_larger_model_costs_more_and_one_that_does_not_fit_is_refused_in_words():
     small, large = (
-        estimates.estimate(f"openai/whisper-{size}", "T4", 10) for size in ("small", "large-v3")
+        estimate.estimate(f"openai/whisper-{size}", "T4", 10) for size in ("small", "large-v3")
     )
     assert small.fits
     assert not large.fits
     assert "smaller checkpoint" in str(large)
     assert small.batch_size * small.accumulation == 16
-    faster = estimates.estimate("openai/whisper-small", "H100", 10)
+    faster = estimate.estimate("openai/whisper-small", "H100", 10)
     assert faster.minutes_high < small.minutes_high
     assert "not measured" in str(small)
 
 
-@pytest.mark.parametrize("checkpoint", estimates.CHECKPOINTS)
+@pytest.mark.parametrize("checkpoint", estimate.CHECKPOINTS)
 def test_the_recipe_that_is_written_is_one(checkpoint, tmp_path):
-    plan = estimates.estimate(checkpoint, "A100 80 GB", 0.5)
+    plan = estimate.estimate(checkpoint, "A100 80 GB", 0.5)
     text = panel.recipe_text(checkpoint, "google/fleurs", "sw_ke", "sw", plan)
     recipe = load_recipe(panel.write_recipe(tmp_path / "new.toml", text))
     assert recipe.model.checkpoint == checkpoint
@@ -67,7 +67,7 @@ def test_a_recipe_is_not_overwritten_and_a_bad_one_leaves_nothing(tmp_path):
 
 
 def test_what_is_typed_stays_a_value(tmp_path):
-    plan = estimates.estimate("embedded/whisper-base", "T4", 1)
+    plan = estimate.estimate("embedded/whisper-base", "T4", 1)
     typed = 'x"\n[training]\nhub_token = "y'
     text = panel.recipe_text("embedded/whisper-base", typed, "", "it", plan)
     recipe = load_recipe(panel.write_recipe(tmp_path / "typed.toml", text))

@@ -2,7 +2,7 @@
 
 `machine` says what this computer offers and in which precision it trains, `gpu` and `driver`
 whether PyTorch can use its card, `packages` which versions are needed, `colab` knows Colab's disk
-and Drive. `estimates` computes the cost of a training, `panel` writes a recipe from it, `presets`
+and Drive. `estimate` computes what a training costs, `panel` writes a recipe from it, `presets`
 has the learning rates by model size. `recipe_file` reads a recipe, `recipe_keys`, `recipe_checks`
 and `training_table` check it. `command` is what every command line shares, `whole` tells whether
 files are complete, `diagrams` draws the lessons' boxes.

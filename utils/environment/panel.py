@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from utils.artifacts import write_atomically
 from utils.config import load_recipe
 from utils.environment.colab import mount_drive
-from utils.environment.estimates import CARDS, CHECKPOINTS, PASSES, Estimate, estimate
+from utils.environment.estimate import CARDS, CHECKPOINTS, PASSES, Estimate, estimate
 from utils.environment.presets import preset
 
 if TYPE_CHECKING:

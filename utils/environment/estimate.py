@@ -1,0 +1,248 @@
+"""What an experiment needs, computed from the model's dimensions without a run.
+
+The operations match what `torch.utils.flop_counter` counts for tiny, small, medium and turbo.
+`python -m utils.environment.estimate RECIPE` prints disk, hours and cost.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from utils.config import Recipe, UserError, load_recipe
+from utils.environment.command import command
+from utils.environment.machine import usable_cores
+
+CLIP_SECONDS = 6.0  # what a clip of read speech and its silent tail take
+LABEL_TOKENS = 40
+PASSES = 5  # over the data
+MIB, GIB = 2**20, 2**30
+
+
+class Checkpoint(NamedTuple):
+    """The dimensions of a Whisper."""
+
+    parameters: float
+    encoder_layers: int
+    decoder_layers: int
+    width: int
+    mels: int
+
+
+class Card(NamedTuple):
+    """What a device offers, as its maker states it."""
+
+    memory_gib: float
+    peak_tflops: float  # in the precision that is trained in
+
+
+CHECKPOINTS = {
+    "openai/whisper-tiny": Checkpoint(37.8e6, 4, 4, 384, 80),
+    "embedded/whisper-base": Checkpoint(72.6e6, 6, 6, 512, 80),
+    "openai/whisper-base": Checkpoint(72.6e6, 6, 6, 512, 80),
+    "openai/whisper-small": Checkpoint(241.7e6, 12, 12, 768, 80),
+    "openai/whisper-medium": Checkpoint(762.6e6, 24, 24, 1024, 80),
+    "openai/whisper-large-v3-turbo": Checkpoint(807e6, 32, 4, 1280, 128),
+    "openai/whisper-large-v2": Checkpoint(1543e6, 32, 32, 1280, 80),
+    "openai/whisper-large-v3": Checkpoint(1543e6, 32, 32, 1280, 128),
+}
+CARDS = {
+    "2 CPU cores": Card(8, 0.33),  # at 30 % the 0.1 that such a machine was seen to reach
+    "T4": Card(15, 65),
+    "L4": Card(22, 121),
+    "A100 40 GB": Card(40, 312),
+    "A100 80 GB": Card(80, 312),
+    "H100": Card(80, 989),
+}
+# Of a card's peak. 30 % is a well-fed trainer; published Whisper runs reach 2 to 5 %, since they
+# wait for one process that decodes audio.
+WELL_FED, AS_PUBLISHED = 0.30, 0.03
+VOCABULARY = 51_866
+STOCK_SECONDS = 30.0
+GB_AN_HOUR = 0.115  # of prepared speech: 16,000 samples a second of two bytes
+CLIPS_A_CORE_SECOND = 90  # from MP3 to samples: benchmarks/results/decode.json
+HELD_OUT = 0.1  # of the training speech, in dev and in test each, where a recipe does not say
+ADAPTER_SHARE = 0.06  # of the weights: what LoRA trains (benchmarks/results/variants.json)
+
+
+class Estimate(NamedTuple):
+    """What a training run should need."""
+
+    steps: int
+    batch_size: int
+    accumulation: int
+    memory_gib: float
+    minutes_low: float
+    minutes_high: float
+    fits: bool
+
+    def __str__(self) -> str:
+        """Return the estimate in words, with its uncertainty."""
+        memory = f"{self.memory_gib:.1f} GiB"
+        if not self.fits:
+            return f"Does not fit: {memory} for one clip at a time. Take a smaller checkpoint."
+        low, high = (
+            f"{m:.0f} minutes" if m < 90 else f"{m / 60:.1f} h"
+            for m in (max(self.minutes_low, 1), max(self.minutes_high, 1))
+        )
+        return (
+            f"{self.steps} steps of {self.batch_size} × {self.accumulation} clips, {memory}, {low} "
+            f"to {high} of training. Arithmetic, not measured: the range is {WELL_FED:.0%} to "
+            f"{AS_PUBLISHED:.0%} of the peak that the card's maker states. Lesson 04 shows the "
+            "real pace after a few steps."
+        )
+
+
+def training_flops(model: Checkpoint, seconds: float = CLIP_SECONDS) -> float:
+    """Return the operations of one clip, forward and backward, for this much audio."""
+    frames, d, tokens = 100 * seconds, model.width, LABEL_TOKENS
+    positions = frames / 2
+    conv = 2 * frames * 3 * model.mels * d + 2 * positions * 3 * d * d
+    encoder = model.encoder_layers * (24 * positions * d * d + 4 * positions**2 * d)
+    per_token = 28 * tokens * d * d + 4 * tokens**2 * d
+    cross = 4 * positions * d * d + 4 * tokens * positions * d
+    decoder = model.decoder_layers * (per_token + cross)
+    return 3 * (conv + encoder + decoder + 2 * tokens * d * VOCABULARY)
+
+
+def training_memory_gib(model: Checkpoint, batch: int, seconds: float = CLIP_SECONDS) -> float:
+    """Return weights, gradients, optimizer and the activations of a batch (16-bit, no recomputing).
+
+    42 bytes per position, width and encoder layer, and 13.8 MiB per decoder layer of width 1024
+    over 30 s, were fitted to counts of the tensors that autograd keeps.
+    """
+    positions = 50 * seconds
+    encoder = 42 * positions * model.width * model.encoder_layers
+    decoder = 13.8 * MIB * model.width / 1024 * positions / 1500 * model.decoder_layers
+    logits = 10 * LABEL_TOKENS * VOCABULARY
+    return (18 * model.parameters + batch * (encoder + decoder + logits)) / GIB + 1
+
+
+def estimate(checkpoint: str, card: str, hours: float) -> Estimate:
+    """Return what `PASSES` passes over so many hours need on a card.
+
+    Raises:
+        KeyError: a checkpoint or card that is not in the tables.
+    """
+    model, device = CHECKPOINTS[checkpoint], CARDS[card]
+    room = (b for b in (16, 8, 4, 2, 1) if training_memory_gib(model, b) < device.memory_gib)
+    batch = next(room, 0)
+    clips = max(16, round(hours * 3600 / (CLIP_SECONDS - 1)))
+    steps = math.ceil(PASSES * clips / 16)
+    minutes = steps * 16 * training_flops(model) / (device.peak_tflops * 1e12) / 60
+    return Estimate(
+        steps=steps,
+        batch_size=max(batch, 1),
+        accumulation=16 // max(batch, 1),
+        memory_gib=training_memory_gib(model, max(batch, 1)),
+        minutes_low=minutes / WELL_FED,
+        minutes_high=minutes / AS_PUBLISHED,
+        fits=batch > 0,
+    )
+
+
+class Needs(NamedTuple):
+    """What a recipe needs: GB on disk by purpose, and hours by stage as (low, high)."""
+
+    said: str  # from what it was computed
+    gb: dict[str, float]
+    hours: dict[str, tuple[float, float]]
+
+
+def _speech(recipe: Recipe, hours: float) -> tuple[float, int, int, str]:
+    """Return the clips to train on, how many an update has, the steps, and all of it in words."""
+    told, trained = recipe.training, [source for source in recipe.sources if source.train]
+    batch = told.get("per_device_train_batch_size", 8) * told.get("gradient_accumulation_steps", 1)
+    steps, clip = told.get("max_steps", 0), (recipe.windows.seconds or CLIP_SECONDS - 1) / 3600
+    known = hours or sum(source.hours for source in trained)
+    if not known and steps <= 0:
+        raise UserError(f"{recipe.path} trains by passes: say how much speech it has, --hours 3.")
+    clips = known / clip or steps * batch
+    if all(source.max_clips for source in trained):
+        clips = min(clips, sum(source.max_clips for source in trained))
+    if steps <= 0:
+        steps = math.ceil(told.get("num_train_epochs", 3) * clips / batch)
+    origin = "" if known else ", as much as the steps train on (--hours says better)"
+    said = f"{steps:,} steps of {batch} clips; {clips * clip:,.1f} h of training speech{origin}"
+    return clips, batch, steps, f"{said}, and a tenth of it in dev and in test each"
+
+
+def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0) -> Needs:
+    """Return what a recipe needs on a card, from its steps and the hours of its speech.
+
+    Args:
+        recipe: the experiment.
+        card: a key of `CARDS`.
+        hours: of training speech; 0 takes what the sources say, else as much as the steps train on.
+
+    Raises:
+        UserError: the checkpoint is unknown or too large for the card, or the amount of speech is
+            not known.
+    """
+    name, told = recipe.model.checkpoint, recipe.training
+    stock = f"openai/{name.rpartition('/')[2].removesuffix('.en')}"  # as large as the English one
+    if stock not in CHECKPOINTS:
+        known = ", ".join(CHECKPOINTS)
+        raise UserError(f"{recipe.path}: {name} is not in the table, which has {known}.")
+    model, device = CHECKPOINTS[stock], CARDS[card]
+    adapters = recipe.method.weights in ("lora", "dora")
+    if not adapters and training_memory_gib(model, 1) > device.memory_gib:
+        needed = f"{training_memory_gib(model, 1):.0f} of {device.memory_gib:.0f} GiB"
+        raise UserError(f"{name} does not fit {card}, {needed}: take LoRA or a smaller checkpoint.")
+    clips, batch, steps, said = _speech(recipe, hours)
+    window = recipe.windows.seconds or CLIP_SECONDS
+    short = training_flops(model, window if recipe.audio_context.enabled else STOCK_SECONDS)
+    every = told.get("eval_steps", 500)
+    looks = 2 + (1 / every if every < 1 else steps / every)  # and before and after training
+    dev = min(HELD_OUT * clips, 60 * recipe.evaluation.dev_minutes / (CLIP_SECONDS - 1))
+    # The base and the fine-tuned model at 30 s, the fine-tuned one at its own window, too.
+    test = HELD_OUT * clips * (2 * training_flops(model, STOCK_SECONDS) + short)
+    work = {"training": steps * batch * short, "decoding": (looks * dev * short + test) / 3}
+    stored = clips * (recipe.preprocessing.stored + 2 * HELD_OUT)
+    decoded = stored / CLIPS_A_CORE_SECOND / usable_cores() / 3600
+    gb = GB_AN_HOUR * (recipe.windows.seconds or CLIP_SECONDS - 1) / 3600 * stored
+    kept = told.get("save_total_limit", 2) + 1  # one more while it is written
+    optimizer = 12 * (ADAPTER_SHARE if adapters else 1)  # bytes a weight, with the weight
+    hour = device.peak_tflops * 1e12 * 3600
+    return Needs(
+        f"{name}, {said}",
+        {
+            "prepared speech, twice while it is written": 2 * gb,
+            f"{kept} checkpoints": kept * optimizer * model.parameters / 1e9,
+            "base model, model, exported formats": 17 * model.parameters / 1e9,
+        },
+        {f"preparing, {usable_cores()} cores": (decoded, decoded)}
+        | {of: (n / hour / WELL_FED, n / hour / AS_PUBLISHED) for of, n in work.items()},
+    )
+
+
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what an experiment needs: GB on disk, hours, and what a rented card costs."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.environment.estimate", description=main.__doc__
+    )
+    parser.add_argument("recipe", help="a TOML file")
+    parser.add_argument("--card", choices=CARDS, default="A100 80 GB", help="(%(default)s)")
+    parser.add_argument("--hours", type=float, default=0.0, help="of training speech")
+    parser.add_argument("--price", type=float, default=0.0, help="of the machine, an hour")
+    options = parser.parse_args(arguments)
+    needs = recipe_needs(load_recipe(options.recipe), options.card, options.hours)
+    low, high = (sum(span[end] for span in needs.hours.values()) for end in (0, 1))
+    print(f"{options.recipe} on {options.card}: {needs.said}\n\nGB on disk")
+    for name, gb in {**needs.gb, "together": sum(needs.gb.values())}.items():
+        print(f"  {name:44}{gb:10.1f}")
+    print("  The data set as it is downloaded, and the environment, come on top.\n\nhours")
+    for name, (least, most) in {**needs.hours, "together": (low, high)}.items():
+        print(f"  {name:36}{least:8.1f} to {most:.1f}")
+    if options.price:
+        print(f"\ncost: {low * options.price:.2f} to {high * options.price:.2f}")
+    print(
+        f"\nArithmetic, not measured: {WELL_FED:.0%} to {AS_PUBLISHED:.0%} of the peak that the "
+        "card's maker states. A pilot of 100 steps shows the real pace."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
