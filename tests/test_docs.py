@@ -30,7 +30,7 @@ NOT_HERE = {
     r"rsync .* HOST:.*": "needs a second machine",
     r"tmux attach .*": "needs a terminal",
     r"python3 -m venv .venv|\.venv/bin/pip install torch .*": "downloads; CI does the same",
-    r"cd \S+|mkdir -p runs": "says where the next line runs",
+    r"cd \S+|mkdir -p runs|export \w+=\S+": "says where the next line runs",
     r"read -rs \w+; export \w+": "asks for a key",
 }
 

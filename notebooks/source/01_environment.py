@@ -272,7 +272,8 @@ total, free = environment.memory_gib()
 disk = environment.free_disk_gib(run.folder)
 facts = environment.machine() | {"device": str(device)}
 facts |= {"memory_free_gib": round(free, 1), "disk_free_gib": round(disk, 1)}
-pd.Series(facts, name="this machine").to_frame()
+named = {name.replace("_gib", ", GiB").replace("_", " "): value for name, value in facts.items()}
+pd.Series(named, name="this machine").to_frame()
 
 # %% [markdown]
 # Look at *device* first: `cuda` is a GPU, `cpu` is none. Then at the free memory and disk.

@@ -275,7 +275,8 @@ counts
 
 # %%
 on_the_hub = load_recipe("recipes/fleurs.toml").sources[0]
-pd.DataFrame([vars(source), vars(on_the_hub)], index=["this recipe", "fleurs.toml"]).T
+keys = pd.DataFrame([vars(source), vars(on_the_hub)], index=["this recipe", "fleurs.toml"]).T
+keys[keys["this recipe"] != keys["fleurs.toml"]]
 
 # %% [markdown]
 # Only these keys differ; everything after this point is the same code.
@@ -384,7 +385,7 @@ table = [
 dropped = {one.label: dict(speech(one.language, one.name).dropped) for one in embedded_sources}
 report = {"splits": table, "commits": commits(recipe.sources), "dropped_transcripts": dropped}
 save_report(run, "streaming", report)
-display(pd.DataFrame(table).round(1), pd.DataFrame(dropped))
+display(pd.DataFrame(table).round(1), pd.DataFrame(dropped).fillna(0).astype(int))
 
 # %% [markdown]
 # ## Check

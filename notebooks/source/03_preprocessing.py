@@ -99,33 +99,27 @@ from utils.environment.diagrams import draw_boxes
 from utils.environment.estimate import Checkpoint, training_flops
 from utils.environment.slider import Slider
 
-dimensions = model.config
-size = Checkpoint(
-    model.num_parameters(),
-    dimensions.encoder_layers,
-    dimensions.decoder_layers,
-    dimensions.d_model,
-    dimensions.num_mel_bins,
-)
+names = "encoder_layers", "decoder_layers", "d_model", "num_mel_bins"
+size = Checkpoint(model.num_parameters(), *(getattr(model.config, name) for name in names))
 said_in = len(samples) / SAMPLING_RATE
 
 
 def draw_window(window):
     cost = training_flops(size, window) / 1e9
-    parts = [
-        ("speech", "blue", said_in),
-        ("silence", "", window - said_in),
-        ("", "none", 30 - window),
-    ]
+    silence = "silence" if window > said_in + 5 else ""  # where there is room for the word
+    parts = [("speech", "blue", said_in), (silence, "", window - said_in)]
     told = f"{cost:,.0f} billion operations, {cost / training_flops(size, 30) * 1e11:.0f} % of 30 s"
-    return draw_boxes([parts, [(told, "none")]], f"{said_in:.0f} s of speech in {window} s").data
+    return draw_boxes(
+        [[*parts, ("", "none", 30 - window)], [(told, "none")]],
+        f"{said_in:.0f} s of speech in {window} s",
+    ).data
 
 
 longer = sorted({seconds, 30, *(one for one in (5, 10, 15, 20, 25) if one > said_in)})
 Slider(draw_window, "window, seconds", longer, shown=[30, longer[len(longer) // 2], longer[0]])
 
 # %% [markdown]
-# The operations were counted, not timed. They fall nearly in proportion to the window; what stays
+# The operations are computed, not timed. They fall nearly in proportion to the window; what stays
 # is the decoder's work for the text.
 
 # %% [markdown]
@@ -343,10 +337,9 @@ print("bos_token is", tokenizer.bos_token)
 # what it should return at each place:
 
 # %%
-shown = tokenizer.convert_ids_to_tokens([start, *by_hand[0, :4].tolist()])
-words = [
-    token.strip("<|>").replace("Ġ", "␣").replace("startoftranscript", "start") for token in shown
-]
+short_names = {"startoftranscript": "start", "notimestamps": "no\ntimestamps"}
+words = [tokenizer.decode([one]).strip("<|>").replace(" ", "␣") for one in (start, *by_hand[0, :4])]
+words = [short_names.get(word, word) for word in words]
 shift = [
     [("decoder reads", "none"), *[(word, "green") for word in words[:-1]]],
     [("label", "none"), *[(word, "blue") for word in words[1:]]],

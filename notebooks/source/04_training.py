@@ -197,8 +197,8 @@ del trainer, written_out, model, parts, batch, features, labels, logits, kept, s
 # ## What happens while it trains?
 #
 # The loss falls at once and then slowly. The dev WER starts at the baseline and falls in jumps,
-# because a few words make a difference. The figure and the table grow with every log; *audio, h/h*
-# is hours of speech processed in an hour.
+# because a few words make a difference. The figure and the table grow with every log; the table
+# shows the newest twelve, and *audio, h/h* is hours of speech processed in an hour.
 #
 # If the run is interrupted, run the lesson again: it continues from the last complete checkpoint
 # and, on a CPU, ends with the same weights to the last bit. On a GPU the code first finds the
@@ -307,7 +307,15 @@ report = training_report(trainer, run, seconds)
 report |= {f"dev_{metric}_before": baseline, f"dev_{metric}_saved": saved_rate}
 report[f"dev_{metric}_saved_30s"] = error_rate(errors_after[metric])
 save_report(run, "training", report)
-pd.Series(report).to_frame("value")
+shown = {
+    "steps": report["steps"],
+    "the step that was kept": report["best_step"],
+    "training loss": f"{report['loss_first'] or 0:.2f} → {report['loss_last'] or 0:.2f}",
+    f"dev {metric.upper()} at 30 s": f"{baseline:.1%} → {error_rate(errors_after[metric]):.1%}",
+    f"dev {metric.upper()} at the recipe's window": f"{saved_rate:.1%}",
+    "minutes": f"{seconds / 60:.1f}",
+}
+pd.Series(shown).to_frame("value")
 
 # %% [markdown]
 # ## Check

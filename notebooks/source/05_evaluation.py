@@ -117,7 +117,8 @@ pd.DataFrame(test)[["reference", "before", "after"]].head(8)
 # %%
 times = pd.DataFrame(speed).T
 print(window_line(report["test"]) or "This recipe has one window: 30 seconds.")
-times.assign(times_real_time=times["speech_seconds"] / times["decode_seconds"]).round(1)
+times["times_real_time"] = times["speech_seconds"] / times["decode_seconds"]
+times.rename(columns=lambda name: name.replace("_", " ")).round(1)
 
 # %% [markdown]
 # Compare the rows of the fine-tuned model: the same weights, two windows. The sentence above the
@@ -200,11 +201,12 @@ while i or j:
         j -= 1
         met.append(("", heard[j], "I"))
 colours = {"": "", "S": "orange", "D": "red", "I": "green"}
-rows_of_boxes = [
-    [(f"{one}\n{other}\n{mark}", colours[mark]) for one, other, mark in met[::-1][at : at + 5]]
-    for at in range(0, len(met), 5)
-]
-draw_boxes(rows_of_boxes, "The words that were said, above those transcribed, with S, D and I")
+boxes = [(f"{one}\n{other}\n{mark}", colours[mark]) for one, other, mark in met[::-1]]
+boxes += [("", "none")] * (-len(boxes) % 5)
+draw_boxes(
+    [boxes[at : at + 5] for at in range(0, len(boxes), 5)],
+    "The words that were said, above those transcribed, with S, D and I",
+)
 
 # %% [markdown]
 # Above is what was said, below what was transcribed. White boxes agree; each coloured one is an
@@ -352,7 +354,8 @@ columns = dict.fromkeys(["before", f"after{window}", "after"])
 table = {
     source: {key: rates[key] for key in ("split", "clips")}
     | {name: percent(rates, f"wer_{name}") for name in columns}
-    | {"p": say_p(rates, window).removeprefix("p "), "verdict": verdict_word(rates, window)}
+    | {"p": say_p(rates, window).removeprefix("p ").removeprefix("= ")}
+    | {"verdict": verdict_word(rates, window)}
     for source, rates in report["languages"].items()
 }
 figure = draw_rates(report)
@@ -431,7 +434,8 @@ kinds = [report[part] for part in ("edits", "error_kinds", "flags")]
 sides = {side: {k: v for part in kinds for k, v in part[side].items()} for side in report["edits"]}
 shown = most_frequent(report["errors"]["after"])
 frequent = pd.DataFrame(shown, columns=["said", "heard", "times", "contexts"])
-display(pd.DataFrame(sides).round(2), frequent.rename(columns={"heard": "written"}))
+counts = pd.DataFrame(sides).rename(index=lambda name: name.replace("_", " "))
+display(counts.map("{:.3g}".format), frequent.rename(columns={"heard": "written"}))
 
 # %% [markdown]
 # Compare the columns of the first table: which kind did training remove? Runaways and repetitions
@@ -465,9 +469,10 @@ pd.DataFrame(probes).T
 # %%
 long_form = transcribe_long_form(prepared_clips(prepared, recipe), readers, recipe)
 found = {side: long_form[side] for side in ("before", "after") if long_form}
-pd.DataFrame(found).drop("text", errors="ignore").T.rename(
-    columns=lambda name: name.replace("_", " ")
-)
+table = pd.DataFrame(found).drop("text", errors="ignore").T.infer_objects()
+for rate in table.columns.intersection(["wer", "cer"]):
+    table[rate] = table[rate].map("{:.1%}".format)
+table.rename(columns=lambda name: name.replace("_", " ")).round(2)
 
 # %% [markdown]
 # Look at `kept` in the row *after*. The default joins little more than one window: test with

@@ -18,13 +18,13 @@ from utils.training.trainer import WhisperTrainer
 
 # Of the logs; `reindex` leaves a column empty that was not logged yet.
 SHOWN = {
-    "loss": "loss",
-    "learning_rate": "learning rate",
-    "eval_wer": "dev WER",
-    "eval_cer": "dev CER",
-    "clips_per_second": "clips/s",
-    "audio_hours_per_hour": "audio, h/h",
-    "memory_gib": "memory, GiB",
+    "loss": ("loss", "{:.3f}"),
+    "learning_rate": ("learning rate", "{:.1e}"),
+    "eval_wer": ("dev WER", "{:.1%}"),
+    "eval_cer": ("dev CER", "{:.1%}"),
+    "clips_per_second": ("clips/s", "{:.1f}"),
+    "audio_hours_per_hour": ("audio, h/h", "{:.1f}"),
+    "memory_gib": ("memory, GiB", "{:.1f}"),
 }
 
 
@@ -87,9 +87,14 @@ def progress_line(rows: list[dict[str, Any]], max_steps: int) -> str:
 
 
 def progress_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Return the newest logs, a line for each step."""
+    """Return the twelve newest logs for people, a line a step; "" for what was not logged."""
     logs = pd.DataFrame(rows).groupby("step").last()  # loss and dev rates are logged one by one
-    return logs.reindex(columns=list(SHOWN)).rename(columns=SHOWN).tail(12)
+    shown = {
+        name: [form.format(value) if pd.notna(value) else "" for value in logs[key]]
+        for key, (name, form) in SHOWN.items()
+        if key in logs
+    }
+    return pd.DataFrame(shown, index=logs.index).tail(12)
 
 
 def training_report(trainer: WhisperTrainer, run: Run, seconds: float) -> dict[str, Any]:
