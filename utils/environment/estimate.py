@@ -86,9 +86,10 @@ class Estimate(NamedTuple):
             f"{m:.0f} minutes" if m < 90 else f"{m / 60:.1f} h"
             for m in (max(self.minutes_low, 1), max(self.minutes_high, 1))
         )
+        clips = self.batch_size * self.accumulation
         return (
-            f"{self.steps} steps of {self.batch_size} × {self.accumulation} clips, {memory}, {low} "
-            f"to {high} of training. Arithmetic, not measured: the range is {WELL_FED:.0%} to "
+            f"{self.steps:,} steps of {clips} clips, {PASSES} passes; {memory} of the card's memory, "
+            f"{low} to {high} of training. Arithmetic, not measured: {WELL_FED:.0%} to "
             f"{AS_PUBLISHED:.0%} of the peak that the card's maker states. Lesson 04 shows the "
             "real pace after a few steps."
         )

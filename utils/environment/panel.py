@@ -84,13 +84,15 @@ def panel() -> "ipywidgets.VBox":
     """Return the panel; it does nothing until *Write recipe* is pressed."""
     import ipywidgets as w  # here, since the recipe can be written without it
 
-    wide = {"style": {"description_width": "6em"}, "layout": {"width": "32em"}}
-    language = w.Text("cs", description="language", **wide)
+    wide = {"style": {"description_width": "11em"}, "layout": {"width": "36em"}}
+    language = w.Text("cs", description="language code", **wide)
     checkpoint = w.Dropdown(options=list(CHECKPOINTS), value="embedded/whisper-base", **wide)
     checkpoint.description = "checkpoint"
-    source = w.Combobox(value="embedded", options=list(SOURCES), description="source", **wide)
-    name = w.Text("big", description="name", **wide)
-    hours = w.BoundedFloatText(0.5, min=0.05, max=10_000, step=0.25, description="hours", **wide)
+    source = w.Combobox(value="embedded", options=list(SOURCES), description="speech from", **wide)
+    name = w.Text("big", description="speaker or folder", **wide)
+    hours = w.BoundedFloatText(
+        0.5, min=0.05, max=10_000, step=0.25, description="hours of speech", **wide
+    )
     card = w.Dropdown(options=list(CARDS), description="card", **wide)
     path = w.Text("recipes/mine.toml", description="write to", **wide)
     button = w.Button(description="Write recipe", button_style="primary")
