@@ -88,7 +88,7 @@ class Estimate(NamedTuple):
         )
         clips = self.batch_size * self.accumulation
         return (
-            f"{self.steps:,} steps of {clips} clips, {PASSES} passes; {memory} of the card's memory, "
+            f"{self.steps:,} steps of {clips} clips, {PASSES} passes; {memory} on the card, "
             f"{low} to {high} of training. Arithmetic, not measured: {WELL_FED:.0%} to "
             f"{AS_PUBLISHED:.0%} of the peak that the card's maker states. Lesson 04 shows the "
             "real pace after a few steps."
