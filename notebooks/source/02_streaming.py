@@ -189,7 +189,7 @@ for number in range(5):
 #
 # If you sample in proportion to hours, small languages almost disappear; if you sample evenly,
 # their few clips repeat. A *temperature* T is a compromise: each share is proportional to
-# hours^(1/T). Move the slider until Welsh has 10 %; a page without a kernel shows four of its
+# hours^(1/T). Move the slider until Welsh has about 10 %; a page without a kernel shows four of its
 # positions.
 
 # %%
@@ -202,13 +202,13 @@ sized = [Source("x", code, hours=hour) for code, hour in hours.items()]
 
 def draw_shares(temperature):
     rows = [
-        [(f"{name} {share:.0%}", "none", 0.4), ("", "blue", share), ("", "none", 1 - share)]
+        [(f"{name} {100 * share:.0f} %", "none", 0.4), ("", "blue", share), ("", "none", 1 - share)]
         for name, share in zip(hours, mixing_shares(sized, temperature), strict=True)
     ]
     return draw_boxes(rows, f"Shares of three languages at temperature {temperature}").data
 
 
-Slider(draw_shares, "temperature", [1, 1.5, 2, 3, 4, 5, 7, 10, 20, 100], shown=[1, 5, 100, 3])
+Slider(draw_shares, "temperature", [1, 1.5, 2, 2.5, 3, 4, 5, 10, 20, 100], shown=[3, 1, 5, 100])
 
 # %% [markdown]
 # At temperature 1 Welsh has its share of the hours, 2 %; at 100 almost a third.

@@ -178,7 +178,7 @@ Slider(draw_clip, "clip", [1, 2, 3, 4, 5], shown=[2, 4])
 
 # %% [markdown]
 # Compare a short clip with a long one: more sound, more tokens. A word that Whisper saw often is
-# one box; a rare one is several.
+# one box; a rare one is several. A box with � holds only some of the bytes of a letter.
 
 # %% [markdown]
 # ## What comes before the text?

@@ -311,7 +311,7 @@ def draw_interval(count):
 
 
 counts = [*(one for one in (5, 10, 20, 50, 100, 200, 500) if one < len(mixed)), len(mixed)]
-Slider(draw_interval, report["test"]["over"].split()[1], counts, shown=counts)
+Slider(draw_interval, report["test"]["over"].split()[1], counts, shown=counts[::-1])
 
 # %% [markdown]
 # The bar shrinks slowly: about four times as many clips are needed to halve it.

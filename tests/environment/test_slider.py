@@ -10,7 +10,7 @@ from utils.environment.slider import Slider
 
 @pytest.fixture
 def slider():
-    return Slider(lambda value: f"<p>twice is {2 * value}</p>", "a number", [1, 2, 3], [1, 3])
+    return Slider(lambda value: f"<p>twice is {2 * value}</p>", "a number", [1, 2, 3], [3, 1])
 
 
 def test_the_picture_follows_the_value(slider):

@@ -12,7 +12,7 @@ class Slider:
         draw: value → HTML.
         label: what the values are, with their unit.
         values: the positions of the slider.
-        shown: those that a page without a kernel shows; the slider starts at the last one.
+        shown: those that a page without a kernel shows; the slider starts at the first of them.
     """
 
     def __init__(
@@ -21,16 +21,17 @@ class Slider:
         import ipywidgets as w  # here, since everything else can be done without it
 
         self.choice = w.SelectionSlider(
-            options=[*values], value=shown[-1], description=label, continuous_update=False
+            options=[*values], value=shown[0], description=label, continuous_update=False
         )
         self.choice.style.description_width = "initial"
-        self.picture = w.HTML(draw(shown[-1]))
+        self.picture = w.HTML(draw(shown[0]))
         self.choice.observe(self._draw, names="value")
         self.widget = w.VBox([self.choice, self.picture])
         self._function = draw
         self.fallback = "".join(
             f"<div><b>{escape(label)} {escape(str(value))}</b></div>{draw(value)}"
-            for value in shown
+            for value in values
+            if value in shown
         )
 
     def _draw(self, change: Mapping[str, Any]) -> None:
