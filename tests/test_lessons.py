@@ -61,6 +61,12 @@ def test_every_stage_reports_and_every_lesson_is_kept_as_notebook_and_page(smoke
         assert word in printed.replace(sys.executable, "python"), word
 
 
+def test_pages_show_what_sliders_would(smoke):
+    for name, words in (("02_streaming", "temperature 100"), ("03_preprocessing", "clip 4")):
+        page = (smoke[0] / f"notebooks/{name}.html").read_text(encoding="utf-8")
+        assert f"<b>{words}</b>" in page
+
+
 def test_memory_stays_below_8_gib(smoke):
     assert max(report(smoke[0], stage)["peak_gib"] for stage in STAGES) < 8
 
