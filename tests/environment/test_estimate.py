@@ -85,3 +85,11 @@ def test_the_default_on_two_cores_is_within_a_factor_of_three_of_what_was_measur
     low, _ = recipe_needs(load_recipe("recipes/embedded.toml"), "2 CPU cores").hours["training"]
     measured = 6 / 60  # hours of training, as the head of lesson 4 says
     assert measured / 3 < low < 3 * measured
+
+
+@pytest.mark.parametrize("given", [["--hours", "-1"], ["--price", "nan"], ["--card", "A10"]])
+def test_numbers_and_cards_that_are_none_are_refused(given, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([SPANISH, *given])
+    assert stopped.value.code == 2
+    assert given[0] in capsys.readouterr().err

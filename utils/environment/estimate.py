@@ -221,14 +221,15 @@ def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0) -> Needs:
 @command
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print what an experiment needs: GB on disk, hours, and what a rented card costs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m utils.environment.estimate", description=main.__doc__
-    )
+    program = "python -m utils.environment.estimate"
+    parser = argparse.ArgumentParser(program, description=main.__doc__)
     parser.add_argument("recipe", help="a TOML file")
     parser.add_argument("--card", choices=CARDS, default="A100 80 GB", help="(%(default)s)")
     parser.add_argument("--hours", type=float, default=0.0, help="of training speech")
     parser.add_argument("--price", type=float, default=0.0, help="of the machine, an hour")
     options = parser.parse_args(arguments)
+    if not all(0 <= number < math.inf for number in (options.hours, options.price)):
+        parser.error("--hours and --price are 0 or more.")
     needs = recipe_needs(load_recipe(options.recipe), options.card, options.hours)
     low, high = (sum(span[end] for span in needs.hours.values()) for end in (0, 1))
     print(f"{options.recipe} on {options.card}: {needs.said}\n\nGB on disk")
