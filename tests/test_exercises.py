@@ -97,8 +97,9 @@ def learning_rates():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], told["learning_rate"])
     steps = told["warmup_steps"], told["max_steps"]
     factor = get_scheduler(told["lr_scheduler_type"], optimizer, *steps).lr_lambdas[0]
-    first = f"{told['learning_rate'] * factor(15):.0e}".replace("e-0", "e-")
-    return [f"{first} at step 15", f"{told['learning_rate'] * factor(150):g} at step 150"]
+    first, last = (told["learning_rate"] * factor(step) for step in steps)
+    first = f"{first:.0e}".replace("e-0", "e-")
+    return [f"{first} at step {steps[0]}, where warm-up ends", f"{last:g} at step {steps[1]}."]
 
 
 def size_of_a_checkpoint():
