@@ -9,6 +9,7 @@ alone over those with the transcribed rest.
 
 import argparse
 import json
+import shutil
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,6 +142,8 @@ def main() -> None:
             print(rows[-1])
     pair = [np.array(found[one]["wer"]) for one in ("few", "transcribed")]
     print("wrote", save_result("pseudo_labels", TARGET, error_ratio(*pair), rows))
+    for arm in found:
+        shutil.rmtree(run.folder / arm, ignore_errors=True)  # a gigabyte of checkpoints each
 
 
 if __name__ == "__main__":
