@@ -1,10 +1,14 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
+from transformers import WhisperConfig
 
 from utils.config import AudioContext, Source
 from utils.streaming.sound import decode_audio
 from utils.streaming.sources import stream
-from utils.whisper.decoding import _batches, most_tokens, transcribe
+from utils.whisper.decoding import _batches, clips_at_once, most_tokens, transcribe
 from utils.whisper.features import log_mel
 from utils.whisper.long_recordings import _read_timestamps, transcribe_long
 
@@ -179,3 +183,15 @@ def test_a_short_recording_takes_one_window_and_ends_with_it(base, speech):
     )
     by_whisper = base[1].batch_decode(tokens, skip_special_tokens=True)[0].strip()
     assert " ".join(segment.text for segment in segments) == by_whisper
+
+
+@pytest.mark.parametrize(
+    ("layers", "width", "gib", "clips"), [(32, 1280, 70, 91), (6, 512, 70, 256), (32, 1280, 1, 16)]
+)
+def test_a_gpu_decodes_as_many_clips_at_once_as_its_free_memory_holds(
+    base, monkeypatch, layers, width, gib, clips
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (gib * 2**30, 80 * 2**30))
+    config = WhisperConfig(d_model=width, decoder_layers=layers)
+    assert clips_at_once(SimpleNamespace(device=torch.device("cuda"), config=config), 16) == clips
+    assert clips_at_once(base[0], 16) == 16

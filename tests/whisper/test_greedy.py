@@ -9,6 +9,7 @@ from transformers.generation.logits_process import WhisperTimeStampLogitsProcess
 from utils.config import Source
 from utils.streaming.sound import decode_audio
 from utils.streaming.sources import stream
+from utils.whisper import greedy
 from utils.whisper.audio_context import audio_context
 from utils.whisper.features import log_mel
 from utils.whisper.greedy import decode_greedily, phrase_of_loop
@@ -33,8 +34,11 @@ def without_end(rows):
     return [[token for token in row if token != END] for row in rows.tolist()]
 
 
-@pytest.mark.parametrize("seconds", [30.0, 8.0])
-def test_the_tokens_are_those_of_generate_language_by_language(base, speech, seconds):
+@pytest.mark.parametrize(("seconds", "looks"), [(30.0, 1), (8.0, 1), (8.0, 8)])
+def test_the_tokens_are_those_of_generate_language_by_language(
+    base, speech, monkeypatch, seconds, looks
+):
+    monkeypatch.setattr(greedy, "_looks", lambda _: looks)  # 8: as on a GPU
     model, processor = base
     clips, languages = speech
     features = log_mel(processor, clips, seconds)
@@ -87,7 +91,11 @@ def test_a_clip_that_has_ended_costs_no_more(base, speech):
     assert sum(seen) == sum(len(row) + 1 for row in found)  # each token once, and the end
 
 
-def test_a_clip_that_does_not_end_is_broken_off_and_the_others_are_not(base, speech):
+@pytest.mark.parametrize("looks", [1, 8])
+def test_a_clip_that_does_not_end_is_broken_off_and_the_others_are_not(
+    base, speech, monkeypatch, looks
+):
+    monkeypatch.setattr(greedy, "_looks", lambda _: looks)
     model, processor = base
     clips = speech[0][:3]
     prompts = [prefix_ids(processor.tokenizer, "it")] * 3
@@ -97,7 +105,9 @@ def test_a_clip_that_does_not_end_is_broken_off_and_the_others_are_not(base, spe
     assert cut == [whole[0], whole[1][:3], whole[2][:1]]
 
 
-def test_no_text_goes_past_the_decoder_s_positions(tiny_model, base, monkeypatch):
+@pytest.mark.parametrize("looks", [1, 7])
+def test_no_text_goes_past_the_decoder_s_positions(tiny_model, base, monkeypatch, looks):
+    monkeypatch.setattr(greedy, "_looks", lambda _: looks)
     monkeypatch.setattr("utils.whisper.greedy.LOOP_TOKENS", 1000)  # random weights stammer
     tiny_model.generation_config = base[0].generation_config
     settings = tiny_model.generation_config
@@ -110,7 +120,9 @@ def test_no_text_goes_past_the_decoder_s_positions(tiny_model, base, monkeypatch
     assert len(prompt) + len(row) == 448
 
 
-def test_a_phrase_that_is_written_again_and_again_stands_once(base, speech):
+@pytest.mark.parametrize("looks", [1, 8])
+def test_a_phrase_that_is_written_again_and_again_stands_once(base, speech, monkeypatch, looks):
+    monkeypatch.setattr(greedy, "_looks", lambda _: looks)
     model, processor = base
     said = processor.tokenizer(" Mi sono", add_special_tokens=False).input_ids
 

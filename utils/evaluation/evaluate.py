@@ -108,7 +108,6 @@ def complete_report(
         "speed": {
             name: {
                 **one,
-                "batch_size": recipe.evaluation.batch_size,
                 "real_time_factor": one["decode_seconds"] / max(one["speech_seconds"], 0.1),
                 "times_real_time": one["speech_seconds"] / max(one["decode_seconds"], 1e-3),
             }

@@ -20,7 +20,7 @@ from utils.evaluation.probes import estimate_snr
 from utils.preprocessing.prepare import usable, waveform
 from utils.preprocessing.quality import QualityReport
 from utils.streaming.sources import stream
-from utils.whisper.decoding import transcribe
+from utils.whisper.decoding import clips_at_once, transcribe
 from utils.whisper.hypotheses import Hypotheses
 from utils.whisper.load import load_checkpoint, load_model
 
@@ -128,18 +128,18 @@ def read_clips(
     Args:
         clips: of `prepared_clips` or `streamed_clips`.
         readers: "before", "after" and, where wanted, "after_30s".
-        recipe: gives the batch size.
+        recipe: gives the batch size, see `clips_at_once`.
         journal: where to write; the caller deletes it once the report is saved.
         made_from: what the result depends on; a journal made from something else is not used.
 
     Returns:
-        The prediction rows, and for each reader `decode_seconds` and `speech_seconds` of the clips
-        that it decoded now; one whose clips were all in the cache is left out.
+        The prediction rows, and for each reader `batch_size`, and `decode_seconds` and
+        `speech_seconds` of the clips that it decoded now; if all were in the cache, it is left out.
     """
     groups = read_journal(journal, made_from)
     write_atomically(journal, "".join(json.dumps(line) + "\n" for line in [made_from, *groups]))
     done = {row["id"] for group in groups for row in group["rows"]}
-    size = recipe.evaluation.batch_size
+    size = clips_at_once(next(iter(readers.values())).model, recipe.evaluation.batch_size)
     bar = tqdm(desc="clips read", unit="clip", initial=len(done))
     with journal.open("a", encoding="utf-8") as file:
         left = (clip for clip in clips if clip["id"] not in done)
@@ -154,6 +154,7 @@ def read_clips(
         name: {
             "decode_seconds": round(sum(group["seconds"][name] for group in groups), 2),
             "speech_seconds": round(sum(group["decoded"][name] for group in groups), 2),
+            "batch_size": size,
         }
         for name in readers
         if any(group["decoded"][name] for group in groups)

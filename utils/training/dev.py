@@ -11,7 +11,7 @@ from utils.scoring.intervals import paired_p_value
 from utils.scoring.predictions import count_row_errors
 from utils.text import leading_unit
 from utils.training.memory import halving
-from utils.whisper.decoding import transcribe
+from utils.whisper.decoding import clips_at_once, transcribe
 from utils.whisper.hypotheses import Hypotheses
 
 METRICS = {"word": "wer", "char": "cer"}
@@ -58,7 +58,7 @@ def count_dev_errors(
         how = {"language": languages, "context": context, "batch_size": batch_size}
         return transcribe(model, processor, clips, **how)
 
-    hypotheses = halving(read, recipe.evaluation.batch_size)
+    hypotheses = halving(read, clips_at_once(model, recipe.evaluation.batch_size))
     pairs = zip(rows["text"][:], rows["language"][:], hypotheses, strict=True)
     told = [{"reference": text, "language": code, "dev": found} for text, code, found in pairs]
     first = leading_unit(recipe.languages)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from tqdm.auto import tqdm
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
@@ -20,6 +21,27 @@ from utils.whisper.weight_layout import packed
 TOKENS_PER_SECOND, EXTRA_TOKENS = 45, 32
 
 MOST_TOKENS = 444  # the decoder's 448 positions minus the four tokens of the prompt
+
+MOST_CLIPS = 256  # decoded together on a GPU; with fewer it waits for the host's next command
+
+
+def clips_at_once(model: WhisperForConditionalGeneration, least: int) -> int:
+    """Return how many clips to decode together: on a GPU what half of its free memory holds.
+
+    Counted at 30 s and in 16 bits: what each layer of the decoder keeps of the encoder's 1,500
+    positions and of its own, and 24 times the encoder's width for what it computes on the way.
+
+    Args:
+        model: on its device.
+        least: the recipe's number, which is also that for a CPU.
+    """
+    if model.device.type != "cuda":
+        return least
+    config = model.config
+    positions = config.max_source_positions + config.max_target_positions
+    numbers = 2 * config.decoder_layers * positions + 24 * config.max_source_positions
+    room = torch.cuda.mem_get_info(model.device)[0] // 2
+    return max(least, min(room // (2 * numbers * config.d_model), MOST_CLIPS))
 
 
 def most_tokens(clip: np.ndarray) -> int:

@@ -22,6 +22,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import write_atomically
 from utils.embedded.cache import cache_folder
+from utils.environment.machine import precision
 from utils.whisper.audio_context import STOCK_SECONDS
 from utils.whisper.decoding import transcribe
 from utils.whisper.labels import prefix_ids
@@ -44,7 +45,8 @@ def _checkpoint(model: WhisperForConditionalGeneration, processor: WhisperProces
         total.update(f"{name} {weight.dtype} {weight.shape}".encode())
         total.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     known = [settings.suppress_tokens, settings.begin_suppress_tokens, settings.eos_token_id]
-    told = [*known, sorted(processor.tokenizer.get_vocab().items()), model.device.type]
+    vocabulary = sorted(processor.tokenizer.get_vocab().items())
+    told = [*known, vocabulary, model.device.type, *precision()]
     total.update(json.dumps(told).encode())
     total.update(np.ascontiguousarray(processor.feature_extractor.mel_filters))
     return total.hexdigest()

@@ -1,4 +1,7 @@
-"""Weights in the layout that a CPU multiplies fastest, while a model decodes and is not trained.
+"""Weights in the form that a machine multiplies fastest, while a model decodes and is not trained.
+
+A GPU multiplies 16 bits two to eight times as fast as 32. Autocast converts a float32 weight once
+for the whole block, if no other autocast ends inside of it and gradients are off.
 
 PyTorch passes a float32 linear layer to MKL, which rearranges the whole matrix at every call. Where
 a decoder multiplies it by the one newest token of a few clips, that costs several times as much as
@@ -12,6 +15,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+
+from utils.environment.machine import precision
 
 
 def _packs(layer: nn.Module) -> bool:
@@ -27,12 +32,18 @@ def _packs(layer: nn.Module) -> bool:
 
 @contextmanager
 def packed(model: nn.Module) -> Iterator[None]:
-    """Let a model's linear layers multiply by copies of their weights in the faster layout.
+    """Let a model multiply by copies of its weights: on a GPU in 16 bits, else as a CPU likes them.
 
     Sums are added in a different order, so results differ in the last bits. The copies take as
-    much memory as the weights, and do not follow changes to them. Without an x86 CPU, on a GPU, in
-    a different precision or with PyTorch's oneDNN switched off, nothing is changed.
+    much memory as the weights, and do not follow changes to them. Without an x86 CPU, in another
+    precision or with PyTorch's oneDNN switched off, nothing is changed.
     """
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision().name)
+    weight = next(model.parameters())
+    if half and weight.device.type == "cuda" and weight.dtype == torch.float32:
+        with torch.autocast("cuda", half):
+            yield
+        return
     onednn = torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
     usable = onednn and platform.machine() in ("x86_64", "AMD64")
     autocast = torch.is_autocast_enabled("cpu")
