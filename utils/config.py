@@ -170,6 +170,11 @@ class Augmentation:
     # Whisper's own SpecAugment blanks spans of time and bands of frequency (Park et al. 2019).
     spec_augment: bool = False
 
+    @property
+    def changes_sound(self) -> bool:
+        """Whether the samples change, and not the log-mels alone."""
+        return bool(self.speed or self.noise or self.gain_db)
+
 
 @dataclass(frozen=True, config=STRICT)
 class Method:
@@ -192,7 +197,7 @@ class Method:
 class Evaluation:
     """How the test splits are decoded and scored."""
 
-    # Clips decoded together, each padded to the longest of them.
+    # Clips decoded together, each padded to the longest of them; on a GPU more if they fit.
     batch_size: int = Field(16, ge=1, le=100_000)
     # Minutes of dev speech decoded by each evaluation during training, the same clips every time.
     # They determine its cost.

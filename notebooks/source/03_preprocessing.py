@@ -455,37 +455,35 @@ pd.DataFrame(
 #
 # Then training reads it from the source, pass by pass: `[preprocessing] stored = false`. The same
 # filters apply, what is tested on is kept out clip by clip, and a run that breaks off goes on where
-# it was. Three batches with about as much speech each as four average clips:
+# it was. Beside a GPU, several processes read, each its own part of the sources. An update is a
+# list of batches, here of one; three updates with about as much speech each as four average clips:
 
 # %%
-from itertools import islice
-
 from utils.preprocessing.stream import SpeechStream
 
+streamed, places = [], []
 endless = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
-streamed = list(islice(endless, 3))
-for one in streamed:
-    print(f"{len(one)} clips, {sum(clip['seconds'] for clip in one):.1f} s")
+for (batch,) in endless:
+    print(f"{len(batch)} clips, {sum(clip['seconds'] for clip in batch):.1f} s")
+    streamed.append([clip["id"] for clip in batch])
+    places.append(endless.state_dict())
+    if len(streamed) == 3:
+        break
 
 # %% [markdown]
-# A checkpoint writes down where training stands, and a second stream goes on from there. Here two
-# batches were trained on and the third was only read:
+# A checkpoint holds the place of each of these processes, and a second stream goes on from there.
+# Here two updates were trained on:
 
 # %%
-import tempfile
-from pathlib import Path
-
-endless.taken = 2
 resumed = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
-with tempfile.TemporaryDirectory() as folder:
-    endless.save(Path(folder))
-    resumed.go_on_from(Path(folder))
-third = [clip["id"] for clip in next(iter(resumed))]
-assert third == [clip["id"] for clip in streamed[2]], "a stream that goes on gives other clips"
-print(resumed.place)
+resumed.load_state_dict(places[1])
+third = [clip["id"] for clip in next(iter(resumed))[0]]
+assert third == streamed[2], "a stream that goes on gives other clips"
+print({name: places[1][name] for name in ("pass", "updates", "read", "waiting")})
 
 # %% [markdown]
-# The second stream gave the third batch, clip by clip: nothing is trained twice, nothing is left out.
+# The second stream gave the third batch, clip by clip: nothing is trained twice, nothing is left
+# out. *waiting* are the clips in the buffer out of which the next updates are drawn.
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
@@ -500,8 +498,8 @@ print(resumed.place)
 # come from different speakers: real recordings don't change speaker every few seconds.
 #
 # Storing the prepared clips is good as long as the disk is large enough: an hour takes 115 MB, a
-# thousand take 115 GB. A fast GPU waits for a stream that is not stored, because every pass
-# decodes anew.
+# thousand take 115 GB. A stream that is not stored decodes every clip anew in every pass: a fast
+# GPU waits for it unless many cores read.
 
 # %% [markdown]
 # ## Save

@@ -29,10 +29,22 @@ def test_precision_follows_the_hardware_and_says_why(monkeypatch, capability, ar
     assert ("no CUDA GPU" in reason) if capability is None else ("a card has compute" in reason)
 
 
-@pytest.mark.parametrize(("gpu", "cores", "workers"), [(False, 16, 0), (True, 2, 2), (True, 96, 8)])
-def test_batches_are_made_beside_a_gpu_and_not_beside_a_cpu(monkeypatch, gpu, cores, workers):
+@pytest.mark.parametrize(
+    ("gpu", "cores", "trainings", "workers"),
+    [
+        (False, 16, "", 0),
+        (True, 2, "", 2),
+        (True, 96, "1", 16),
+        (True, 96, "8", 12),
+        (True, 4, "8", 1),
+    ],
+)
+def test_batches_are_made_beside_a_gpu_and_not_beside_a_cpu(
+    monkeypatch, gpu, cores, trainings, workers
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr(environment, "usable_cores", lambda: cores)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", trainings)
     assert environment.loader_workers() == workers
 
 

@@ -261,7 +261,7 @@ def test_joined_clips_train_and_their_overlaps_are_found(tmp_path, base):
     trainer = build_trainer(recipe, run)
     batch = next(iter(trainer.get_train_dataloader()))
     with torch.no_grad():
-        loss = trainer.compute_loss(trainer.model, dict(batch)).item()
+        loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(batch)).item()
     assert loss < 6, "a real model knows most of what is said in a window"
 
 

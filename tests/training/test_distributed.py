@@ -190,12 +190,19 @@ def test_two_nodes_on_loopback_train_as_one(tiny_run):
 
 @pytest.mark.slow
 @pytest.mark.fault(29)
-def test_a_job_of_which_a_worker_is_killed_goes_on_and_ends_bit_for_bit_the_same(tiny_run):
+@pytest.mark.parametrize(
+    ("workers", "tables"),
+    [(0, ""), (2, "[preprocessing]\nstored = false\nmin_seconds = 0.0")],
+    ids=["stored", "streamed by two processes of two workers each"],
+)
+def test_a_job_of_which_a_worker_is_killed_goes_on_and_ends_bit_for_bit_the_same(
+    tiny_run, workers, tables
+):
     table = "max_steps = 8\nper_device_train_batch_size = 2\nsave_steps = 1\n"
-    table += "save_total_limit = 9\neval_steps = 1"
-    recipe, whole = tiny_run("whole", training=table)
+    table += f"save_total_limit = 9\neval_steps = 1\ndataloader_num_workers = {workers}"
+    recipe, whole = tiny_run("whole", training=table, tables=tables)
     train_with_two(recipe, whole)
-    recipe, run = tiny_run("killed", training=table)
+    recipe, run = tiny_run("killed", training=table, tables=tables)
     kill_a_worker_and_train_again(recipe, run)
     assert len([row for row in read_metrics(run.metrics) if "loss" in row]) == 8
     expected = weights_of(whole)

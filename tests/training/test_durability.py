@@ -114,13 +114,13 @@ def test_a_process_that_dies_loses_little_reads_nothing_twice_and_ends_bit_for_b
     found = find_valid_checkpoint(run.checkpoints)
     assert (int(found.name.split("-")[1]) if found else 0) == goes_on_after
 
-    batches, collate = [], SpeechCollator.__call__
+    batches, collate = [], SpeechCollator.with_samples
 
     def counted(self, rows):
         batches.append([row["id"] for row in rows])
         return collate(self, rows)
 
-    monkeypatch.setattr(SpeechCollator, "__call__", counted)
+    monkeypatch.setattr(SpeechCollator, "with_samples", counted)
     steps = []
     trainer = train(recipe, run, lambda rows, _: steps.append(rows[-1]["step"]))
     assert min(steps) == goes_on_after + 1

@@ -59,11 +59,14 @@ def training_precision() -> dict[str, bool]:
 
 
 def loader_workers() -> int:
-    """Return how many processes make batches while a GPU trains: its cores, at most eight.
+    """Return how many processes make batches while a GPU trains: its share of the cores, up to 16.
 
     None without a GPU: the cores are busy with training itself.
     """
-    return min(os.cpu_count() or 1, 8) if torch.cuda.is_available() else 0
+    if not torch.cuda.is_available():
+        return 0
+    trainings = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # torchrun's, one for each GPU
+    return min(max(usable_cores() // trainings, 1), 16)
 
 
 def peak_gib() -> float:

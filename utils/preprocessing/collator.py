@@ -10,7 +10,7 @@ from transformers import WhisperProcessor
 
 from utils.config import AudioContext, Augmentation, Windows
 from utils.preprocessing.augmentation import vary, without_speech
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.prepare import INT16_SCALE, waveform
 from utils.preprocessing.windows import POSITIONS, timed_labels
 from utils.whisper.audio_context import (
     FRAMES_PER_SECOND,
@@ -18,7 +18,7 @@ from utils.whisper.audio_context import (
     STOCK_SECONDS,
     context_seconds,
 )
-from utils.whisper.features import log_mel
+from utils.whisper.features import log_mel_of
 
 IGNORED = -100  # PyTorch's cross-entropy leaves these positions out of the loss
 
@@ -55,13 +55,30 @@ class SpeechCollator:
         self.windows = windows or Windows()
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return a batch.
+        """Return a batch with its log-mels.
 
         Returns:
             `input_features`, float32 `(batch, mels, frames)`, int64 `decoder_input_ids` and
             `labels` `(batch, longest labels)`. With SpecAugment also `attention_mask`
             `(batch, frames)`: Whisper masks spans of time where it is 1, in the speech. Without
             rows, a bit of silence without labels: an update may have fewer clips than batches.
+        """
+        return self.with_features(self.with_samples(rows))
+
+    def with_features(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return a batch of `with_samples` with the log-mels of its samples, on their device."""
+        samples = batch["samples"]
+        if samples.dtype == torch.int16:
+            samples = samples.float() / INT16_SCALE
+        features = log_mel_of(samples, self.processor.feature_extractor)
+        rest = {name: values for name, values in batch.items() if name != "samples"}
+        return {"input_features": features, **rest}
+
+    def with_samples(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return a batch with `samples` `(batch, samples)` in place of `input_features`.
+
+        That is what other processes send to the one that trains: int16, or float32 if the sound is
+        augmented.
         """
         if not rows:
             return self._nothing()
@@ -70,7 +87,8 @@ class SpeechCollator:
         tail, stock = random.uniform(0, self.context.tail_seconds), random.random()
         if share := self.augmentation.non_speech:
             rows = [without_speech(row, random) if random.random() < share else row for row in rows]
-        clips = [vary(waveform(row), self.augmentation, random) for row in rows]
+        read = waveform if self.augmentation.changes_sound else _stored
+        clips = [vary(read(row), self.augmentation, random) for row in rows]
         seconds = [len(clip) / SAMPLING_RATE for clip in clips]
         context = context_seconds(max(seconds), tail, self.context)
         if stock < self.context.stock_share:
@@ -78,23 +96,22 @@ class SpeechCollator:
         pairs = [self._read_and_write(*pair, random) for pair in zip(rows, clips, strict=True)]
         reads, writes = zip(*pairs, strict=True)
         batch = {
-            "input_features": log_mel(self.processor, clips, context),
+            "samples": _padded(clips, round(context * SAMPLING_RATE)),
             # The label after a padding token is left out of the loss.
             "decoder_input_ids": _filled(reads, self.processor.tokenizer.pad_token_id),
             "labels": _filled(writes, IGNORED),
         }
         if self.augmentation.spec_augment:
-            frames = torch.arange(batch["input_features"].shape[-1])
+            frames = torch.arange(round(context * FRAMES_PER_SECOND))
             ends = torch.tensor(seconds)[:, None] * FRAMES_PER_SECOND
             batch["attention_mask"] = (frames < ends).long()
         return batch
 
     def _nothing(self) -> dict[str, torch.Tensor]:
-        silence = np.zeros(SAMPLING_RATE // 2, np.float32)
         context = context_seconds(0.5, 0, self.context)
         ids = torch.tensor([[self.processor.tokenizer.pad_token_id]])
         return {
-            "input_features": log_mel(self.processor, [silence], context),
+            "samples": _padded([np.zeros(0, np.int16)], round(context * SAMPLING_RATE)),
             "decoder_input_ids": ids,
             "labels": torch.full_like(ids, IGNORED),
         }
@@ -117,6 +134,18 @@ class SpeechCollator:
         # Each label is the next input token. <|startoftranscript|> is only an input; so is the text
         # before, which is not in this window's audio.
         return [*prompt, *ids[:-1]], [*[IGNORED] * len(prompt), *ids[1:]]
+
+
+def _stored(row: Mapping[str, Any]) -> np.ndarray:
+    return np.asarray(row["audio"], dtype=np.int16)
+
+
+def _padded(clips: Sequence[np.ndarray], length: int) -> torch.Tensor:
+    """Return clips `(clips, length)`, padded with silence or cut off."""
+    samples = np.zeros((len(clips), length), dtype=clips[0].dtype)
+    for row, clip in zip(samples, clips, strict=True):
+        row[: len(clip)] = clip[:length]
+    return torch.from_numpy(samples)
 
 
 def _filled(ids: Sequence[list[int]], value: int) -> torch.Tensor:

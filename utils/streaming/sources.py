@@ -8,6 +8,7 @@ is needed, and one corrupt clip costs only that clip.
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ from utils.streaming.pseudo_labels import CLIPS_AT_ONCE, labeller
 from utils.streaming.recordings import all_sounds, read_recordings
 from utils.streaming.sound import AudioError, decode_audio, promised_seconds
 from utils.whisper.audio_context import SAMPLING_RATE
+
+# A list among a generator's arguments is what datasets calls files: divided among the workers
+# that stream it, and read in another order in each pass.
+PARTS = 16
 
 EMBEDDED_SPLITS = ("train", "dev", "test")  # the values of transcripts.split_of
 
@@ -64,12 +69,15 @@ def seconds_of(row: Mapping[str, Any]) -> float:
         return 0.0
 
 
-def _embedded_rows(language: str, speaker: str, split: str, label: str) -> Iterator[dict]:
+def _embedded_rows(
+    language: str, speaker: str, split: str, label: str, parts: Sequence[int]
+) -> Iterator[dict]:
     # The packages list their prompts by topic: ordered by a hash, the first rows of a stream
     # are a sample of all of them.
-    clips = embedded.speech(language, speaker).clips
-    for clip in sorted(clips, key=lambda clip: hashlib.sha256(clip.id.encode()).digest()):
-        if clip.split == split:
+    clips = [clip for clip in embedded.speech(language, speaker).clips if clip.split == split]
+    clips.sort(key=lambda clip: hashlib.sha256(clip.id.encode()).digest())
+    for part in parts:
+        for clip in clips[len(clips) * part // PARTS : len(clips) * (part + 1) // PARTS]:
             data = clip.path.read_bytes()
             yield {
                 "audio": data,
@@ -96,12 +104,13 @@ def _embedded_stream(source: Source, split: str) -> IterableDataset:
             "speaker": source.name,
             "split": split,
             "label": source.label,
+            "parts": list(range(PARTS)),
         },
     )
 
 
-def _recorded_rows(recordings: Sequence[Recording], source: Source) -> Iterator[dict]:
-    for one in recordings:
+def _recorded_rows(recordings: Sequence[Sequence[Recording]], source: Source) -> Iterator[dict]:
+    for one in itertools.chain.from_iterable(recordings):
         audio, seconds = (b"", None) if one.fault else read_audio(one)
         yield {
             "audio": audio,
@@ -130,11 +139,24 @@ def _recorded_stream(source: Source, split: str) -> IterableDataset:
             f'{source.name} has no recordings in the split "{split}"; it has {splits}. Its splits '
             "are called train, dev and test, and a missing dev or test is held out of train."
         )
-    # A tuple: from a list, datasets would make as many files as it has entries.
-    chosen = tuple(one for one in found if one.split == split)
+    chosen = _divided([one for one in found if one.split == split])
     return IterableDataset.from_generator(
         _recorded_rows, features=SCHEMA, gen_kwargs={"recordings": chosen, "source": source}
     )
+
+
+def _divided(clips: Sequence[Recording]) -> list[tuple[Recording, ...]]:
+    """Return clips in up to PARTS parts; those of one recording stay together."""
+    borders = [0]
+    for part in range(1, PARTS):
+        border = max(len(clips) * part // PARTS, borders[-1])
+        while 0 < border < len(clips) and (
+            clips[border].recording and clips[border].recording == clips[border - 1].recording
+        ):
+            border += 1
+        borders.append(border)
+    pairs = itertools.pairwise([*borders, len(clips)])
+    return [tuple(clips[first:last]) for first, last in pairs if first < last]
 
 
 def _common_voice_rows(path: Path, source: Source, split: str) -> Iterator[dict]:
@@ -228,15 +250,46 @@ def mix(
     )
 
 
+def open_training(sources: Sequence[Source]) -> list[tuple[Source, IterableDataset]]:
+    """Return the recipe's sources that are trained on, each with the stream of its split."""
+    return [(source, stream(source, source.train)) for source in sources if source.train]
+
+
+def mix_training(
+    opened: Sequence[tuple[Source, IterableDataset]],
+    seed: int = 0,
+    mixing: Mixing | None = None,
+    part: int = 0,
+    parts: int = 1,
+) -> IterableDataset:
+    """Return the streams of `open_training` as one mixed stream, or one of several parts of it."""
+    mixing = mixing or Mixing()
+    return mix(
+        [_part_of(rows, source, part, parts) for source, rows in opened],
+        mixing_shares([source for source, _ in opened], mixing.temperature),
+        seed,
+        mixing.stop,
+    )
+
+
+def _part_of(rows: IterableDataset, source: Source, part: int, parts: int) -> IterableDataset:
+    """Return every n-th file of a source; of one with too few of them every n-th row.
+
+    With `max_clips` the rows, too: the first ones of other files would be other clips.
+    """
+    if parts == 1:
+        return rows
+    if rows.num_shards >= parts and not source.max_clips:
+        return rows.shard(parts, part, contiguous=False)
+    return rows.filter(_is_mine, with_indices=True, fn_kwargs={"part": part, "parts": parts})
+
+
+def _is_mine(_: Mapping[str, Any], number: int, part: int, parts: int) -> bool:
+    return number % parts == part
+
+
 def training_stream(
     sources: Sequence[Source], seed: int = 0, mixing: Mixing | None = None
 ) -> IterableDataset:
     """Return the training splits of a recipe's sources as one mixed stream."""
-    mixing = mixing or Mixing()
-    trained = [source for source in sources if source.train]
-    return mix(
-        [stream(source, source.train) for source in trained],
-        mixing_shares(trained, mixing.temperature),
-        seed,
-        mixing.stop,
-    )
+    return mix_training(open_training(sources), seed, mixing)

@@ -22,6 +22,7 @@ from utils.training.adapters import choose_weights, merge, quantization
 from utils.training.arguments import training_arguments
 from utils.training.checkpoints import copy_checkpoints, find_valid_checkpoint, save_model
 from utils.training.dev import dev_metric, dev_slice
+from utils.training.loss import TrainingError
 from utils.training.memory import (
     effective_batch,
     largest_batch,
@@ -35,7 +36,7 @@ from utils.training.memory import (
 from utils.training.progress import MetricsFile
 from utils.training.sharding import Sharded, gather
 from utils.training.stopping import SIGNAL, Patience, ends_on_sigterm
-from utils.training.trainer import CLIPS, ShardedWhisperTrainer, TrainingError, WhisperTrainer
+from utils.training.trainer import CLIPS, ShardedWhisperTrainer, WhisperTrainer
 from utils.whisper.load import load_model
 
 Watch = Callable[[list[dict], int], None]
@@ -140,7 +141,7 @@ def train_rows(
         collator.processor.tokenizer,
         {name: rows for name, rows in splits.items() if name != "train"},
         effective_batch(arguments),
-        collator,
+        collator.with_samples,
         arguments.gradient_accumulation_steps,
         arguments.world_size,
         arguments.process_index,
@@ -200,8 +201,8 @@ def resume(trainer: WhisperTrainer) -> None:
                 f"{run} to start over."
             )
         trainer.selection.load(checkpoint)
-        if isinstance(trainer.train_dataset, SpeechStream):
-            trainer.train_dataset.go_on_from(checkpoint)
+        if trainer.stream:
+            trainer.stream.go_on_from(checkpoint)
     with ends_on_sigterm(trainer) as stop, same_sums_on_cpu(trainer.args.device):
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if stop.received:

@@ -8,60 +8,29 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import Seq2SeqTrainer
 from transformers.trainer_utils import SaveStrategy
 
-from utils.config import Recipe, UserError
+from utils.config import Recipe
 from utils.preprocessing.batches import EqualSpeechBatches
-from utils.preprocessing.collator import IGNORED
 from utils.preprocessing.prepare import digest_of_clips
 from utils.preprocessing.stream import SpeechStream
+from utils.preprocessing.stream_loader import StreamLoader
 from utils.scoring.error_rates import error_rate
 from utils.training.checkpoints import copy_checkpoints, drop_old, new_checkpoint, stored_bytes
 from utils.training.dev import count_dev_errors, dev_metric
+from utils.training.loss import Losses, loss_per_token
 from utils.training.memory import effective_batch
 from utils.training.pace import Pace
 from utils.training.selection import Selection
 from utils.training.sharding import Sharded
-from utils.training.stopping import outlive_sigterm
+from utils.training.stopping import STEPS_UNSEEN, outlive_sigterm
 from utils.whisper.audio_context import audio_context
 
 CLIPS = "clips.txt"  # in a checkpoint: the digest of what it was trained on
-
-
-class TrainingError(UserError, RuntimeError):
-    """Training cannot continue; the message names the step and the way out."""
-
-
-def loss_per_token(
-    outputs: Any,
-    labels: torch.Tensor,
-    num_items_in_batch: torch.Tensor | int | None = None,
-    smoothing: float = 0.0,
-) -> torch.Tensor:
-    """Return the cross-entropy per label token of a whole update.
-
-    Whisper's own loss, the mean of each batch, gives more weight to a token in a batch with few
-    tokens; an update in two batches would have a different gradient from one of the same clips.
-
-    Args:
-        outputs: the model's, with logits `(batch, tokens, vocabulary)`.
-        labels: `(batch, tokens)`; -100 does not count.
-        num_items_in_batch: label tokens of the update, over accumulation and processes; the Trainer
-            counts them. None: those of these labels.
-        smoothing: the recipe's `label_smoothing_factor`.
-    """
-    logits = outputs["logits"].flatten(0, 1)
-    total = F.cross_entropy(
-        logits, labels.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
-    )
-    if num_items_in_batch is None:
-        num_items_in_batch = (labels != IGNORED).sum()
-    return total / num_items_in_batch
 
 
 class WhisperTrainer(Seq2SeqTrainer):
@@ -75,6 +44,11 @@ class WhisperTrainer(Seq2SeqTrainer):
         self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they are kept
         self.selection, self.dev_errors = Selection(recipe.method.patience > 0), None
         self.pace = Pace(self.args.world_size)
+        self.losses = Losses()
+        self.stream: StreamLoader | None = None
+        if isinstance(self.train_dataset, SpeechStream):
+            workers, pinned = self.args.dataloader_num_workers, self.args.dataloader_pin_memory
+            self.stream = StreamLoader(self.train_dataset, workers, pinned, outlive_sigterm)
 
     @functools.cached_property
     def clips(self) -> str:
@@ -84,11 +58,8 @@ class WhisperTrainer(Seq2SeqTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's batches of each update."""
-        if isinstance(self.train_dataset, SpeechStream):
-            loader = DataLoader(
-                self.train_dataset, batch_size=None, pin_memory=self.args.dataloader_pin_memory
-            )
-            return self._on_device(loader)
+        if self.stream:
+            return self.stream
         batches = EqualSpeechBatches(
             self.train_dataset["seconds"][:],
             effective_batch(self.args) * self.args.world_size,
@@ -100,20 +71,32 @@ class WhisperTrainer(Seq2SeqTrainer):
         loader = DataLoader(
             self.train_dataset,
             batch_sampler=batches,
-            collate_fn=self.data_collator,
+            collate_fn=self.data_collator.with_samples,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             persistent_workers=self.args.dataloader_persistent_workers,
             worker_init_fn=outlive_sigterm,
         )
-        return self._on_device(loader)
-
-    def _on_device(self, loader: DataLoader) -> DataLoader:
         # Not accelerator.prepare: it would divide the batches a second time, and its wrapper does
         # not pass on the epoch when training is resumed.
-        return prepare_data_loader(
-            loader, self.accelerator.device, 1, 0, put_on_device=True, dispatch_batches=False
-        )
+        how = {"put_on_device": False, "dispatch_batches": False}
+        return prepare_data_loader(loader, self.accelerator.device, 1, 0, **how)
+
+    def _prepare_inputs(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Send a batch to the device and compute its log-mels there.
+
+        The copy out of pinned memory runs beside the step before.
+        """
+        batch = {
+            name: values.to(self.args.device, non_blocking=True) for name, values in inputs.items()
+        }
+        batch = self.data_collator.with_features(batch)
+        self.pace.count(batch["input_features"])
+        return batch
+
+    def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
+        """Return 0: Transformers would multiply the numbers of a log-mel by the weights."""
+        return 0
 
     def compute_loss(self, model: torch.nn.Module, inputs: dict, *args: Any, **kwargs: Any) -> Any:
         """Return the loss, with the encoder at the length of the batch."""
@@ -140,15 +123,11 @@ class WhisperTrainer(Seq2SeqTrainer):
         Raises:
             TrainingError: the loss is NaN or infinite.
         """
-        self.pace.count(inputs["input_features"])
         loss = super().training_step(model, inputs, *args, **kwargs)
-        if isinstance(self.train_dataset, SpeechStream):
-            self.train_dataset.taken += 1
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss.item()} at step {self.state.global_step + 1}; the weights of "
-                "the step before are unharmed. Lower learning_rate, or look for broken clips."
-            )
+        self.losses.add(loss, self.state.global_step + 1)
+        # A number that the host asks for makes it wait for the device.
+        if loss.device.type == "cpu" or self.state.global_step % STEPS_UNSEEN == 0:
+            self.losses.check()
         return loss
 
     def evaluate(
@@ -220,6 +199,7 @@ class WhisperTrainer(Seq2SeqTrainer):
         return self.state.global_step
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        self.losses.check()
         folder = Path(self.args.output_dir)
         checkpoint = folder / f"checkpoint-{self.state.global_step}"
         keep, self.args.save_total_limit = self.args.save_total_limit, None
@@ -229,8 +209,8 @@ class WhisperTrainer(Seq2SeqTrainer):
             if self.args.should_save:
                 self.selection.save(checkpoint)
                 (checkpoint / CLIPS).write_text(self.clips, encoding="utf-8")
-            if isinstance(self.train_dataset, SpeechStream):
-                self.train_dataset.save(checkpoint)
+            if self.stream:
+                self.stream.save(checkpoint)
             # Each process writes its own random state.
             self.accelerator.wait_for_everyone()
         self.args.save_total_limit = keep

@@ -1,5 +1,6 @@
 """Log-mel spectrograms, and the constants of audio and time that several lessons share."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,13 +41,23 @@ def log_mel(
     return log_mel_of(samples.to(device), processor.feature_extractor)
 
 
+@functools.lru_cache(maxsize=4)
+def _constants(
+    extractor: WhisperFeatureExtractor, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the Fourier window and the mel filters, copied to a device once."""
+    dtype = torch.float64 if device.type == "cuda" else torch.float32
+    filters = torch.from_numpy(extractor.mel_filters.T.copy()).to(device, dtype)
+    return torch.hann_window(extractor.n_fft, device=device), filters
+
+
 def log_mel_of(samples: torch.Tensor, extractor: WhisperFeatureExtractor) -> torch.Tensor:
     """Return log-mel features of float32 `(clips, samples)`, on the same device.
 
     The last frame of the Fourier transform is dropped, and values more than eight powers of ten
     below a clip's maximum are raised to that, as Whisper was trained (Radford et al. 2022).
     """
-    window = torch.hann_window(extractor.n_fft, device=samples.device)
+    window, filters = _constants(extractor, samples.device)
     spectrum = torch.view_as_real(
         torch.stft(
             samples, extractor.n_fft, extractor.hop_length, window=window, return_complex=True
@@ -54,6 +65,6 @@ def log_mel_of(samples: torch.Tensor, extractor: WhisperFeatureExtractor) -> tor
     )[:, :, :-1]
     # Not abs() ** 2: its square root costs more than the rest of the spectrogram.
     power = spectrum[..., 0].square() + spectrum[..., 1].square()
-    filters = torch.from_numpy(extractor.mel_filters.T.copy()).to(samples)
-    mel = torch.matmul(filters, power).clamp_(min=1e-10).log10_()
+    # Not in float32 on a GPU: where the recipe allows TF32, three digits would be left of it.
+    mel = torch.matmul(filters, power.to(filters.dtype)).float().clamp_(min=1e-10).log10_()
     return torch.maximum(mel, mel.amax((1, 2), keepdim=True) - 8).add_(4).div_(4)
