@@ -35,7 +35,7 @@ TARGET = (
     "same rows"
 )
 NAME, TEXT = "bench/speech", "sentence"
-SOURCE = Source(NAME, "it", text_column=TEXT)
+SOURCE = Source(NAME, "it", text_column=TEXT, dev="", test="")
 SHARD_ROWS = 1000
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import write_recipe
 from utils import artifacts
+from utils.__main__ import fingerprint
 from utils.artifacts import (
     MADE,
     STAGES,
@@ -19,6 +20,7 @@ from utils.artifacts import (
     write_atomically,
 )
 from utils.config import load_recipe
+from utils.environment.whole import DiskFull
 
 
 @pytest.fixture
@@ -58,13 +60,49 @@ def test_what_was_built_on_an_earlier_report_is_not_taken_with_a_new_one(recipe,
             require(run, stage)
 
 
-def test_a_changed_recipe_does_not_mix_with_old_results(recipe, tmp_path):
+STEPS, SEED = ("max_steps = 24", "max_steps = 25"), ("seed = 42", "seed = 43")
+COMMENT = ("[training]", "# a remark\n[training]")
+CLIPS = ("[training]", '[mixing]\nstop = "all_exhausted"\n[training]')
+
+
+@pytest.mark.parametrize(
+    ("change", "trained", "is_kept"),
+    [
+        (STEPS, None, True),  # a typo that lesson 4 has found
+        (STEPS, "checkpoints/checkpoint-8", False),
+        (STEPS, "model", False),
+        (COMMENT, "model", True),
+        (CLIPS, None, False),
+        (SEED, None, False),  # it orders the mix that was prepared
+    ],
+)
+def test_a_changed_recipe_does_not_mix_with_results_that_depend_on_it(
+    recipe, tmp_path, change, trained, is_kept
+):
     run = open_run(recipe, tmp_path / "runs")
-    assert (run.folder / "recipe.toml").read_text() == recipe.path.read_text()
-    open_run(recipe, tmp_path / "runs")
-    write_recipe(recipe.path, **{"max_steps = 24": "max_steps = 25"})
-    with pytest.raises(RunMismatch, match=r"another version of .*mine\.toml.*name|delete"):
+    if trained:
+        (run.folder / trained).mkdir(parents=True)
+    save_report(run, "preprocessing", {})
+    before = fingerprint(run, "preprocessing")
+    text = recipe.path.read_text()
+    assert change[0] in text
+    recipe.path.write_text(text.replace(*change, 1))
+    if is_kept:
         open_run(load_recipe(recipe.path), tmp_path / "runs")
+        assert fingerprint(run, "preprocessing") == before, "it would be prepared again"
+    else:
+        with pytest.raises(RunMismatch, match=r"another version of .*mine\.toml.*name|delete"):
+            open_run(load_recipe(recipe.path), tmp_path / "runs")
+    kept = (run.folder / "recipe.toml").read_text()
+    assert kept == (recipe.path.read_text() if is_kept else text)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[training", b"training = 1", b"\0"])
+def test_a_damaged_copy_of_the_recipe_is_named(recipe, tmp_path, content):
+    run = open_run(recipe, tmp_path)
+    (run.folder / "recipe.toml").write_bytes(content)
+    with pytest.raises(Damaged, match=r"mine/recipe\.toml is damaged: delete it if"):
+        open_run(recipe, tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
@@ -75,7 +113,7 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(DiskFull, match=r"report\.json does not fit: 3 bytes are needed"):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

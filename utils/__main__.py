@@ -24,11 +24,14 @@ from utils.artifacts import (
     notebook_of,
     open_run,
     read_json,
+    recipe_of,
     require,
     write_atomically,
 )
 from utils.config import Recipe, UserError, load_recipe
 from utils.environment.command import command
+from utils.environment.lock import only_writer
+from utils.environment.whole import fits
 from utils.export.privacy import scrub_notebook
 from utils.text import languages
 
@@ -61,11 +64,12 @@ def fingerprint(run: Run, stage: str, recordings: str = "") -> str:
 
     Its prose does not count: a better sentence is no reason to train again.
     """
-    cells = json.loads(Path(notebook_of(stage)).read_text(encoding="utf-8"))["cells"]
+    path = Path(notebook_of(stage))
+    cells = read_json(path, "`git checkout notebooks` brings it back").get("cells", [])
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     code_and_data = (path for path in Path("utils").rglob("*.*") if path.suffix != ".pyc")
-    files = digest(run.folder / "recipe.toml", *sorted(code_and_data))
-    parts = [files, recordings, *code]
+    told = recipe_of(stage, run.folder / "recipe.toml")
+    parts = [told, digest(*sorted(code_and_data)), recordings, *code]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -165,7 +169,8 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
             continue
         print(f"{title} …", flush=True)
         started = time.perf_counter()
-        execute(run, stage, recipe, runs)
+        with fits(executed(run, stage)):
+            execute(run, stage, recipe, runs)
         seconds = time.perf_counter() - started
         made_from = fingerprint(run, stage, recordings)
         done[stage] = {"seconds": round(seconds, 1), "fingerprint": made_from}
@@ -226,7 +231,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     papermill_log.addFilter(is_progress)
     recipe = load_recipe(options.recipe)
     run = open_run(recipe, options.runs)
-    print_results(recipe, run, options.runs, run_lessons(recipe, run, options.runs))
+    with only_writer(run.folder):
+        done = run_lessons(recipe, run, options.runs)
+    print_results(recipe, run, options.runs, done)
 
 
 if __name__ == "__main__":

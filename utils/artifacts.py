@@ -6,15 +6,14 @@ A stage's JSON report is written last and atomically: if it exists, the stage is
 import hashlib
 import json
 import os
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from utils.config import Recipe, UserError
-from utils.environment.machine import peak_gib
-from utils.environment.whole import damage, files_below, sealed
+from utils.environment.command import shorten_temporary
+from utils.environment.whole import damage, files_below, fits, sealed
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
 STAGES = (
@@ -115,12 +114,17 @@ class Run:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that it is either complete or absent, even after a crash or a full disk."""
+    """Write a file so that it is either complete or absent, even after a crash.
+
+    Raises:
+        DiskFull: it does not fit.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    data = text.encode("utf-8")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with fits(path, len(data)), temporary.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -129,42 +133,49 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def render(template: Path, **values: Any) -> str:
-    """Return a jinja2 template with values filled in, every one of them escaped for HTML.
-
-    Args:
-        template: a file beside the code that fills it.
-        values: the template's variables; a missing one is an error.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
-        autoescape=True,  # a transcript is input from outside
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(template.name).render(values)
-
-
 def open_run(recipe: Recipe, runs: str | Path = "runs") -> Run:
     """Return the run folder of a recipe, made if need be, with a copy of the recipe in it.
 
+    A comment may change at any time, and `[training]` as long as nothing was trained.
+
     Raises:
         RunMismatch: the folder holds results of a different recipe of the same name.
+        Damaged: its copy of the recipe cannot be read.
     """
+    shorten_temporary()
     run = Run(Path(runs) / recipe.name)
     text = recipe.path.read_text(encoding="utf-8")
     copy = run.folder / "recipe.toml"
-    if copy.exists() and copy.read_text(encoding="utf-8") != text:
+    is_trained = run.model.exists() or any(run.checkpoints.glob("checkpoint-*"))
+    stage = "training" if is_trained else "preprocessing"
+    if copy.exists() and recipe_of(stage, copy) != recipe_of(stage, recipe.path):
         raise RunMismatch(
             f"{run.folder} holds results of another version of {recipe.path}. One experiment is "
             f"one file: give the changed recipe its own name, or delete {run.folder} to start over."
         )
-    if not copy.exists():
+    if not copy.exists() or copy.read_text(encoding="utf-8") != text:
         write_atomically(copy, text)
     run.figures.mkdir(parents=True, exist_ok=True)
     return run
+
+
+def recipe_of(stage: str, path: Path) -> str:
+    """Return what the results of a stage depend on in a recipe: its keys, as JSON.
+
+    Before training, of `[training]` the seed alone: it orders the mix of the sources.
+
+    Raises:
+        Damaged: the file holds no recipe.
+    """
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        if STAGES.index(stage) < STAGES.index("training"):
+            told["training"] = {"seed": told.get("training", {}).get("seed")}
+        return json.dumps(told, sort_keys=True, default=str)
+    except (ValueError, AttributeError, RecursionError):
+        raise Damaged(
+            f"{path} is damaged: delete it if the recipe is the one that the run was made from."
+        ) from None
 
 
 def notebook_of(stage: str) -> str:
@@ -223,6 +234,8 @@ def read_json_lines(path: Path, way_out: str) -> list[dict[str, Any]]:
 
 def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:
     """Write a stage's report, as the last act of the stage, with what it was built on."""
+    from utils.environment.machine import peak_gib  # torch: seconds that a first line need not wait
+
     files = [one for name in MADE.get(stage, ()) for one in files_below(run.folder / name)]
     report = {
         **report,

@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.config import UserError
-from utils.demo.answers import refusal
 from utils.demo.guard import end_on_signals, private_folder
-from utils.demo.kept import UnusableRecording, keep_recording, kept_rows
-from utils.demo.page import AUDIO
-from utils.demo.serve import announce, launch
 from utils.environment.command import command
 
 if TYPE_CHECKING:
@@ -24,6 +20,8 @@ if TYPE_CHECKING:
 
 def sentences_left(sentences: Sequence[str], folder: Path) -> list[str]:
     """Return the sentences without a recording in the folder, each once."""
+    from utils.demo.kept import kept_rows  # as below: an import that takes seconds
+
     read = {row["text"] for row in kept_rows(folder)}
     clean = [" ".join(sentence.split()) for sentence in sentences]
     return [one for one in dict.fromkeys(clean) if one and one not in read]
@@ -39,6 +37,10 @@ def build_recorder(sentences: Sequence[str], folder: Path) -> "gradio.Blocks":
     """
     private_folder()
     import gradio  # 2 s, and only pages need it
+
+    from utils.demo.answers import refusal
+    from utils.demo.kept import UnusableRecording, keep_recording
+    from utils.demo.page import AUDIO
 
     left = sentences_left(sentences, folder)
 
@@ -84,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--port", type=int, default=7860, help="(%(default)s)")
     chosen = parser.parse_args(arguments)
     end_on_signals()
+    from utils.demo.serve import announce, launch
+
     try:
         sentences = chosen.sentences.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError:

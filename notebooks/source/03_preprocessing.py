@@ -514,7 +514,8 @@ figure = quality.draw()
 figure.savefig(run.figures / "quality.png", dpi=120)
 for reason, examples in quality.examples.items():
     for one in examples:
-        print(f"{reason} | {one['source']}, {one['split']}, {one['id']}: {one['text']}")
+        place = f"{one['source']}, {one['split']}, {one['id']}"
+        print(f"{reason} | {place}: {one['text']}", one["why"])
         display(Audio(one["audio"]) if one["audio"] else "no sound")
 save_report(
     run,

@@ -36,8 +36,9 @@ from utils.evaluation.mistakes import clips_html, find_worst, most_frequent
 from utils.evaluation.page import draw_rates, verdict, verdict_word, window_line, write_page
 from utils.evaluation.readers import load_readers, prepared_clips, read_clips
 from utils.evaluation.report import build_report
-from utils.scoring.error_rates import WER, count_errors
+from utils.scoring.error_rates import count_errors
 from utils.scoring.intervals import confidence_interval, resampled_rates
+from utils.scoring.metrics import WER
 from utils.scoring.predictions import (
     count_row_errors,
     drawn,

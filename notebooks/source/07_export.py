@@ -32,6 +32,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
 from utils.environment.colab import mount_drive
+from utils.environment.lock import only_writer
 from utils.export import formats, ggml, hub
 from utils.export.measure import baseline, measure_documented, rate_programs, run_programs
 from utils.export.programs import load_programs
@@ -81,12 +82,13 @@ pd.DataFrame(rows).groupby("program", sort=False).agg(
 # %%
 run.repository.mkdir(parents=True, exist_ok=True)
 int8, float16 = (run.repository / f"ctranslate2-{name}" for name in ("int8", "float16"))
-for folder in (int8, float16):
-    formats.to_ctranslate2(run.model, folder, folder.name.partition("-")[2])
 model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32").eval()
 processor = WhisperProcessor.from_pretrained(run.model)
 ggml_file = run.repository / "ggml-model.bin"
-ggml.write_ggml(model, processor, ggml_file)
+with only_writer(run.folder):
+    for folder in (int8, float16):
+        formats.to_ctranslate2(run.model, folder, folder.name.partition("-")[2])
+    ggml.write_ggml(model, processor, ggml_file)
 weights = {"float32": run.model / "model.safetensors", "float16": float16, "int8": int8}
 megabytes = {name: formats.size_mb(path) for name, path in (weights | {"ggml": ggml_file}).items()}
 pd.DataFrame(

@@ -33,7 +33,7 @@ START = """
 import sys
 from pathlib import Path
 from utils.demo import guard, serve
-guard.PATIENCE = 1
+guard.PATIENCE, guard.MAX_KEPT = 1, 64 * 2**20
 guard.end_on_signals()
 from utils.whisper.captions import Segment
 
@@ -54,7 +54,7 @@ page.block_thread()
 """
 STUB = """
 import guard
-guard.PATIENCE = 1
+guard.PATIENCE, guard.MAX_KEPT = 1, 64 * 2**20
 class WhisperModel:
     def __init__(self, *_, **__): pass
     def transcribe(self, samples, **_):
@@ -319,6 +319,16 @@ def test_a_request_that_is_no_upload_has_an_end(page):
         answer = 413  # it hung up
     assert answer >= 400
     assert page.mib("VmRSS") - idle < MOST_MIB
+
+
+@pytest.mark.fault(24)
+def test_all_uploads_together_have_a_limit(page):
+    upload, answers = f"{page.url}gradio_api/upload", []
+    for number in range(8):  # of 10 MiB each, each another one
+        file = {"files": ("a.wav", bytes([number]) * 10 * 2**20)}
+        answers.append(httpx.post(upload, files=file, timeout=60).status_code)
+    assert set(answers[:4]) == {200} and answers[-1] == 507, answers
+    assert httpx.get(page.url).status_code == 200
 
 
 @pytest.mark.fault(24)

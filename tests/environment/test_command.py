@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +27,7 @@ def raises(problem):
         (lambda: 2, 2, ""),
         (lambda: raises(UserError("say what to do")), 1, "say what to do"),
         (lambda: raises(PermissionError(13, "Permission denied", "/x")), 1, "denied: '/x'"),
+        (lambda: raises(OSError(28, "No space left")), 1, "bytes for temporary files, of which"),
         (lambda: raises(KeyboardInterrupt), 130, "Interrupted"),
         (lambda: "ü".encode("ascii"), 1, "set LC_ALL=C.UTF-8"),
     ],
@@ -77,9 +80,53 @@ def test_a_command_says_what_is_missing_in_any_locale(tmp_path):
     assert b"is not there" in done.stderr and b"Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "path", [*ROOT.glob("utils/**/__main__.py"), ROOT / "utils/recorder.py"], ids=str
-)
+def python(script, *arguments, **variables):
+    """Run a few lines in a process of their own; return what they print."""
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=ROOT,
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+COMMANDS = [*ROOT.glob("utils/**/__main__.py"), ROOT / "utils/recorder.py"]
+
+
+def test_commands_start_without_what_takes_seconds_in_which_ctrl_c_would_be_a_traceback():
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in COMMANDS]
+    script = """
+        import importlib, sys
+        for name in sys.argv[1:]:
+            importlib.import_module(name)
+        importlib.import_module("utils.__main__").main(["languages"])
+        print({"torch", "transformers", "datasets", "gradio", "scipy"} & sys.modules.keys())
+    """
+    assert python(textwrap.dedent(script), *names).splitlines()[-1] == "set()"
+
+
+def test_a_long_name_for_temporary_files_is_no_fault_of_the_sockets_in_it(tmp_path):
+    long = tmp_path / ("long-" * 20) / ("er-" * 30)
+    long.mkdir(parents=True)
+    script = """
+        import multiprocessing, os, tempfile
+        from pathlib import Path
+        from utils.environment.command import shorten_temporary
+        shorten_temporary()
+        with multiprocessing.get_context("forkserver").Pool(1) as pool:
+            assert pool.map(abs, [-1]) == [1]
+        file, name = tempfile.mkstemp(prefix="kept-")
+        print(os.environ["TMPDIR"])
+    """
+    short = Path(python(textwrap.dedent(script), TMPDIR=str(long)).strip())
+    assert len(str(short)) < 40 and not short.parent.exists()
+    assert [path.name[:5] for path in long.iterdir()] == ["kept-"], "it was chosen for its room"
+
+
+@pytest.mark.parametrize("path", [*COMMANDS, ROOT / "utils/streaming/align.py"], ids=str)
 def test_every_command_is_one_of_these(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     (main,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "main")

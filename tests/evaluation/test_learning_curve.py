@@ -100,7 +100,7 @@ def test_the_command_writes_figure_and_numbers_or_says_why_not(tiny_run, rows, c
     row = {"minutes": 4.0, "source": "it"} | {
         f"{rate}{end}": 0.5 for rate in ("wer", "cer") for end in ("", "_low", "_high")
     }
-    monkeypatch.setattr("utils.evaluation.__main__.learning_curve", lambda *_: [row])
+    monkeypatch.setattr("utils.evaluation.learning_curve.learning_curve", lambda *_: [row])
     assert main([*asked, "--minutes", "4"]) == 0
     assert "WER 50.0 %" in capsys.readouterr().out
     assert json.loads((run.folder / "learning_curve.json").read_text())["rows"] == [row]

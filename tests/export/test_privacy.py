@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from utils.artifacts import Damaged
 from utils.export.privacy import find_private, scrub, scrub_notebook
 
 
@@ -78,5 +79,15 @@ def test_every_text_of_a_folder_is_looked_through(tmp_path):
     lesson = scrub_notebook(ROOT / "notebooks/04_training.ipynb", is_published=True)
     (tmp_path / "04_training.ipynb").write_text(lesson, encoding="utf-8")
     (tmp_path / "vocab.json").write_text('{"/home/alice": 1}', encoding="utf-8")
+    (tmp_path / "config.json").write_text('{"cut off": "/home/alice/x', encoding="utf-8")
+    (tmp_path / "settings.json").write_text('{"cut off', encoding="utf-8")
     names = [path.relative_to(tmp_path) for path in sorted(tmp_path.iterdir())]
-    assert find_private(tmp_path, names) == [str(tmp_path / "tokenizer_config.json")]
+    leaks = ["config.json", "tokenizer_config.json"]
+    assert find_private(tmp_path, names) == [str(tmp_path / name) for name in leaks]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "[" * 100_000, "\x00" * 9])
+def test_a_damaged_notebook_has_its_name_and_the_way_out(tmp_path, content):
+    (tmp_path / "04.ipynb").write_text(content, encoding="utf-8")
+    with pytest.raises(Damaged, match=r"04\.ipynb is damaged.*git checkout"):
+        scrub_notebook(tmp_path / "04.ipynb")

@@ -156,6 +156,8 @@ def test_drops_are_counted_and_the_rest_arrives(tokenizer, row, wav, tmp_path):
     prepared = prepare_split(rows, tokenizer, tmp_path, report)
     assert prepared["id"][:] == ["0", "1", "2", "4", "6", "7"]
     assert report.dropped["it", "train"] == {"undecodable audio": 1, "empty transcript": 1}
+    (shown,) = report.to_json()["examples"]["undecodable audio"]
+    assert shown["id"] == "3" and shown["why"].startswith("3: text that cannot be decoded (")
 
 
 @pytest.mark.fault(20)

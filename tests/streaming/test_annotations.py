@@ -3,10 +3,10 @@ import pytest
 
 from utils.config import RecipeError, Source, load_recipe
 from utils.preprocessing.prepare import prepare
-from utils.streaming.cues import clean, make_clips
+from utils.streaming.cues import Cue, clean, make_clips
 from utils.streaming.recordings import read_recordings
 from utils.streaming.sources import decode_audio, stream
-from utils.whisper.captions import Segment, from_marks
+from utils.whisper.captions import from_marks
 
 SRT = "1\n00:00:01,000 --> 00:00:02,500\nPrima frase.\n\n2\n00:00:03,000 --> 00:00:04,250\nSeconda."
 VTT = """WEBVTT - titolo
@@ -18,7 +18,7 @@ uno
 <v Anna>Prima <00:01.500>frase.
 
 00:03.000 --> 00:04.250
-<c.giallo>Seconda.</c>"""
+<v.piano Anna><c.giallo>Seconda.</c>"""
 GRID = """File type = "ooTextFile"
 Object class = "TextGrid"
 
@@ -112,6 +112,12 @@ FORMATS = {
     "talk.txt": LABELS,
     "talk.it.txt": SRT,
 }
+EARLY = LABELS.replace("1.000000", "-0.100000", 1)
+
+
+def test_a_label_that_begins_before_the_sound_begins_with_it(tmp_path, wav):
+    (one,) = read_recordings(write(tmp_path, wav, **{"talk.txt": EARLY}), "it")
+    assert (one.start, one.end) == (0.0, 4.25) and from_marks(one.text)[0].text == "Prima frase."
 
 
 def write(folder, wav, seconds=10.0, loudest=0.9, **files):
@@ -174,6 +180,34 @@ def test_a_tier_or_a_track_is_chosen_and_the_error_lists_them(tmp_path, wav):
         assert from_marks(one.text)[0].text == first
 
 
+ASS = """[Script Info]
+
+[Events]
+Format: Layer, Start, End, Style, Name, MarginL, MarginR, MarginV, Effect, Text
+Dialogue: 0,0:00:01.00,0:00:02.50,Default,Anna,0,0,0,,Prima frase.
+Dialogue: 0,0:00:03.00,0:00:04.25,Default,Bruno,0,0,0,,Seconda."""
+TWO_VOICES = VTT.replace("<v.piano Anna>", "<v Bruno &amp; C.>")
+BOTH_AT_ONCE = TWO_VOICES.replace("frase.", "frase.</v> <v Bruno>Sì.</v>")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "speakers"),
+    [
+        ("talk.eaf", EAF, ["Anna"]),
+        ("talk.eaf", EAF.replace(' PARTICIPANT="Anna"', ""), [""]),
+        ("talk.vtt", VTT, ["Anna"]),
+        ("talk.vtt", TWO_VOICES, ["Anna", "Bruno & C."]),  # a clip has one speaker
+        ("talk.vtt", BOTH_AT_ONCE, ["Anna & Bruno", "Bruno & C."]),
+        ("talk.vtt", VTT.replace("<v.piano Anna>", ""), ["Anna", ""]),
+        ("talk.ass", ASS, ["Anna", "Bruno"]),
+        ("talk.srt", SRT, [""]),
+    ],
+)
+def test_who_speaks_is_read_where_an_annotation_says_so(tmp_path, wav, name, content, speakers):
+    found = read_recordings(write(tmp_path, wav, **{name: content}), "it")
+    assert [one.speaker for one in found] == speakers
+
+
 def test_a_plain_text_comes_first_and_an_annotation_alone_is_counted(tmp_path, wav):
     folder = write(tmp_path, wav, **{"talk.srt": SRT, "talk.txt": "Tutto.", "other.vtt": VTT})
     other, talk = read_recordings(folder, "it")
@@ -184,7 +218,7 @@ def test_a_plain_text_comes_first_and_an_annotation_alone_is_counted(tmp_path, w
 
 
 def cues(*times, text="Ciao."):
-    return [Segment(*one, text) if len(one) == 2 else Segment(*one) for one in times]
+    return [Cue(*one, text) if len(one) == 2 else Cue(*one) for one in times]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +296,7 @@ def test_captions_names_and_markup_are_left_out_and_counted(text, said, left_out
 
 def test_a_name_is_one_where_it_is_in_capitals_numbered_or_comes_often():
     lines = ["ANNA: uno", "Voce 2: due", "Nota: tre", *["Carlo: quattro"] * 3, "主持人：你好"]
-    found = make_clips([Segment(i, i + 1, line) for i, line in enumerate(lines)], "it")
+    found = make_clips([Cue(i, i + 1, line) for i, line in enumerate(lines)], "it")
     assert [cue.text for one in found for cue in from_marks(one.text)] == [
         *("uno", "due", "Nota: tre"),
         *["quattro"] * 3,

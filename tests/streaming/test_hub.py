@@ -40,7 +40,8 @@ CLIENT = """
         steer(os.environ["HF_ENDPOINT"], *arguments, **options)
     def texts(source, split, count=None):
         return [row["text"] for row in islice(stream(source, split), count)]
-    speech = Source("org/speech", "it", "it_it", text_column="sentence")
+    whole = dict(text_column="sentence", dev="", test="")  # nothing is held out of train
+    speech = Source("org/speech", "it", "it_it", **whole)
 """
 
 
@@ -154,7 +155,7 @@ def told(module_hub):
         note("first", lambda: texts(speech, "train", 1))
         note("three", lambda: stream(speech, "train").take(3).to_list().__len__())
         note("joined", lambda: texts(speech, "train+validation"))
-        older = Source("org/speech", "it", "it_it", "{older}", text_column="sentence")
+        older = Source("org/speech", "it", "it_it", "{older}", **whole)
         note("older", lambda: texts(older, "train", 1))
         note("commits", lambda: commits([speech, older, Source("embedded", "it", "carlo")]))
 
@@ -183,7 +184,7 @@ def told(module_hub):
         for kind in ("401", "403", "404"):
             fault(kind, {data!r}, count=99)
             note("middle " + kind, lambda: texts(speech, "train"))
-        hasty = Source("org/speech", "it", "it_it", text_column="sentence", patience_seconds=11)
+        hasty = Source("org/speech", "it", "it_it", patience_seconds=11, **whole)
         for kind, where in [("hang", {data!r}), ("drop", {data!r}), ("hang", "GET .*revision")]:
             fault(kind, where, count=99)
             if "revision" in where:
@@ -193,7 +194,7 @@ def told(module_hub):
 
         def corrupt():
             kept = []
-            for row in stream(Source("org/corrupt", "it", text_column="sentence"), "train"):
+            for row in stream(Source("org/corrupt", "it", **whole), "train"):
                 try:
                     if len(decode_audio(row["audio"])) and row["text"]:
                         kept.append(row["text"])
@@ -201,7 +202,7 @@ def told(module_hub):
                     pass
             return kept
         from utils.streaming import hub_files
-        large = Source("org/huge", "it", text_column="sentence")
+        large = Source("org/huge", "it", **whole)
         note("streamed", lambda: [texts(large, "train", 2) for _ in range(10)])
         hub_files.LARGE_GROUP_BYTES = 1_000_000
         note("fetched", lambda: [texts(large, "train", 2) for _ in range(10)])
@@ -212,7 +213,7 @@ def told(module_hub):
 
         def opened(dataset, split="train", **options):
             note(f"{{dataset}} {{split}} {{options}}", lambda: texts(
-                Source(dataset, "it", text_column="sentence", **options), split))
+                Source(dataset, "it", **whole, **options), split))
         opened("org/missing")
         opened("org/gated")
         opened("tester/private")

@@ -25,7 +25,8 @@ def hub(tmp_path):
 
 
 def rows_of(folder, **of):
-    return list(stream(Source(str(folder), "it", **of), "train"))
+    whole = {"dev": "", "test": ""}  # else a tenth of the few rows is held out of train
+    return list(stream(Source(str(folder), "it", **whole, **of), "train"))
 
 
 def text(n):
@@ -112,3 +113,64 @@ def test_samples_without_a_rate_are_told(hub):
 def test_numbers_are_texts(hub, wav):
     folder = hub(audio=lambda n: {"bytes": wav(), "path": None}, label=lambda n: n)
     assert [row["text"] for row in rows_of(folder, text_column="label")] == ["0", "1", "2"]
+
+
+@pytest.fixture
+def parts(tmp_path, wav, capsys):
+    """Return a function that writes splits of 200 numbered rows, and returns what a recipe gets."""
+    sound = {"bytes": wav(0.1), "path": None}
+
+    def get(*splits, speakers=0, **of):
+        for split in splits:
+            table = [{"audio": sound, "text": f"{split} {n // 2}"} for n in range(200)]
+            for n, row in enumerate(table):
+                row |= {"speaker": f"s{n % speakers}"} if speakers else {}
+            parquet.write_table(pa.Table.from_pylist(table), tmp_path / f"{split}-0.parquet")
+        source = Source(str(tmp_path), "it", **of)
+        used = {
+            use: getattr(source, use) for use in ("train", "dev", "test") if getattr(source, use)
+        }
+        found = {use: list(stream(source, split)) for use, split in used.items()}
+        return found, capsys.readouterr().out
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("splits", "of", "missing"),
+    [
+        (["train"], {}, {"dev", "test"}),
+        (["train"], {"dev": "validation"}, {"dev", "test"}),
+        (["train"], {"dev": ""}, {"test"}),
+        (["train"], {"train": "train", "dev": "", "test": ""}, set()),
+        (["train", "test"], {}, {"dev"}),
+        (["train", "validation", "test"], {"dev": "validation"}, set()),
+        (["train", "validation"], {"train": "train+validation", "dev": ""}, {"test"}),
+    ],
+)
+def test_a_split_that_is_missing_is_a_tenth_of_train_by_sentence(parts, splits, of, missing):
+    found, told = parts(*splits, **of)
+    count = 200 * len(Source("x", "it", **of).train.split("+"))
+    sizes = {use: len(rows) for use, rows in found.items()}
+    assert sizes["train"] + sum(sizes[use] for use in missing) == count
+    assert all(0.05 * count < sizes[use] < 0.16 * count for use in missing), sizes
+    texts = {use: {row["text"] for row in rows} for use, rows in found.items()}
+    assert not any(texts["train"] & texts[use] for use in missing)
+    ids = [row["id"] for rows in found.values() for row in rows]
+    assert len(ids) == len(set(ids))
+    assert all(f"no {use}" in told for use in missing) and bool(missing) == bool(told)
+
+
+@pytest.mark.parametrize(("speakers", "what"), [(40, "speaker"), (3, "sentence")])
+def test_many_speakers_are_held_out_whole(parts, speakers, what):
+    found, told = parts("train", speakers=speakers)
+    assert f"by the hash of the {what}" in told
+    of = {use: {row["speaker"] for row in rows} for use, rows in found.items()}
+    assert all(of.values()) and (what == "sentence" or not of["train"] & (of["dev"] | of["test"]))
+
+
+def test_a_split_that_is_called_otherwise_or_misspelled_is_told(parts):
+    with pytest.raises(RecipeError, match="validation"):
+        parts("train", "validation", "test")  # the recipe's dev is "dev"
+    with pytest.raises(RecipeError, match="tset"):
+        parts("train", test="tset")

@@ -191,13 +191,15 @@ def test_voxforge_keeps_its_sessions_apart(corpus):
 
 def test_kaldi_s_segments_are_parts_and_its_commands_are_not_run(corpus):
     kaldi = {
-        "train/text": "u1 uno\nu2 due\n",
+        "train/text": "u1 uno\nu2 due\nu3 tre\n",
         "train/wav.scp": "r c0.wav\n",
-        "train/segments": "u1 r 0.0 0.4\nu2 r 0.4 0.9\n",
+        "train/segments": "u1 r 0.0 0.4\nu2 r 0.4 0.9\nu3 r 0.9 -1\n",  # -1: to the end
         "train/utt2spk": "u1 anna\nu2 ugo\n",
     }
     folder = corpus(seconds=1.0, **kaldi)
-    one, two = read_recordings(str(folder), "it")
+    one, two, three = read_recordings(str(folder), "it")
+    assert (three.start, three.end) == (0.9, None)
+    assert read_audio(three)[1] == pytest.approx(0.1)
     assert (one.text, one.start, one.end, one.speaker) == ("uno", 0.0, 0.4, "anna")
     assert (two.text, two.start, two.end, two.recording) == ("due", 0.4, 0.9, "r")
     assert read_audio(two)[1] == pytest.approx(0.5)

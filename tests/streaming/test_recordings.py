@@ -114,6 +114,9 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path, wav, name):
         ({"metadata.csv": "file_name,text\na.wav,ciao, come va\n"}, "line 2, has more cells"),
         ({"metadata.tsv": "file_name\ttext\na.wav\tciao\tcome va\n"}, "line 2, has more cells"),
         ({"metadata.csv": "file_name,text\na.wav,uno\na.wav,due\n"}, "a.wav is named a second"),
+        ({"metadata.csv": "file_name,text,text\na.wav,uno,due\n"}, 'two columns called "text"'),
+        ({"metadata.csv": "file_name,text\n"}, "or there is no row"),
+        ({"metadata.parquet": "PAR1 cut off"}, "metadata.parquet is no Parquet file that can be"),
     ],
 )
 def test_what_cannot_be_read_is_told_with_its_place(tmp_path, wav, files, message):

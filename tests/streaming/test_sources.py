@@ -40,6 +40,9 @@ def test_max_clips_takes_that_many():
     assert len(list(stream(Source("embedded", "it", "carlo", max_clips=5), "train"))) == 5
 
 
+WHOLE = {"dev": "", "test": ""}  # nothing is held out of train
+
+
 @pytest.fixture
 def hub_folder(tmp_path, wav):
     """A data set as the Hub lays it out: one parquet file a split, one row of it corrupt."""
@@ -53,7 +56,7 @@ def hub_folder(tmp_path, wav):
 
 
 def test_a_folder_in_the_hubs_layout_gives_the_same_schema(hub_folder):
-    source = Source(str(hub_folder), "it", text_column="sentence")
+    source = Source(str(hub_folder), "it", text_column="sentence", **WHOLE)
     rows = list(stream(source, "train+validation"))
     assert len(rows) == 8
     assert rows[0]["text"] == "numero 0"
@@ -63,7 +66,7 @@ def test_a_folder_in_the_hubs_layout_gives_the_same_schema(hub_folder):
 
 
 def test_a_corrupt_clip_does_not_end_the_stream(hub_folder):
-    rows = list(stream(Source(str(hub_folder), "it", text_column="sentence"), "train"))
+    rows = list(stream(Source(str(hub_folder), "it", text_column="sentence", **WHOLE), "train"))
     assert [row["text"] for row in rows] == [f"numero {i}" for i in range(4)]
     with pytest.raises(AudioError):
         decode_audio(rows[2]["audio"])
@@ -76,7 +79,7 @@ def test_a_folder_of_sound_files_with_a_table_needs_no_ffmpeg(tmp_path, wav):
     (tmp_path / "train/metadata.csv").write_text("\n".join(lines), encoding="utf-8")
     for number in range(3):
         (tmp_path / f"train/{number}.wav").write_bytes(wav(seconds=1.0 + number))
-    rows = list(stream(Source(str(tmp_path), "it", text_column="sentence"), "train"))
+    rows = list(stream(Source(str(tmp_path), "it", text_column="sentence", **WHOLE), "train"))
     assert [row["text"] for row in rows] == [f"numero {i}" for i in range(3)]
     assert [len(decode_audio(row["audio"])) for row in rows] == [16_000, 32_000, 48_000]
     assert [row["seconds"] for row in rows] == [1.0, 2.0, 3.0]
@@ -84,13 +87,13 @@ def test_a_folder_of_sound_files_with_a_table_needs_no_ffmpeg(tmp_path, wav):
 
 def test_a_wrong_text_column_is_refused_with_those_that_exist(hub_folder):
     with pytest.raises(RecipeError, match=r'no column "txet"; it has audio, sentence'):
-        stream(Source(str(hub_folder), "it", text_column="txet"), "train")
+        stream(Source(str(hub_folder), "it", text_column="txet", **WHOLE), "train")
 
 
 @pytest.mark.parametrize(("dataset", "split"), [("/no/such/folder", "train"), (None, "tset")])
 def test_a_source_that_cannot_be_opened_is_named(hub_folder, dataset, split):
     with pytest.raises(RecipeError, match=rf'split "{split}", cannot be opened: .*Check dataset'):
-        stream(Source(dataset or str(hub_folder), "it", text_column="sentence"), split)
+        stream(Source(dataset or str(hub_folder), "it", text_column="sentence", **WHOLE), split)
 
 
 def numbered(name, count):

@@ -135,7 +135,9 @@ def test_a_process_that_dies_loses_little_reads_nothing_twice_and_ends_bit_for_b
 @pytest.mark.fault(2)
 def test_sigterm_ends_the_command_with_the_code_of_the_signal(tiny_run, monkeypatch, capsys):
     recipe, run = tiny_run("asked", training="eval_steps = 8\nsave_steps = 8")
-    monkeypatch.setattr(command, "progress_line", lambda rows, _: os.kill(os.getpid(), 15) or "")
+    monkeypatch.setattr(
+        "utils.training.progress.progress_line", lambda rows, _: os.kill(os.getpid(), 15) or ""
+    )
     assert command.main([str(recipe.path), "--runs", str(run.folder.parent)]) == 143
     assert "SIGTERM came: step 2 is saved" in capsys.readouterr().err
     assert find_valid_checkpoint(run.checkpoints).name == "checkpoint-2"

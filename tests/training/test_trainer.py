@@ -2,12 +2,14 @@ import copy
 import dataclasses
 import json
 import re
+import socket
 
 import numpy as np
 import pytest
 import torch
 from datasets import load_from_disk
 from transformers import TrainerCallback, WhisperForConditionalGeneration
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer_pt_utils import LabelSmoother
 
 from tests.conftest import write_recipe
@@ -269,6 +271,19 @@ def interrupt_at(step):
     return watch
 
 
+def test_epochs_and_shares_do_for_steps(tiny_run):
+    shares = "\n".join(f"{key}_steps = 0.25" for key in ("logging", "eval", "save", "warmup"))
+    recipe, run = tiny_run(training=f"max_steps = -1\nnum_train_epochs = 4\n{shares}")
+    state = train(recipe, run).state
+    assert state.global_step == state.max_steps == 12  # eight clips, three at a time
+    rows, quarters = read_metrics(run.metrics), [3, 6, 9, 12]
+    for key in ("loss", "eval_wer"):
+        assert [row["step"] for row in rows if key in row] == quarters
+    rates = [row["learning_rate"] for row in rows if "learning_rate" in row]
+    assert max(rates) == rates[0] > rates[1] > rates[-1], "warmed up in the first quarter"
+    assert {int(path.name[11:]) for path in run.checkpoints.glob("checkpoint-*")} == set(quarters)
+
+
 def test_each_run_adds_up_alike_and_tensorboard_has_its_curves(tiny_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -281,6 +296,11 @@ def test_each_run_adds_up_alike_and_tensorboard_has_its_curves(tiny_run):
     assert {"train/loss", "train/learning_rate", "eval/wer"} <= set(board.Tags()["scalars"])
     told = [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
     assert [one.value for one in board.Scalars("train/loss")] == pytest.approx(told, rel=1e-4)
+    assert not [path for path in run.folder.rglob("*") if socket.gethostname() in path.name]
+    recipe, run = tiny_run("asked", 'report_to = ["tensorboard"]')
+    callbacks = build_trainer(recipe, run).callback_handler.callbacks
+    (one,) = [one for one in callbacks if isinstance(one, TensorBoardCallback)]
+    assert one.logging_dir == str(run.tensorboard), "its own name would tell the machine's"
     recipe, run = tiny_run("silent", 'report_to = "none"')
     handler = build_trainer(recipe, run).callback_handler
-    assert "TensorBoardCallback" not in handler.callback_list
+    assert "Curves" not in handler.callback_list

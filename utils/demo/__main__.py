@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from utils.artifacts import open_run, require
 from utils.config import load_recipe
 from utils.demo.guard import end_on_signals
-from utils.demo.page import build_page
-from utils.demo.serve import GUEST, announce, credits, example_rows, launch, load_transcribers
 from utils.environment.command import command
 
 
@@ -28,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     chosen = parser.parse_args(arguments)
     end_on_signals()
+    from utils.demo.page import build_page
+    from utils.demo.serve import GUEST, announce, credits, example_rows, launch, load_transcribers
+
     recipe = load_recipe(chosen.recipe)
     run = open_run(recipe, chosen.runs)
     require(run, "training")

@@ -26,6 +26,7 @@ FRAMED_BY = (
     "vscode-webview:"
 )
 MAX_BODY = 4 * 2**20  # bytes of what is no upload: Gradio reads that into memory whole
+MAX_KEPT = 2 * 2**30  # bytes of all uploads together, each of which is kept for an hour
 PATIENCE = 20  # seconds for a request's head, and between two pieces of its body
 TRIES, TRIES_SECONDS = 10, 60  # wrong passwords, and how long they count
 PREFIX = "whisper-demo-"  # of folders with what visitors record
@@ -62,6 +63,7 @@ class Guard:
         self.is_host_checked = is_host_checked
         self.max_upload = max_upload + MAX_BODY
         self.wrong: list[float] = []  # when a password was
+        self.coming = 0  # bytes of the uploads that are under way, at most
 
     async def __call__(self, scope: dict, receive: Callable, send: Callable) -> None:
         """Answer a request, or say why not."""
@@ -94,11 +96,16 @@ class Guard:
                 ]
             await send(message)
 
-        await self.app(scope, receive_some, send_guarded)
+        coming = int(dict(scope["headers"]).get(b"content-length", left)) if is_upload(path) else 0
+        self.coming += coming
+        try:
+            await self.app(scope, receive_some, send_guarded)
+        finally:
+            self.coming -= coming
 
     def limit(self, scope: dict) -> int:
         """Return how many bytes a request may have."""
-        return self.max_upload if scope["path"].rstrip("/").endswith(UPLOAD) else MAX_BODY
+        return self.max_upload if is_upload(scope["path"]) else MAX_BODY
 
     def fault(self, scope: dict) -> tuple[int, str] | None:
         """Return the status and the sentence for a request that is refused."""
@@ -116,11 +123,30 @@ class Guard:
         path, size = scope["path"].rstrip("/"), headers.get("content-length", "0")
         if not (size.isdigit() and int(size) <= self.limit(scope)):
             return 413, "This request is too large."
+        if is_upload(path):
+            size = int(headers.get("content-length", self.max_upload)) + self.coming
+            if size > room_left():
+                return 507, "This page holds as much as it may: try again in an hour."
         if path.endswith(LOGIN) and scope["method"] == "POST":
             self.wrong = [at for at in self.wrong if time.monotonic() - at < TRIES_SECONDS]
             if len(self.wrong) >= TRIES:
                 return 429, "Too many wrong passwords: wait a minute, and try again."
         return None
+
+
+def is_upload(path: str) -> bool:
+    """Tell whether a request for this path sends files."""
+    return path.rstrip("/").endswith(UPLOAD)
+
+
+def room_left() -> int:
+    """Return how many bytes more may be uploaded: of `MAX_KEPT`, and half of what is free."""
+    folder = private_folder()
+    kept = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # it was deleted just now
+            kept += path.stat().st_size
+    return min(MAX_KEPT - kept, shutil.disk_usage(folder).free // 2)
 
 
 def is_one_of(netloc: str, hosts: Iterable[str]) -> bool:

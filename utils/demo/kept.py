@@ -9,9 +9,9 @@ import soundfile
 
 from utils.artifacts import digest, read_json_lines, write_atomically
 from utils.config import UserError
+from utils.environment.whole import DiskFull, fits
 from utils.streaming.sound import MAX_SECONDS, AudioError, read_pieces
-from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
-from utils.whisper.features import SILENCE
+from utils.whisper.audio_context import SAMPLING_RATE, SILENCE, STOCK_SECONDS
 
 METADATA = "metadata.jsonl"  # what `datasets` looks for in a folder of audio
 
@@ -114,8 +114,15 @@ def keep_recording(path: str, text: str, folder: Path) -> Path:
     wav = folder / f"{digest(Path(path))[:16]}.wav"
     rows = [row for row in kept_rows(folder) if row["file_name"] != wav.name]
     rows.append({"file_name": wav.name, "text": text})
-    soundfile.write(wav, samples, SAMPLING_RATE)  # first, so that no line names a missing file
-    write_atomically(
-        folder / METADATA, "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows)
-    )
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    try:
+        with fits(wav, 2 * len(samples) + len(lines)):
+            soundfile.write(wav, samples, SAMPLING_RATE)  # first: no line names a missing file
+            write_atomically(folder / METADATA, lines)
+    except DiskFull:
+        if not any(row["file_name"] == wav.name for row in kept_rows(folder)):
+            wav.unlink(missing_ok=True)
+        raise UnusableRecording(
+            "This machine's disk is full: nothing was stored. Tell whoever runs this page."
+        ) from None
     return wav

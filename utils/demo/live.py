@@ -5,8 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.whisper.audio_context import SAMPLING_RATE
-from utils.whisper.features import SILENCE
+from utils.whisper.audio_context import SAMPLING_RATE, SILENCE
 
 HEAR_EVERY = 3.0  # seconds of new sound; two CPU cores hear base's 30 s window in about 2
 PAUSE_SECONDS = 0.7  # so much silence ends a sentence, and what was heard stays as it is

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import soundfile
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.demo.answers import Answers, Transcriber
 from utils.demo.guard import private_folder
 from utils.demo.live import Live
 from utils.demo.shown import LEGEND, SAVE
-from utils.preprocessing.prepare import waveform
+from utils.text import languages as known_languages
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.captions import FORMATS
 
@@ -51,7 +50,8 @@ def build_page(
     first, second = transcribers
     answers = Answers(transcribers.values(), corrections)
     tasks = [("Transcribe", "transcribe"), ("Translate into English", "translate")]
-    choices = [(LANGUAGES.get(code, code).title(), code) for code in languages]
+    names = known_languages()
+    choices = [(names.get(code, code).title(), code) for code in languages]
     with gradio.Blocks(title="Whisper", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         state = gradio.State()
         gradio.Markdown(
@@ -102,6 +102,8 @@ def _examples(rows: Sequence[Mapping[str, Any]], credit: str) -> list[tuple]:
 
     clips = []
     if rows:
+        from utils.preprocessing.prepare import waveform  # with torch, that no other part needs
+
         gradio.Markdown("Or a clip of the test split, on which neither model was trained:")
         with gradio.Row(elem_id="clips"):
             for number, row in enumerate(rows, 1):

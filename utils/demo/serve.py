@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import datasets
 import numpy as np
 
 from utils.artifacts import Run
@@ -16,15 +15,11 @@ from utils.config import Recipe
 from utils.demo.answers import Transcriber
 from utils.demo.guard import FRAMED_BY, LOOPBACK, Guard, patient, private_folder
 from utils.demo.shown import CSS
-from utils.embedded.fetch import resolve, speech
 from utils.environment.colab import in_colab
-from utils.environment.machine import device
-from utils.scoring.predictions import count_row_errors, load_predictions
 from utils.whisper.captions import Segment
-from utils.whisper.load import load_checkpoint
-from utils.whisper.long_recordings import transcribe_long
 
 if TYPE_CHECKING:
+    import datasets
     import gradio
 
 HOST = "127.0.0.1"  # this machine alone: over SSH, forward the port
@@ -55,6 +50,8 @@ def load_transcribers(recipe: Recipe, run: Run) -> dict[str, Transcriber]:
 
     Both decode at 30 s, as wherever else they are used.
     """
+    from utils.embedded.fetch import resolve
+
     start = load_transcriber(resolve(recipe.model.checkpoint), recipe.model.revision)
     return {model_name(recipe.model.checkpoint): start, "Fine-tuned": load_transcriber(run.model)}
 
@@ -67,6 +64,11 @@ def model_name(checkpoint: str) -> str:
 
 def load_transcriber(path: str | Path, revision: str | None = None) -> Transcriber:
     """Load one model, to be asked as `transcriber(samples, language, task)`."""
+    # Imported here, as above and below: the recorder serves a page without any model.
+    from utils.environment.machine import device
+    from utils.whisper.load import load_checkpoint
+    from utils.whisper.long_recordings import transcribe_long
+
     model, processor = load_checkpoint(path, revision)
     model.to(device())
 
@@ -78,12 +80,16 @@ def load_transcriber(path: str | Path, revision: str | None = None) -> Transcrib
     return hear
 
 
-def example_rows(run: Run, count: int = 3) -> datasets.Dataset:
+def example_rows(run: Run, count: int = 3) -> "datasets.Dataset":
     """Return prepared test rows in which fine-tuning changed most words for the better.
 
     Before lesson 5 nothing is known of that. Clips below two seconds come last, each text once, and
     among equals those of about four seconds first: in a word or two there is little to get wrong.
     """
+    import datasets
+
+    from utils.scoring.predictions import count_row_errors, load_predictions
+
     rows = datasets.load_from_disk(str(run.prepared))["test"]
     gained: dict[str, int] = {}
     if run.predictions.exists():
@@ -107,6 +113,8 @@ def credits(recipe: Recipe) -> str:
 
     Their licences ask that this is shown wherever they are played.
     """
+    from utils.embedded.fetch import speech
+
     sources = [source for source in recipe.sources if source.dataset == "embedded" and source.train]
     return "\n".join(speech(source.language, source.name).attribution for source in sources)
 

@@ -5,6 +5,6 @@ whether PyTorch can use its card, `packages` which versions are needed, `colab` 
 and Drive. `estimate` computes what a training costs, `panel` writes a recipe from it, `presets`
 has the learning rates by model size. `recipe_file` reads a recipe, `recipe_keys`, `recipe_checks`
 and `training_table` check it. `command` is what every command line shares, `whole` tells whether
-files are complete, `diagrams` draws the lessons' boxes,
-`slider` shows what changes with a value.
+files are complete, `lock` lets one process at a time write to a run folder, `templates` fills
+pages in, `diagrams` draws the lessons' boxes, `slider` shows what changes with a value.
 """

@@ -1,5 +1,6 @@
 """What this machine offers: device, precision with its reason, memory, disk, the Hub account."""
 
+import math
 import os
 import platform
 import resource
@@ -17,6 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from utils.environment.gpu import CPU_ONLY, check_gpu
 
 GIB = 2**30
+CGROUP = Path("/sys/fs/cgroup")  # a container's own, as it sees it
 
 
 class Precision(NamedTuple):
@@ -104,7 +106,12 @@ def _cpu_name() -> str:
 def usable_cores() -> int:
     """Return how many cores this process may use: a container or taskset may allow fewer."""
     allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    try:  # docker run --cpus 2.5 shows all cores, and stops who uses more than so much of them
+        quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no Linux, no group, an old one; "max": no limit
+        return cores
 
 
 def machine() -> dict[str, Any]:

@@ -97,7 +97,7 @@ def fits(path: Path, needed: int | None = None, then: str = "") -> Iterator[None
 
     Args:
         path: a file or folder that is being written; what there is of it stays.
-        needed: bytes, if they are known before; less is refused at once.
+        needed: bytes, if they are known before; where less is free, it is refused at once.
         then: what is not lost, and goes on when there is room.
 
     Raises:
@@ -105,11 +105,11 @@ def fits(path: Path, needed: int | None = None, then: str = "") -> Iterator[None
     """
     place = next(one for one in (path, *path.parents) if one.is_dir())
     try:
-        if needed is not None and shutil.disk_usage(place).free < needed + SLACK:
+        if needed is not None and shutil.disk_usage(place).free < needed + min(needed, SLACK):
             raise OSError(errno.ENOSPC, f"No space left for {path}")
         yield
-    except BaseException as error:
-        if isinstance(error, DiskFull) or not _is_full(error, place):
+    except Exception as error:
+        if isinstance(error, UserError) or not _is_full(error, place):
             raise
         written = sum(one.stat().st_size for one in files_below(path))
         at_least = f"more than {written:,} bytes are" if needed is None else f"{needed:,} bytes are"

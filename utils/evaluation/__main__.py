@@ -10,13 +10,8 @@ from pathlib import Path
 from utils.artifacts import open_run, require, write_atomically
 from utils.config import Recipe, load_recipe
 from utils.environment.command import command
+from utils.environment.lock import only_writer
 from utils.evaluation.curve_points import Bounds, add_bounds, bounds_of
-from utils.evaluation.evaluate import compare_folders, evaluate
-from utils.evaluation.learning_curve import learning_curve
-from utils.evaluation.page import verdict
-from utils.evaluation.plotting import draw_learning_curve
-from utils.evaluation.report import comparison_text
-from utils.scoring.predictions import percent, say_p
 
 
 @command
@@ -59,6 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def compare(folders: Sequence[Path], fail_if_worse: bool) -> int:
     """Print evaluated folders beside each other; return 2 where one is worse, if asked to."""
+    from utils.evaluation.evaluate import compare_folders
+    from utils.evaluation.report import comparison_text
+    from utils.scoring.predictions import percent, say_p
+
     table = compare_folders(folders)
     print(comparison_text(table))
     worse = [row for row in table if row["worse"]] if fail_if_worse else []
@@ -75,6 +74,9 @@ def compare(folders: Sequence[Path], fail_if_worse: bool) -> int:
 
 def evaluate_all(recipe: Recipe, runs: str, checkpoints: Sequence[str]) -> None:
     """Evaluate checkpoints, or the run's own model if there are none; compare several."""
+    from utils.evaluation.evaluate import evaluate
+    from utils.evaluation.page import verdict
+
     run, folders = open_run(recipe, runs), []
     if not checkpoints:
         require(run, "training")
@@ -92,9 +94,14 @@ def evaluate_all(recipe: Recipe, runs: str, checkpoints: Sequence[str]) -> None:
 
 def draw_curve(recipe: Recipe, runs: str, bounds: Bounds) -> None:
     """Measure a learning curve on what lesson 03 prepared; write its figure and its numbers."""
+    from utils.evaluation.learning_curve import learning_curve
+    from utils.evaluation.plotting import draw_learning_curve
+    from utils.scoring.predictions import percent
+
     run = open_run(recipe, runs)
     require(run, "preprocessing")
-    rows = learning_curve(recipe, run.prepared, run.folder / "learning_curve", bounds)
+    with only_writer(run.folder):
+        rows = learning_curve(recipe, run.prepared, run.folder / "learning_curve", bounds)
     for row in rows:
         rates = ", ".join(f"{rate.upper()} {percent(row, rate)}" for rate in ("wer", "cer"))
         print(f"{row['minutes']:5g} min  {row['source']}: {rates}")

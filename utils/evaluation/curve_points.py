@@ -3,13 +3,14 @@
 import argparse
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from datasets import Dataset
 
 from utils.config import Recipe, UserError
-from utils.training.memory import effective_batch
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 SHARES = (1 / 8, 1 / 4, 1 / 2, 1)  # of the speech, where no minutes are given
 
@@ -70,7 +71,7 @@ def bounds_of(options: argparse.Namespace, first: str = "") -> Bounds:
     return Bounds(minutes, options.steps, options.clips, options.seeds, options.equal_passes, first)
 
 
-def subset(train: Dataset, minutes: float, seed: int, first: str = "") -> np.ndarray:
+def subset(train: "Dataset", minutes: float, seed: int, first: str = "") -> np.ndarray:
     """Return the rows of a random subset of about so many minutes, at least one row.
 
     Of two subsets of one seed, the larger contains the smaller.
@@ -83,8 +84,10 @@ def subset(train: Dataset, minutes: float, seed: int, first: str = "") -> np.nda
     return order[: max(np.searchsorted(ends, minutes * 60 + 1e-3, side="right"), 1)]
 
 
-def plan(train: Dataset, recipe: Recipe, bounds: Bounds) -> list[Point]:
+def plan(train: "Dataset", recipe: Recipe, bounds: Bounds) -> list[Point]:
     """Return all points, that of the untrained model first, then from little speech to much."""
+    from utils.training.memory import effective_batch  # with torch, which a command starts without
+
     whole = sum(train["seconds"][:]) / 60
     wanted = bounds.minutes or [share * whole for share in SHARES]
     sizes = sorted({round(min(minutes, whole), 2) for minutes in wanted})

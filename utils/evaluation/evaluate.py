@@ -14,6 +14,7 @@ import datasets
 from utils.artifacts import Run, digest, save_report, write_atomically
 from utils.config import Recipe, UserError
 from utils.embedded.fetch import resolve
+from utils.environment.lock import only_writer
 from utils.environment.machine import peak_gib
 from utils.evaluation.long_form import join_clips, measure_long_form
 from utils.evaluation.page import write_page
@@ -127,39 +128,41 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
 
     Raises:
         KeyboardInterrupt: it was interrupted; `evaluation.partial.json` holds what was transcribed.
+        InUse: another process writes to the folder.
     """
-    journal, made_from = (
-        folder / "predictions.partial.jsonl",
-        describe_evaluation(recipe, checkpoint),
-    )
-    readers = load_readers(recipe, checkpoint, stock_window=Path(checkpoint) != run.model)
+    with only_writer(folder):
+        journal, made_from = (
+            folder / "predictions.partial.jsonl",
+            describe_evaluation(recipe, checkpoint),
+        )
+        readers = load_readers(recipe, checkpoint, stock_window=Path(checkpoint) != run.model)
 
-    def clips() -> Iterator[dict]:
-        return streamed_clips(recipe, readers["after"].processor)
+        def clips() -> Iterator[dict]:
+            return streamed_clips(recipe, readers["after"].processor)
 
-    try:
-        rows, speed = read_clips(clips(), readers, recipe, journal, made_from)
-    except KeyboardInterrupt:
-        rows = [row for group in read_journal(journal, made_from) for row in group["rows"]]
-        if any(row["split"] == "test" for row in rows):
-            partial = build_report(rows, recipe) | {"partial": True}
-            text = json.dumps(partial, indent=2, ensure_ascii=False) + "\n"
-            write_atomically(folder / "evaluation.partial.json", text)
-        raise
-    report = complete_report(build_report(rows, recipe), speed, recipe, run, checkpoint)
-    report["probes"] = transcribe_probes(readers, recipe)
-    report["long_form"] = transcribe_long_form(clips(), readers, recipe)
-    save_predictions(folder / "predictions.jsonl", rows)
-    write_page(folder / "evaluation.html", report, rows, recipe)
-    if folder == run.folder:
-        save_report(run, "evaluation", report)
-    else:
-        report["peak_gib"] = round(peak_gib(), 2)
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(folder / "evaluation.json", text)
-    for name in ("predictions.partial.jsonl", "evaluation.partial.json"):
-        (folder / name).unlink(missing_ok=True)
-    return report
+        try:
+            rows, speed = read_clips(clips(), readers, recipe, journal, made_from)
+        except KeyboardInterrupt:
+            rows = [row for group in read_journal(journal, made_from) for row in group["rows"]]
+            if any(row["split"] == "test" for row in rows):
+                partial = build_report(rows, recipe) | {"partial": True}
+                text = json.dumps(partial, indent=2, ensure_ascii=False) + "\n"
+                write_atomically(folder / "evaluation.partial.json", text)
+            raise
+        report = complete_report(build_report(rows, recipe), speed, recipe, run, checkpoint)
+        report["probes"] = transcribe_probes(readers, recipe)
+        report["long_form"] = transcribe_long_form(clips(), readers, recipe)
+        save_predictions(folder / "predictions.jsonl", rows)
+        write_page(folder / "evaluation.html", report, rows, recipe)
+        if folder == run.folder:
+            save_report(run, "evaluation", report)
+        else:
+            report["peak_gib"] = round(peak_gib(), 2)
+            text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+            write_atomically(folder / "evaluation.json", text)
+        for name in ("predictions.partial.jsonl", "evaluation.partial.json"):
+            (folder / name).unlink(missing_ok=True)
+        return report
 
 
 def compare_folders(folders: Sequence[Path], resamples: int = 2000) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from markupsafe import Markup, escape
 
-from utils.artifacts import render
+from utils.environment.templates import render
 from utils.scoring.error_rates import Unit, align, count_errors
 from utils.scoring.predictions import Row, count_row_errors, first_unit
 from utils.text import MAX_COMPRESSION, compression_ratio, has_word_spaces, normalize, units_of

@@ -10,8 +10,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.artifacts import render, write_atomically
+from utils.artifacts import write_atomically
 from utils.config import Recipe
+from utils.environment.templates import render
 from utils.evaluation.differences import say_difference
 from utils.evaluation.mistakes import clips_html, find_worst, most_frequent
 from utils.scoring.predictions import MODELS, SIGNIFICANT, Row, percent, say_p

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from utils.artifacts import open_run, require
 from utils.config import load_recipe
 from utils.environment.command import command
-from utils.export.hub import push, push_line, stage_model
+from utils.environment.lock import only_writer
 
 
 @command
@@ -20,12 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--public", action="store_true", help="a new repository is open to all")
     parser.add_argument("--runs", default="runs", help="the folder of results (%(default)s)")
     chosen = parser.parse_args(arguments)
+    from utils.export.hub import push, push_line, stage_model
+
     recipe = load_recipe(chosen.recipe)
     run = open_run(recipe, chosen.runs)
-    stage_model(recipe, run, chosen.repository, require(run, "export"))
-    told = [push(run.repository, chosen.repository, private=not chosen.public)]
-    if chosen.space:
-        told.append(push(run.space, chosen.space, "space", private=not chosen.public))
+    exported, private = require(run, "export"), not chosen.public
+    with only_writer(run.folder):
+        stage_model(recipe, run, chosen.repository, exported)
+        told = [push(run.repository, chosen.repository, private=private)]
+        if chosen.space:
+            told.append(push(run.space, chosen.space, "space", private=private))
     for done in told:
         print(push_line(done))
 

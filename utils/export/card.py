@@ -10,10 +10,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markupsafe import Markup
 from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
-from utils.artifacts import Run, render, require
+from utils.artifacts import Run, require
 from utils.config import Recipe, Source
 from utils.embedded.carried import PREFIX, SPEAKERS
 from utils.embedded.fetch import speech
+from utils.environment.templates import render
 from utils.evaluation.page import window_line
 from utils.export.documented import is_multilingual, snippet, whisper_cli
 from utils.scoring.predictions import percent, say_p

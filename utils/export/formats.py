@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from utils.environment.whole import fits
+
 # What each program reads of the model's folder. Transformers 5 itself writes only its own.
 READS: Mapping[str, tuple[str, ...]] = {
     "Transformers": (
@@ -28,13 +30,15 @@ def to_ctranslate2(model: Path, folder: Path, quantization: str) -> None:
     from ctranslate2.converters import TransformersConverter
 
     copied = list(READS["faster-whisper"])
-    partial = folder.with_name(f".{folder.name}.partial")
+    place = folder.resolve()  # a link stays one
+    partial = place.with_name(f".{place.name}.partial")
     try:
-        TransformersConverter(str(model), copy_files=copied).convert(
-            str(partial), quantization=quantization, force=True
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with fits(partial):
+            TransformersConverter(str(model), copy_files=copied).convert(
+                str(partial), quantization=quantization, force=True
+            )
+        shutil.rmtree(place, ignore_errors=True)
+        partial.rename(place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

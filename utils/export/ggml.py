@@ -10,6 +10,8 @@ import numpy as np
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from utils.environment.whole import fits
+
 MAGIC = 0x67676D6C  # "ggml"
 FLOAT32, FLOAT16 = 0, 1
 
@@ -77,7 +79,7 @@ def write_ggml(
     )
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with fits(partial), partial.open("wb") as file:
             file.write(struct.pack("<I11i", MAGIC, *sizes))
             file.write(struct.pack("<2i", *filters.shape) + filters.tobytes())
             tokens = _tokens(processor)

@@ -1,5 +1,6 @@
 """What is nobody's business: folders of this machine, its name and its users', out of files."""
 
+import contextlib
 import json
 import re
 import socket
@@ -7,6 +8,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from utils.artifacts import read_json
 
 # An absolute path: of Unix, of Windows, of a share, below a home, or as a URL. Between quotes it
 # may have spaces; elsewhere it needs two parts, for "/" also divides words. Not part of a URL.
@@ -61,9 +64,9 @@ def scrub_notebook(path: Path, is_published: bool = False) -> str:
         path: of the notebook.
         is_published: its code is scrubbed too, and its outputs are left out.
     """
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    notebook["metadata"] = _scrub_all(notebook["metadata"])
-    for cell in notebook["cells"]:
+    notebook = read_json(path, "run the lesson again, or `git checkout notebooks`")
+    notebook["metadata"] = _scrub_all(notebook.get("metadata", {}))
+    for cell in notebook.get("cells", []):
         if is_published or "injected-parameters" in cell["metadata"].get("tags", []):
             cell["source"] = _scrub_all(cell["source"])
         if cell["cell_type"] == "code":
@@ -93,7 +96,10 @@ def find_private(folder: Path, names: Sequence[Path]) -> list[str]:
             continue
         text = (folder / name).read_text(encoding="utf-8", errors="replace")
         # Of JSON its texts: between them are quotes and backslashes that are not theirs.
-        told = json.loads(text) if name.suffix in (".json", ".ipynb") else text
+        told: Any = text
+        if name.suffix in (".json", ".ipynb"):
+            with contextlib.suppress(ValueError, RecursionError):  # damaged, it is searched as text
+                told = json.loads(text)
         if _scrub_all(told) != told:
             found.append(str(folder / name))
     return found

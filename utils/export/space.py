@@ -14,9 +14,10 @@ from pathlib import Path
 
 import httpx
 
-from utils.artifacts import Run, render, write_atomically
+from utils.artifacts import Run, write_atomically
 from utils.config import Recipe
 from utils.embedded.fetch import speech
+from utils.environment.templates import render
 from utils.export.card import language_name
 from utils.export.documented import FASTER_WHISPER, is_multilingual
 from utils.export.hub import CONVERTED_FILES, PushError, place

@@ -23,7 +23,9 @@ from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperTokenizer
 
 from utils.config import Preprocessing, Recipe, UserError, Windows
+from utils.environment.lock import only_writer
 from utils.environment.machine import usable_cores
+from utils.environment.whole import fits
 from utils.preprocessing.parallel import map_in_order
 from utils.preprocessing.quality import (
     QualityReport,
@@ -95,7 +97,7 @@ def prepare_example(
     try:
         samples = decode_audio(row["audio"], rules.max_seconds, row["id"])
     except AudioError as error:
-        raise Unusable(error.reason) from error
+        raise Unusable(error.reason, str(error)) from None
     seconds = len(samples) / SAMPLING_RATE
     check_seconds(seconds, rules)
     counts, tokens = [len(samples)], [[]]
@@ -161,9 +163,11 @@ def check_dropped(report: QualityReport, split: str) -> None:
         faults = sum(n for reason, n in dropped.items() if not reason.startswith(PSEUDO))
         if faults > share * total or dropped.total() == total:
             reasons = ", ".join(f"{n} {reason}" for reason, n in dropped.most_common())
+            examples = report.examples[dropped.most_common(1)[0][0]]
+            first = next((f" The first: {e['why']}." for e in examples if e["why"]), "")
             raise PreprocessingError(
                 f"{dropped.total()} of {total} clips of {source} were dropped ({reasons}); at most "
-                f"{share:.0%} may be. Look at the source, or at [preprocessing]."
+                f"{share:.0%} may be. Look at the source, or at [preprocessing].{first}"
             )
     if not report.parts(split):
         raise PreprocessingError("there are no clips. Look at the source.")
@@ -171,12 +175,12 @@ def check_dropped(report: QualityReport, split: str) -> None:
 
 def attempt(
     row: Mapping[str, Any], tokenizer: WhisperTokenizer, rules: Preprocessing
-) -> dict[str, Any] | str:
+) -> dict[str, Any] | Unusable:
     """Return a streamed row prepared, or the reason why it cannot be used."""
     try:
         return prepare_example(row, tokenizer, rules)
     except Unusable as reason:
-        return str(reason)
+        return reason
 
 
 def usable(
@@ -194,11 +198,11 @@ def usable(
     rows, again = itertools.tee(rows)
     for row, example in zip(rows, map_in_order(one, again, processes), strict=True):
         try:
-            if isinstance(example, str):
-                raise Unusable(example)
+            if isinstance(example, Unusable):
+                raise example
             report.keep(split, row, example)
         except Unusable as reason:
-            report.drop(split, row, str(reason))
+            report.drop(split, row, reason)
         else:
             yield example
 
@@ -256,39 +260,58 @@ def prepare(
 
     Returns:
         The data set as stored, and what was found in it.
+
+    Raises:
+        PreprocessingError: too little of a split is left, or a process died.
+        DiskFull: the clips do not fit.
+        InUse: another process writes to the run folder.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    splits, report = {}, QualityReport(recipe.preprocessing)
-    streams = split_streams(recipe)
-    try:
-        # Test splits first: a clip that is also in training is dropped from training.
-        for name in [*(name for name in ("test", "unseen", "dev") if name in streams), "train"]:
-            (partial / name).mkdir(parents=True)
-            try:
-                splits[name] = prepare_split(
-                    streams[name],
-                    tokenizer,
-                    partial / name,
-                    report,
-                    name,
-                    recipe.windows if name == "train" else None,
-                    processes or usable_cores(),
-                )
-            except PreprocessingError as error:
-                raise PreprocessingError(f"{recipe.path}, split {name}: {error}") from None
-            except BrokenProcessPool:
-                raise PreprocessingError(
-                    f"{recipe.path}, split {name}: a process that decodes clips died, most likely "
-                    "because memory ran out. Close other programs, or prepare with fewer cores: "
-                    "put `taskset -c 0` before the command."
-                ) from None
-        DatasetDict({name: splits[name] for name in streams}).save_to_disk(partial / "prepared")
-        shutil.rmtree(folder, ignore_errors=True)
-        (partial / "prepared").rename(folder)
-    finally:
+    report, place = QualityReport(recipe.preprocessing), folder.resolve()  # a link stays one
+    partial = place.with_name(f".{place.name}.partial")
+    with only_writer(folder.parent):
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            with fits(partial):
+                splits = _prepare_splits(recipe, tokenizer, partial, report, processes)
+                splits.save_to_disk(partial / "prepared")
+            shutil.rmtree(place, ignore_errors=True)
+            (partial / "prepared").rename(place)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     return DatasetDict.load_from_disk(str(folder)), report
+
+
+def _prepare_splits(
+    recipe: Recipe,
+    tokenizer: WhisperTokenizer,
+    partial: Path,
+    report: QualityReport,
+    processes: int | None,
+) -> DatasetDict:
+    """Return the splits of a recipe, each in a folder of its own."""
+    splits, streams = {}, split_streams(recipe)
+    # Test splits first: a clip that is also in training is dropped from training.
+    for name in [*(name for name in ("test", "unseen", "dev") if name in streams), "train"]:
+        (partial / name).mkdir(parents=True)
+        try:
+            splits[name] = prepare_split(
+                streams[name],
+                tokenizer,
+                partial / name,
+                report,
+                name,
+                recipe.windows if name == "train" else None,
+                processes or usable_cores(),
+            )
+        except PreprocessingError as error:
+            raise PreprocessingError(f"{recipe.path}, split {name}: {error}") from None
+        except BrokenProcessPool:
+            raise PreprocessingError(
+                f"{recipe.path}, split {name}: a process that decodes clips died, most likely "
+                "because memory ran out. Close other programs, or prepare with fewer cores: "
+                "put `taskset -c 0` before the command."
+            ) from None
+    return DatasetDict({name: splits[name] for name in streams})
 
 
 def digest_of_clips(rows: Dataset) -> str:

@@ -32,7 +32,19 @@ plt.rcParams["text.parse_math"] = False  # a $ in a name opens no formula
 
 
 class Unusable(ValueError):
-    """A clip that must not be trained on; the message is its line in the report."""
+    """A clip that must not be trained on; the message is its line in the report.
+
+    Attributes:
+        why: more about this one clip, where there is more to say.
+    """
+
+    def __init__(self, reason: str, why: str = ""):
+        super().__init__(reason, why)  # both, so that it can be sent to another process
+        self.why = why
+
+    def __str__(self) -> str:
+        """Return the reason alone."""
+        return self.args[0]
 
 
 def check_text(text: str, language: str, rules: Preprocessing) -> None:
@@ -111,15 +123,15 @@ class QualityReport:
         self._sounds: dict[bytes, tuple[str, str, str]] = {}  # digest → split, source, id
         self._texts: dict[bytes, tuple[str, str]] = {}  # digest → the first split, source
 
-    def _add_example(self, split: str, row: Mapping[str, Any], reason: str) -> None:
+    def _add_example(self, split: str, row: Mapping[str, Any], reason: str, why: str = "") -> None:
         if len(self.examples[reason]) < EXAMPLES:
             shown = {key: row[key] for key in ("source", "id", "text", "audio")}
-            self.examples[reason].append({"split": split, **shown})
+            self.examples[reason].append({"split": split, **shown, "why": why})
 
-    def drop(self, split: str, row: Mapping[str, Any], reason: str) -> None:
+    def drop(self, split: str, row: Mapping[str, Any], reason: Unusable) -> None:
         """Count a streamed row that is dropped."""
-        self.dropped[row["source"], split][reason] += 1
-        self._add_example(split, row, reason)
+        self.dropped[row["source"], split][str(reason)] += 1
+        self._add_example(split, row, str(reason), reason.why)
 
     def _check(
         self, split: str, row: Mapping[str, Any], example: Mapping[str, Any]

@@ -1,5 +1,5 @@
 """Error rates and their uncertainty.
 
-`error_rates` counts errors, `intervals` has confidence intervals and the paired test, `predictions`
-the rows that evaluation writes and reads.
+`error_rates` counts errors, `metrics` has them as metrics of the library `evaluate`, `intervals`
+has confidence intervals and the paired test, `predictions` the rows that evaluation writes.
 """

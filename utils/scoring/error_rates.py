@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from typing import Literal
 
-import datasets
-import evaluate
 import jiwer
 import numpy as np
 
@@ -49,34 +47,3 @@ def error_rate(counts: np.ndarray) -> float:
     """
     edits, length = counts.sum(axis=0)
     return float(edits / max(length, 1))
-
-
-class WER(evaluate.Metric):
-    """Word error rate for `compute(predictions=…, references=…)`, without a script from the Hub.
-
-    `evaluate.load("wer")` downloads code and runs it, and fails offline. Texts are compared as they
-    are: normalise them first if that is what you want to measure.
-    """
-
-    unit: Unit = "word"
-
-    def __init__(self):
-        super().__init__(keep_in_memory=True)  # else each call writes a file that runs can clash on
-
-    def _info(self) -> evaluate.MetricInfo:
-        text = datasets.Value("string")
-        return evaluate.MetricInfo(
-            description=f"Edits per {self.unit} of the references, a fraction.",
-            citation="",
-            inputs_description="predictions and references: lists of strings of one length.",
-            features=datasets.Features({"predictions": text, "references": text}),
-        )
-
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, float]:
-        return {f"{self.unit[0]}er": error_rate(count_errors(references, predictions, self.unit))}
-
-
-class CER(WER):
-    """Character error rate; see `WER`."""
-
-    unit: Unit = "char"

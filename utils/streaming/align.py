@@ -14,21 +14,22 @@ from pathlib import Path
 
 import numpy as np
 import regex
-import torch
 from rapidfuzz.distance import Levenshtein
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.artifacts import write_atomically
 from utils.config import RecipeError
-from utils.embedded.cache import FetchError
 from utils.embedded.fetch import resolve
+from utils.environment.command import command
+from utils.environment.machine import device
 from utils.streaming.cues import LONGEST_PAUSE
 from utils.streaming.files import read_text
 from utils.streaming.pauses import Levels
-from utils.streaming.sound import AudioError, decode_audio
+from utils.streaming.sound import decode_audio
 from utils.text import languages, normalize
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.whisper.captions import Segment, to_srt
+from utils.whisper.load import load_checkpoint
 from utils.whisper.long_recordings import transcribe_long
 
 SHORTEST, LONGEST = 8, 80  # characters of a phrase: fewer may be found anywhere
@@ -196,7 +197,8 @@ def decode(
     return decoded
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str] | None = None) -> None:
     """Give a transcript the times of its recording; write an .srt beside it."""
     parser = argparse.ArgumentParser(
         prog="python -m utils.streaming.align", description=main.__doc__
@@ -209,23 +211,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     target = chosen.recording.with_suffix(".srt")
-    try:
-        if target.exists():
-            raise RecipeError(f"{target} is there already: move it away to align once more.")
-        text = read_text(chosen.text)
-        if not _letters(text, chosen.language):
-            raise RecipeError(f"{chosen.text} has no text.")
-        name = resolve(chosen.checkpoint)
-        samples = decode_audio(chosen.recording, MAX_HOURS * 3600, str(chosen.recording))
-        model = WhisperForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
-        processor = WhisperProcessor.from_pretrained(name)
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
-        found = align(
-            text, decode(model, processor, samples, chosen.language), samples, chosen.language
-        )
-    except (OSError, FetchError, RecipeError, AudioError) as problem:
-        print(problem, file=sys.stderr)
-        return 1
+    if target.exists():
+        raise RecipeError(f"{target} is there already: move it away to align once more.")
+    text = read_text(chosen.text)
+    if not _letters(text, chosen.language):
+        raise RecipeError(f"{chosen.text} has no text.")
+    samples = decode_audio(chosen.recording, MAX_HOURS * 3600, str(chosen.recording))
+    model, processor = load_checkpoint(resolve(chosen.checkpoint))
+    model.to(device())
+    decoded = decode(model, processor, samples, chosen.language)
+    found = align(text, decoded, samples, chosen.language)
     write_atomically(target, to_srt(found.cues))
     total = len(phrases(text, chosen.language))
     print(
@@ -237,7 +232,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *["  …"] * (len(found.left_out) > 10),
         sep="\n",
     )
-    return 0
 
 
 if __name__ == "__main__":

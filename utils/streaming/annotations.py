@@ -17,12 +17,14 @@ from praatio.utilities import textgrid_io
 from praatio.utilities.constants import INTERVAL_TIER
 
 from utils.config import RecipeError
-from utils.whisper.captions import Segment
+from utils.streaming.cues import Cue
 
-LABELS = re.compile(r"\s*[\d.,]+\t[\d.,]+\t")  # Audacity: start, end, text
+LABELS = re.compile(r"\s*-?[\d.,]+\t-?[\d.,]+\t")  # Audacity: start, end, text
 FREQUENCIES = re.compile(r"\\\t[\d.,-]+\t[\d.,-]+\s*$")  # its line for a spectral selection
 
-Tiers = dict[str, list[Segment]]
+VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>\n]+)>")  # WebVTT: <v Anna>, <v.loud Anna>
+
+Tiers = dict[str, list[Cue]]
 
 
 def _read_subtitles(path: Path, text: str) -> Tiers:
@@ -37,9 +39,15 @@ def _read_subtitles(path: Path, text: str) -> Tiers:
             f"{path} is not understood as subtitles: {len(lines)} lines have -->, {len(found)} are "
             "the times of a cue, such as 00:01:02,500 --> 00:01:04,000."
         )
-    said = [html.unescape(one.text.replace("\\N", "\n").replace("\\n", "\n")) for one in found]
-    times = [(one.start / 1000, one.end / 1000) for one in found]
-    return {"": [Segment(*when, text) for when, text in zip(times, said, strict=True)]}
+    return {"": [_cue_of(one) for one in found]}
+
+
+def _cue_of(event: pysubs2.SSAEvent) -> Cue:
+    """Return a subtitle with its speaker: a voice of WebVTT, or the actor of SubStation."""
+    voices = [" ".join(name.split()) for name in VOICE.findall(event.text)] or [event.name.strip()]
+    said = html.unescape(event.text.replace("\\N", "\n").replace("\\n", "\n"))
+    speaker = html.unescape(" & ".join(dict.fromkeys(voices)))
+    return Cue(event.start / 1000, event.end / 1000, said, speaker)
 
 
 def _read_labels(path: Path, text: str) -> Tiers:
@@ -54,9 +62,7 @@ def _read_labels(path: Path, text: str) -> Tiers:
             )
         start, end, said = line.strip("\r\n").lstrip().split("\t", 2)
         try:
-            found.append(
-                Segment(float(start.replace(",", ".")), float(end.replace(",", ".")), said)
-            )
+            found.append(Cue(float(start.replace(",", ".")), float(end.replace(",", ".")), said))
         except ValueError:
             raise RecipeError(f"{path}, line {number}: {start} to {end} are no seconds.") from None
     return {"": found}
@@ -69,9 +75,7 @@ def _read_textgrid(path: Path, text: str) -> Tiers:
         raise RecipeError(f"{path} is no TextGrid that Praat would open: {error}.") from None
     # Points have no duration, and so no sound.
     return {
-        tier["name"]: [
-            Segment(float(start), float(end), said) for start, end, said in tier["entries"]
-        ]
+        tier["name"]: [Cue(float(start), float(end), said) for start, end, said in tier["entries"]]
         for tier in grid["tiers"]
         if tier["class"] == INTERVAL_TIER
     }
@@ -81,13 +85,19 @@ def _read_elan(path: Path, text: str) -> Tiers:
     try:
         file = pympi.Elan.Eaf(path, suppress_version_warning=True)
         data = {name: file.get_annotation_data_for_tier(name) for name in file.tiers}
+        speakers = {name: tier[2].get("PARTICIPANT", "") for name, tier in file.tiers.items()}
     except Exception as error:  # pympi raises bare ones
         reason = error if isinstance(error, ParseError) else f"{type(error).__name__}: {error}"
         raise RecipeError(f"{path} is no ELAN file that can be read ({reason}).") from None
     times = {None: float("nan")}  # ELAN leaves out the times within a divided annotation
     return {
         name: sorted(
-            Segment(times.get(start, (start or 0) / 1000), times.get(end, (end or 0) / 1000), said)
+            Cue(
+                times.get(start, (start or 0) / 1000),
+                times.get(end, (end or 0) / 1000),
+                said,
+                " ".join(speakers[name].split()),
+            )
             for start, end, said, *_ in entries
         )
         for name, entries in data.items()
@@ -145,7 +155,7 @@ def beside(sounds: Iterable[Path], annotations: Iterable[Path]) -> dict[Path, di
     return found
 
 
-def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list[Segment]:
+def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list[Cue]:
     """Return the segments of the tier that a recipe names, or of the only one there is.
 
     Args:

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import regex
 
@@ -35,6 +36,15 @@ NAME = regex.compile(
 OFTEN = 3  # cues that a name in lower case must open to count as a speaker's
 
 
+class Cue(NamedTuple):
+    """A segment of an annotation, in seconds from the start of the recording."""
+
+    start: float
+    end: float
+    text: str
+    speaker: str = ""  # "" if the annotation names none
+
+
 @dataclass(frozen=True)
 class Clip:
     """A part of a recording, in seconds from its start."""
@@ -44,9 +54,10 @@ class Clip:
     text: str
     notes: tuple[str, ...] = ()  # what was removed from the text, or moved; each once per place
     fault: str = ""  # why it cannot be used
+    speaker: str = ""
 
 
-def _speakers(cues: Iterable[Segment]) -> set[str]:
+def _speakers(cues: Iterable[Cue]) -> set[str]:
     """Return names before a colon: in capitals, numbered, or frequent there."""
     found = Counter(name for cue in cues for name in NAME.findall(cue.text))
     return {
@@ -87,7 +98,7 @@ def clean(text: str, language: str, speakers: Iterable[str] = ()) -> tuple[str, 
     return said, notes
 
 
-def _fault(cue: Segment, seconds: float) -> str:
+def _fault(cue: Cue, seconds: float) -> str:
     """Return why a cue's own times cannot be used, regardless of its neighbours."""
     if math.isnan(cue.start + cue.end):
         return "segment without times"
@@ -126,7 +137,7 @@ def _window(clips: Sequence[Clip]) -> Clip:
     start = clips[0].start
     cues = [Segment(one.start - start, one.end - start, one.text) for one in clips]
     notes = tuple(note for one in clips for note in one.notes)
-    return Clip(start, clips[-1].end, to_marks(cues), notes)
+    return Clip(start, clips[-1].end, to_marks(cues), notes, speaker=clips[0].speaker)
 
 
 def _first_part(clips: Sequence[Clip], coming: Clip) -> int:
@@ -145,7 +156,7 @@ def _first_part(clips: Sequence[Clip], coming: Clip) -> int:
     return max(counts, key=lambda n: (starts[n - 1] - ends[n - 1], n), default=len(clips))
 
 
-def _clean_all(cues: Sequence[Segment], language: str, seconds: float) -> list[Clip]:
+def _clean_all(cues: Sequence[Cue], language: str, seconds: float) -> list[Clip]:
     """Return each cue once, cleaned, by time, with its own fault if it has one."""
     speakers, found, latest = _speakers(cues), [], 0.0
     for cue in dict.fromkeys(cue for cue in cues if cue.text.strip()):  # Praat writes pauses
@@ -156,12 +167,15 @@ def _clean_all(cues: Sequence[Segment], language: str, seconds: float) -> list[C
         else:
             latest = cue.start
         end = cue.end if fault else min(cue.end, seconds)
-        found.append(Clip(cue.start, end, text, tuple(notes), fault))
+        start = 0.0 if cue.start < 0 else cue.start  # Audacity lets a label begin before the sound
+        found.append(Clip(start, end, text, tuple(notes), fault, cue.speaker))
     return sorted(found, key=lambda clip: (math.isnan(clip.start), clip.start))
 
 
-def make_clips(cues: Sequence[Segment], language: str, seconds: float = math.inf) -> Iterator[Clip]:
+def make_clips(cues: Sequence[Cue], language: str, seconds: float = math.inf) -> Iterator[Clip]:
     """Yield the clips of a recording: cues joined up to 30 s and cut at pauses, and faulty cues.
+
+    A clip has one speaker, where cues name theirs.
 
     Args:
         cues: of one tier, in the order of the file.
@@ -173,7 +187,10 @@ def make_clips(cues: Sequence[Segment], language: str, seconds: float = math.inf
     for clip in _disentangle(_clean_all(cues, language, seconds)):
         if waiting and (
             # The speech in between is not transcribed: no window goes across it.
-            clip.fault or not clip.text or clip.start - waiting[-1].end > LONGEST_PAUSE
+            clip.fault
+            or not clip.text
+            or clip.start - waiting[-1].end > LONGEST_PAUSE
+            or clip.speaker != waiting[-1].speaker
         ):
             yield _window(waiting)
             waiting = []

@@ -8,6 +8,7 @@ import av
 import numpy as np
 import soundfile
 
+from utils.config import UserError
 from utils.streaming.headers import promises_length, read_head
 
 DAY = 86_400.0  # a header with more is wrong: a FLAC from a pipe has 2^63 samples
@@ -25,7 +26,7 @@ LENGTH_IS_WRITTEN = {"mov", "matroska", "asf", "flac", "wav", "caf", "tta", "wv"
 Piece = tuple[int, np.ndarray]  # sampling rate, mono samples
 
 
-class AudioError(ValueError):
+class AudioError(UserError, ValueError):
     """Bytes that are not audio, or audio that cannot be used; the message says why.
 
     Attributes:

@@ -1,16 +1,37 @@
 """Speech on the Hugging Face Hub: pinned to a commit, retried, and refused with a reason."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 from datasets import Audio, IterableDataset
 
 from utils.config import RecipeError, Source
 from utils.streaming.columns import RECORDING_COLUMNS, SPEAKER_COLUMNS
+from utils.streaming.files import SPLITS, say
 from utils.streaming.hub_columns import encoded, said_column, sound_column, text_of
-from utils.streaming.hub_files import builder_of, commit_of, fetched_rows, too_large_to_stream
+from utils.streaming.hub_files import (
+    builder_of,
+    commit_of,
+    fetched_rows,
+    splits_of,
+    too_large_to_stream,
+)
 from utils.streaming.patience import FAILURES, PATIENCE, explained, is_on_hub, patiently
 from utils.streaming.sound import promised_seconds
+from utils.streaming.splits import HELD_OUT, split_of_key
+from utils.text import normalize
+
+# Of so many first rows, so many speakers: then a tenth of all speakers are some.
+FIRST_ROWS, MANY_SPEAKERS = 200, 20
+
+
+class Part(NamedTuple):
+    """Which rows of a split are taken, of a data set that lacks others."""
+
+    kept: str  # "train", "dev" or "test"
+    missing: tuple[str, ...]  # of test and dev
+    by_speaker: bool  # else by sentence
 
 ROWS_AT_ONCE = 16  # out of Arrow: one by one takes several times as long
 
@@ -69,6 +90,55 @@ def open_split(source: Source, split: str) -> tuple[IterableDataset, list[tuple[
     return rows, list(enumerate(files))
 
 
+def missing_splits(source: Source) -> tuple[str, ...]:
+    """Return which of test and dev the recipe wants and the data set lacks under any name."""
+    names, trained = splits_of(source), source.train.split("+")
+    if not names or not set(trained) <= set(names):
+        return ()
+    there = {SPLITS.get(name.lower()) for name in names}
+    wanted = {SPLITS.get(getattr(source, use)) for use in HELD_OUT}
+    return tuple(use for use in HELD_OUT if use in wanted - there)
+
+
+@cache
+def _splits_by_speaker(source: Source) -> bool:
+    """Return whether a data set without splits names so many speakers that some can be held out.
+
+    Only its first rows are asked, which every lesson reads anyway.
+    """
+    rows, _ = open_split(source, source.train.split("+")[0])
+    column = next((name for name in SPEAKER_COLUMNS if name in rows.features), None)
+    if column is None:
+        return False
+    first = rows.select_columns([column]).take(FIRST_ROWS)
+    named = patiently(source, source.dataset, lambda: [row[column] for row in first])
+    return all(name not in (None, "") for name in named) and len(set(named)) >= MANY_SPEAKERS
+
+
+def held_out(source: Source, split: str) -> tuple[list[str], Part | None]:
+    """Return the splits whose rows make a split of the recipe, and which of their rows.
+
+    A dev or test split that a data set lacks is held out of its training rows: always the same
+    ones, by the hash of the speaker or of the sentence.
+
+    Returns:
+        The names to open, and the part of them for `read_rows`; None for all rows.
+    """
+    missing, trained = missing_splits(source), source.train.split("+")
+    kind = SPLITS.get(split)
+    if not missing or (kind not in missing and split not in trained):
+        return [split], None
+    by_speaker = _splits_by_speaker(source)
+    what = "speaker" if by_speaker else "sentence"
+    say(
+        f"{source.label} has no {' and no '.join(missing)} split: a tenth is held out of train, by "
+        f"the hash of the {what}, no {what} in two splits."
+    )
+    if kind in missing:
+        return trained, Part(kind, missing, by_speaker)
+    return [split], Part("train", missing, by_speaker)
+
+
 def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
     """Return the speaker of a row and the longer recording it is from; "" if no column has it."""
 
@@ -82,7 +152,11 @@ def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_rows(
-    rows: IterableDataset, files: Sequence[tuple[int, str]], source: Source, split: str
+    rows: IterableDataset,
+    files: Sequence[tuple[int, str]],
+    source: Source,
+    split: str,
+    part: Part | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of `open_split` in the schema of utils.streaming, each once, in order.
 
@@ -94,6 +168,7 @@ def read_rows(
             it among several processes, and resumes at the file where a stream was interrupted.
         source: the source it was opened for.
         split: its split.
+        part: of `held_out`; other rows are passed over.
 
     Raises:
         HubError: the Hub stopped answering, or refuses; the message says how to continue.
@@ -103,16 +178,22 @@ def read_rows(
         whole = fetched_rows(source, address) if address else None
         reader, number = whole or _singly(rows.shard(rows.num_shards, file)), 0
         place = f"{source.dataset}, {split}, file {file}"
-        while row := _next_row(reader, source, sound, where := f"{place}, row {number}"):
-            yield {
-                "audio": row[sound],
-                "text": text_of(row, said, rows.features, where),
-                "language": source.language,
-                "seconds": promised_seconds(row[sound]),
-                "source": source.label,
-                "id": f"{source.label}/{split}/{file}/{number}",
-                **speaker_and_recording(row),
-            }
+
+        def is_kept(row: Mapping[str, Any], where: str) -> bool:
+            text = text_of(row, said, rows.features, where)
+            return part is None or _split_of_row(row, text, source, part) == part.kept
+
+        while row := _next_row(reader, source, sound, where := f"{place}, row {number}", is_kept):
+            if row[sound] is not None:
+                yield {
+                    "audio": row[sound],
+                    "text": text_of(row, said, rows.features, where),
+                    "language": source.language,
+                    "seconds": promised_seconds(row[sound]),
+                    "source": source.label,
+                    "id": f"{source.label}/{split}/{file}/{number}",
+                    **speaker_and_recording(row),
+                }
             number += 1
 
 
@@ -123,14 +204,28 @@ def _singly(rows: IterableDataset) -> Iterator[dict[str, Any]]:
             yield dict(zip(batch, values, strict=True))
 
 
-def _next_row(reader: Iterator, source: Source, sound: str, place: str) -> dict[str, Any] | None:
+def _split_of_row(row: Mapping[str, Any], text: str, source: Source, part: Part) -> str:
+    speaker = speaker_and_recording(row)["speaker"] if part.by_speaker else ""
+    return split_of_key(speaker or normalize(text, source.language), part.missing)
+
+
+def _next_row(
+    reader: Iterator,
+    source: Source,
+    sound: str,
+    place: str,
+    is_kept: Callable[[Mapping[str, Any], str], bool],
+) -> dict[str, Any] | None:
+    """Return the next row, whose sound is None if it is passed over; None after the last."""
     root = source.dataset
     if is_on_hub(source):
         root = f"hf://datasets/{source.dataset}@{commit_of(source)}"
     try:
         with PATIENCE.limit(source.patience_seconds):
             row = next(reader, None)
-            return row and {**row, sound: encoded(row[sound], row, source, root, place)}
+            if not row or not is_kept(row, place):
+                return row and {**row, sound: None}
+            return {**row, sound: encoded(row[sound], row, source, root, place)}
     except RecipeError:  # in one sentence already
         raise
     except FAILURES as error:

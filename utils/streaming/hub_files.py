@@ -31,16 +31,13 @@ def commit_of(source: Source) -> str:
     return info.sha
 
 
-def _files_of_folder(source: Source, split: str) -> list[str]:
-    """Return the addresses of a split's Parquet files if no card lists the config.
+def _folder_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
+    """Return a folder, and its Parquet files by split, if no card lists the config.
 
     FLEURS has them in parquet-data/NAME/, the Hub's own conversions (refs/convert/parquet) in
     NAME/.
-
-    Raises:
-        RecipeError: the folder exists, but the split is not in it.
     """
-    for folder in (f"parquet-data/{source.name}", source.name):
+    for folder in (f"parquet-data/{source.name}", source.name) if source.name else ():
         if is_on_hub(source):
             base = f"hf://datasets/{source.dataset}@{commit_of(source)}"
             at_commit = {"revision": commit_of(source), "repo_type": "dataset"}
@@ -53,32 +50,61 @@ def _files_of_folder(source: Source, split: str) -> list[str]:
             base = source.dataset
             found = (Path(base) / folder).rglob("*.parquet")
             files = [path.relative_to(base).as_posix() for path in found]
-        # train-00000-of-00001.parquet, or train/0000.parquet
-        named = {
-            path: re.fullmatch(rf"{re.escape(folder)}/(\w+)(?:[-/].*)?\.parquet", path)
-            for path in files
-        }
-        splits = {path: match[1] for path, match in named.items() if match}
-        if splits and split not in splits.values():
-            raise RecipeError(
-                f'{source.dataset} has no split "{split}" in {folder}; it has '
-                f"{', '.join(sorted(set(splits.values())))}."
-            )
+        splits: dict[str, list[str]] = {}
+        for path in sorted(files):
+            # train-00000-of-00001.parquet, or train/0000.parquet
+            if match := re.fullmatch(rf"{re.escape(folder)}/(\w+)(?:[-/].*)?\.parquet", path):
+                splits.setdefault(match[1], []).append(f"{base}/{path}")
         if splits:
-            return sorted(f"{base}/{path}" for path, name in splits.items() if name == split)
-    return []
+            return folder, splits
+    return "", {}
+
+
+def _by_config(source: Source) -> DatasetBuilder:
+    options = {"revision": commit_of(source)} if is_on_hub(source) else {}
+    return load_dataset_builder(source.dataset, source.name or None, **options)
 
 
 def builder_of(source: Source, split: str) -> DatasetBuilder:
-    """Return the builder of a data set: by its config, or by the folder of that name."""
-    options = {"revision": commit_of(source)} if is_on_hub(source) else {}
+    """Return the builder of a data set: by its config, or by the folder of that name.
+
+    Raises:
+        RecipeError: the folder exists, but the split is not in it.
+    """
     try:
-        return load_dataset_builder(source.dataset, source.name or None, **options)
+        return _by_config(source)
     except (ValueError, RuntimeError):  # no such config, or a loading script
-        files = _files_of_folder(source, split) if source.name else []
-        if not files:
+        folder, splits = _folder_splits(source)
+        if not splits:
             raise
-        return load_dataset_builder("parquet", data_files={split: files})
+    if split not in splits:
+        raise RecipeError(
+            f'{source.dataset} has no split "{split}" in {folder}; it has {", ".join(splits)}.'
+        )
+    return load_dataset_builder("parquet", data_files={split: splits[split]})
+
+
+@cache
+def splits_of(source: Source) -> tuple[str, ...]:
+    """Return the names of a source's splits; none if only reading its rows would show them.
+
+    Raises:
+        RecipeError, HubError: it cannot be opened.
+    """
+
+    def names() -> tuple[str, ...]:
+        try:
+            builder = _by_config(source)
+        except (ValueError, RuntimeError):
+            _, splits = _folder_splits(source)
+            if not splits:
+                raise
+            return tuple(splits)
+        return tuple(map(str, builder.config.data_files or builder.info.splits or ()))
+
+    if is_on_hub(source):
+        commit_of(source)  # it retries by itself
+    return patiently(source, f'{source.dataset}, split "{source.train}"', names)
 
 
 def _in_cache(source: Source, address: str) -> tuple[dict[str, str], str | None]:

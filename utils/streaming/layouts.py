@@ -4,6 +4,7 @@ LibriSpeech, MLS, AISHELL, VoxForge and CMU Arctic have lists of an id and its t
 file for each property of an utterance; VCTK and most people have a .txt for each clip.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -120,8 +121,10 @@ def _read_kaldi(path: Path, split: str) -> Iterator[Line]:
             try:
                 start, end = float(first), float(last)
             except ValueError:
-                start, end = 0.0, -1.0
-            if not 0 <= start < end:
+                start, end = 0.0, 0.0
+            if end == -1:  # Kaldi's way to say "to the end of the recording"
+                end = None
+            if not 0 <= start < (math.inf if end is None else end):
                 raise RecipeError(
                     f"{path.with_name('segments')}, line {at}: {first} to {last} are no seconds of "
                     "a part."

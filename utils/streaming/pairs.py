@@ -27,8 +27,8 @@ def _annotated(
         return
     seconds = promised_seconds(sound) or math.inf
     for clip in make_clips(annotations.read_cues(texts, tier, name), language, seconds):
-        times = {"start": clip.start, "end": clip.end, "notes": clip.notes, "fault": clip.fault}
-        yield Recording(sound, clip.text, f"{name}@{clip.start:g}", **times, **known)
+        told = {name: getattr(clip, name) for name in ("start", "end", "speaker", "notes", "fault")}
+        yield Recording(sound, clip.text, f"{name}@{clip.start:g}", **told, **known)
 
 
 def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:

@@ -124,7 +124,7 @@ def _nothing(folder: Folder) -> RecipeError:
     hint = ""
     if tables:
         names = _shown(folder.name(path) for path in tables)
-        hint = f" In {names} no column of files and texts is known."
+        hint = f" In {names} no column of files and texts is known, or there is no row."
     if any(path.suffix.lower() in SPREADSHEETS for path in tables):
         hint += " Save a spreadsheet as CSV (UTF-8)."
     what = "no texts that are" if folder.sounds else "no recordings that are"

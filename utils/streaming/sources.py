@@ -27,7 +27,7 @@ from utils.config import STOPS, Mixing, RecipeError, Source
 from utils.embedded import fetch as embedded
 from utils.streaming import common_voice
 from utils.streaming.files import Recording
-from utils.streaming.hub import open_split, read_rows
+from utils.streaming.hub import held_out, open_split, read_rows
 from utils.streaming.parts import read_audio
 from utils.streaming.pseudo_labels import CLIPS_AT_ONCE, labeller
 from utils.streaming.recordings import all_sounds, read_recordings
@@ -184,9 +184,13 @@ def _common_voice_stream(source: Source, split: str) -> IterableDataset:
 
 def _hub_stream(source: Source, split: str) -> IterableDataset:
     """Stream a Hub dataset, or a local folder in the Hub's layout, into the schema."""
-    rows, files = open_split(source, split)
-    parts = {"rows": rows, "files": files, "source": source, "split": split}
-    return IterableDataset.from_generator(read_rows, features=SCHEMA, gen_kwargs=parts)
+    names, part = held_out(source, split)
+    streams = []
+    for name in names:
+        rows, files = open_split(source, name)
+        told = {"rows": rows, "files": files, "source": source, "split": name, "part": part}
+        streams.append(IterableDataset.from_generator(read_rows, features=SCHEMA, gen_kwargs=told))
+    return concatenate_datasets(streams) if len(streams) > 1 else streams[0]
 
 
 def stream(source: Source, split: str) -> IterableDataset:

@@ -15,6 +15,7 @@ from utils.streaming.columns import (
     RECORDING_COLUMNS,
     SPEAKER_COLUMNS,
     SPLIT_COLUMNS,
+    TEXT_COLUMNS,
     NoColumns,
     as_text,
     find_column,
@@ -112,6 +113,9 @@ def _delimited(path: Path, text: str) -> Rows:
         table = chain([(number, header)], table)
         header = _names(header, table := list(table))
     header = [cell.strip() for cell in header]
+    known = [name for name in header if plain(name) in (*FILE_COLUMNS, *TEXT_COLUMNS)]
+    if twice := next((name for name in known if known.count(name) > 1), None):
+        raise RecipeError(f'{path} has two columns called "{twice}": rename the one to leave out.')
     for number, cells in table:
         if any(cells[len(header) :]):
             raise RecipeError(
@@ -192,7 +196,12 @@ def _rows(path: Path) -> Rows:
     if kind == ".parquet":
         import pyarrow.parquet
 
-        return _objects(path, enumerate(pyarrow.parquet.read_table(path).to_pylist(), 1))
+        try:
+            found = pyarrow.parquet.read_table(path).to_pylist()
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise RecipeError(f"{path} is no Parquet file that can be read: {reason}.") from None
+        return _objects(path, enumerate(found, 1))
     text = read_text(path)
     if kind in JSON_LINES:
         return _objects(path, _json_rows(path, text))

@@ -1,5 +1,8 @@
 """What Seq2SeqTrainingArguments gets: the recipe's `[training]`, and what the machine decides."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from transformers import Seq2SeqTrainingArguments, WhisperConfig
 
@@ -51,3 +54,19 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
     # by DataParallel, in float32 and with a batch that many times the recipe's (5.23).
     made._n_gpu = min(made.n_gpu, 1)
     return made
+
+
+@contextlib.contextmanager
+def same_sums_on_cpu(device: torch.device) -> Iterator[None]:
+    """Make a run on a CPU end with the same weights each time, also with several threads.
+
+    Otherwise some gradients are added in the order in which threads finish, and a last bit that
+    differs at step 4 is a different word in the transcripts at step 40. On a GPU it would cost
+    speed, and mixed precision rounds anyway.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(before or device.type == "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 from transformers import TrainerCallback
+from transformers.integrations import TensorBoardCallback
 
 from utils.artifacts import Run, write_atomically
 from utils.environment.machine import precision
@@ -52,6 +54,23 @@ class MetricsFile(TrainerCallback):
             file.write(json.dumps(self.rows[-1]) + "\n")
         if self.watch:
             self.watch(self.rows, state.max_steps)
+
+
+class Curves(TensorBoardCallback):
+    """TensorBoard's curves, in the run's folder, without the name of this machine."""
+
+    def __init__(self, run: Run):
+        super().__init__()
+        self.logging_dir = str(run.tensorboard)  # its own would be called after the machine
+
+    def on_train_end(self, args, state, control, **_) -> None:  # noqa: ANN001
+        """Close the file of events, and take the machine out of its name, and of older ones."""
+        super().on_train_end(args, state, control)
+        host = socket.gethostname()
+        for path in (
+            Path(self.logging_dir).glob("*tfevents*") if state.is_world_process_zero else ()
+        ):
+            path.rename(path.with_name(path.name.replace(f".{host}.", ".this-machine.")))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
 """One training from a recipe to saved weights: build the trainer, resume, keep the weights."""
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +15,11 @@ from transformers.integrations import TensorBoardCallback
 
 from utils.artifacts import Run, RunMismatch, require
 from utils.config import Recipe, UserError
+from utils.environment.lock import only_writer
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.stream import SpeechStream
 from utils.training.adapters import choose_weights, merge, quantization
-from utils.training.arguments import training_arguments
+from utils.training.arguments import same_sums_on_cpu, training_arguments
 from utils.training.checkpoints import copy_checkpoints, find_valid_checkpoint, save_model
 from utils.training.dev import dev_metric, dev_slice
 from utils.training.loss import TrainingError
@@ -33,7 +33,7 @@ from utils.training.memory import (
     smaller_batches,
     with_batch,
 )
-from utils.training.progress import MetricsFile
+from utils.training.progress import Curves, MetricsFile
 from utils.training.sharding import Sharded, gather
 from utils.training.stopping import SIGNAL, Patience, ends_on_sigterm
 from utils.training.trainer import CLIPS, ShardedWhisperTrainer, WhisperTrainer
@@ -57,13 +57,23 @@ def train(recipe: Recipe, run: Run, watch: Watch | None = None) -> WhisperTraine
         TrainingError: the loss is not a number, or one of several processes ran out of memory.
         DiskFull: a checkpoint does not fit.
         Stopped: SIGTERM came.
+        InUse: another process writes to the run folder.
     """
-    recipe = fit_batch(recipe, run)
+    with only_writer(run.folder):
+        trainer, recipe = _train_what_fits(fit_batch(recipe, run), run, watch)
+        keep_weights(trainer, recipe, run)
+    return trainer
+
+
+def _train_what_fits(
+    recipe: Recipe, run: Run, watch: Watch | None
+) -> tuple[WhisperTrainer, Recipe]:
+    """Return the trainer after its last step, and the recipe with the batch that fitted."""
     while True:
         trainer = build_trainer(recipe, run, watch)
         try:
             resume(trainer)
-            break
+            return trainer, recipe
         except RuntimeError as error:
             smaller = smaller_batches(recipe.training)
             if not ran_out(error) or not smaller:
@@ -80,8 +90,6 @@ def train(recipe: Recipe, run: Run, watch: Watch | None = None) -> WhisperTraine
         release()
         logger.warning("Out of memory: going on with %d clips at once.", smaller[0])
         recipe = replace(recipe, training=with_batch(recipe.training, smaller[0]))
-    keep_weights(trainer, recipe, run)
-    return trainer
 
 
 def build_trainer(recipe: Recipe, run: Run, watch: Watch | None = None) -> WhisperTrainer:
@@ -117,10 +125,8 @@ def build_trainer(recipe: Recipe, run: Run, watch: Watch | None = None) -> Whisp
         processing_class=processor,
         callbacks=[MetricsFile(run, watch)],
     )
-    if "report_to" not in recipe.training:
-        board = TensorBoardCallback()
-        board.logging_dir = str(run.tensorboard)  # the name of its own would tell the machine's
-        trainer.add_callback(board)
+    if trainer.pop_callback(TensorBoardCallback) or "report_to" not in recipe.training:
+        trainer.add_callback(Curves(run))
     trainer.remove_callback(PrinterCallback)
     if recipe.method.patience:
         trainer.add_callback(Patience(recipe.method.patience, f"eval_{dev_metric(recipe)}"))
@@ -210,22 +216,6 @@ def resume(trainer: WhisperTrainer) -> None:
             f"{SIGNAL.name} came: step {trainer.state.global_step} is saved in "
             f"{trainer.checkpoints}; run the same again and training goes on from there."
         )
-
-
-@contextlib.contextmanager
-def same_sums_on_cpu(device: torch.device) -> Iterator[None]:
-    """Make a run on a CPU end with the same weights each time, also with several threads.
-
-    Otherwise some gradients are added in the order in which threads finish, and a last bit that
-    differs at step 4 is a different word in the transcripts at step 40. On a GPU it would cost
-    speed, and mixed precision rounds anyway.
-    """
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(before or device.type == "cpu")
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
 
 
 @torch.no_grad()

@@ -13,15 +13,18 @@ training steps have taught it where short audio stops: measure a baseline at 30 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from transformers import WhisperForConditionalGeneration
+from typing import TYPE_CHECKING
 
 from utils.config import AudioContext
+
+if TYPE_CHECKING:  # the constants below are asked for by pages, which start without torch
+    from transformers import WhisperForConditionalGeneration
 
 SAMPLING_RATE = 16_000  # Hz; Whisper was trained on nothing else
 FRAMES_PER_SECOND = 100  # log-mel frames: a hop of 160 samples at 16 kHz
 FRAMES_PER_POSITION = 2  # the second convolution of the encoder has stride 2
 STOCK_SECONDS = 30.0
+SILENCE = 1e-3  # a peak of -60 dBFS: Whisper makes up words for silence
 
 
 def context_seconds(longest_seconds: float, tail_seconds: float, context: AudioContext) -> float:
@@ -39,7 +42,7 @@ def decoding_seconds(seconds: float, context: AudioContext | None) -> float:
     return context_seconds(seconds, context.tail_seconds / 2, context)
 
 
-def _set_positions(model: WhisperForConditionalGeneration, positions: int) -> None:
+def _set_positions(model: "WhisperForConditionalGeneration", positions: int) -> None:
     encoder = model.get_encoder()
     # WhisperEncoder.forward compares the input's length with the first and takes as many rows of
     # the position table as the second says; generate pads up to the first (transformers 5.23).
@@ -48,7 +51,7 @@ def _set_positions(model: WhisperForConditionalGeneration, positions: int) -> No
 
 
 @contextmanager
-def audio_context(model: WhisperForConditionalGeneration, frames: int) -> Iterator[None]:
+def audio_context(model: "WhisperForConditionalGeneration", frames: int) -> Iterator[None]:
     """Let `model` take log-mels of `frames` frames while the block runs.
 
     Args:

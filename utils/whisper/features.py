@@ -1,4 +1,4 @@
-"""Log-mel spectrograms, and the constants of audio and time that several lessons share."""
+"""Log-mel spectrograms."""
 
 import functools
 from collections.abc import Sequence
@@ -10,8 +10,6 @@ from transformers import WhisperFeatureExtractor, WhisperProcessor
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 
 TIMESTAMP_STEP = 0.02  # seconds: <|0.00|>, <|0.02|> … <|30.00|> are the last 1501 tokens
-
-SILENCE = 1e-3  # a peak of -60 dBFS: Whisper makes up words for silence
 
 
 def log_mel(

@@ -6,10 +6,10 @@ import numpy as np
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 
-from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
+from utils.whisper.audio_context import SAMPLING_RATE, SILENCE, STOCK_SECONDS
 from utils.whisper.captions import Segment
 from utils.whisper.decoding import most_tokens
-from utils.whisper.features import SILENCE, TIMESTAMP_STEP, log_mel
+from utils.whisper.features import TIMESTAMP_STEP, log_mel
 from utils.whisper.greedy import decode_greedily
 from utils.whisper.labels import prefix_ids
 from utils.whisper.weight_layout import packed
