@@ -52,7 +52,9 @@ class Source:
     # an unpacked one, or the locale to download ("es"); Hub: the dataset's config ("it_it")
     name: str = ""
     revision: str = "main"  # a branch, or a commit, which pins the data for good
-    train: str = "train"  # split names may be joined: "train+validation"
+    # Split names may be joined: "train+validation". A dev or test split that recordings or data of
+    # the Hub lack is held out of train: a tenth, by speaker or by sentence.
+    train: str = "train"
     dev: str = "dev"
     test: str = "test"
     # Columns of a table, or of the Hub, with the texts and the sound. By default, the first known

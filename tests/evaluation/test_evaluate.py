@@ -69,7 +69,7 @@ def test_an_interrupted_evaluation_leaves_a_partial_report_and_resumes(recipe, t
     assert report["long_form"] is None
     assert report["speed"]["after"]["times_real_time"] > 0
     left = {path.name for path in folder.iterdir()}
-    assert left == {"predictions.jsonl", "evaluation.json", "evaluation.html"}
+    assert left == {".lock", "predictions.jsonl", "evaluation.json", "evaluation.html"}
 
 
 def test_runs_are_compared_from_the_shell_and_fail_a_pipeline_if_worse(tmp_path, capsys):

@@ -173,4 +173,4 @@ def test_a_split_that_is_called_otherwise_or_misspelled_is_told(parts):
     with pytest.raises(RecipeError, match="validation"):
         parts("train", "validation", "test")  # the recipe's dev is "dev"
     with pytest.raises(RecipeError, match="tset"):
-        parts("train", test="tset")
+        parts("train", "validation", dev="validation", test="tset")

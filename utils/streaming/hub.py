@@ -92,11 +92,11 @@ def open_split(source: Source, split: str) -> tuple[IterableDataset, list[tuple[
 
 def missing_splits(source: Source) -> tuple[str, ...]:
     """Return which of test and dev the recipe wants and the data set lacks under any name."""
-    names, trained = splits_of(source), source.train.split("+")
-    if not names or not set(trained) <= set(names):
+    wanted = {SPLITS.get(getattr(source, use)) for use in HELD_OUT} & {*HELD_OUT}
+    names = splits_of(source) if source.train and wanted else ()
+    if not names or not set(source.train.split("+")) <= set(names):
         return ()
     there = {SPLITS.get(name.lower()) for name in names}
-    wanted = {SPLITS.get(getattr(source, use)) for use in HELD_OUT}
     return tuple(use for use in HELD_OUT if use in wanted - there)
 
 
