@@ -32,7 +32,6 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
 from utils.environment.colab import mount_drive
-from utils.environment.lock import only_writer
 from utils.export import formats, ggml, hub
 from utils.export.measure import baseline, measure_documented, rate_programs, run_programs
 from utils.export.programs import load_programs
@@ -80,6 +79,8 @@ pd.DataFrame(rows).groupby("program", sort=False).agg(
 # whisper.cpp uses on phones, in browsers and on small boards.
 
 # %%
+from utils.environment.lock import only_writer
+
 run.repository.mkdir(parents=True, exist_ok=True)
 int8, float16 = (run.repository / f"ctranslate2-{name}" for name in ("int8", "float16"))
 model = WhisperForConditionalGeneration.from_pretrained(run.model, dtype="float32").eval()

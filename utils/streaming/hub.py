@@ -24,6 +24,7 @@ from utils.text import normalize
 
 # Of so many first rows, so many speakers: then a tenth of all speakers are some.
 FIRST_ROWS, MANY_SPEAKERS = 200, 20
+ROWS_AT_ONCE = 16  # out of Arrow: one by one takes several times as long
 
 
 class Part(NamedTuple):
@@ -32,8 +33,6 @@ class Part(NamedTuple):
     kept: str  # "train", "dev" or "test"
     missing: tuple[str, ...]  # of test and dev
     by_speaker: bool  # else by sentence
-
-ROWS_AT_ONCE = 16  # out of Arrow: one by one takes several times as long
 
 
 class Encoded(Audio):
