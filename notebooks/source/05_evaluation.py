@@ -510,7 +510,7 @@ report = complete_report(report, speed, recipe, run, run.model)
 report |= {"probes": probes, "long_form": long_form}
 write_page(run.folder / "evaluation.html", report, rows, recipe, waveforms)
 path = save_report(run, "evaluation", report)
-journal.unlink()
+journal.unlink(missing_ok=True)
 print(f"{run.predictions}: {len(rows)} clips; {path}; {path.with_suffix('.html')}\n")
 print(verdict(report))
 

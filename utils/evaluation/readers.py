@@ -15,6 +15,7 @@ from transformers import WhisperForConditionalGeneration, WhisperProcessor
 from utils.artifacts import write_atomically
 from utils.config import AudioContext, Recipe
 from utils.embedded.fetch import resolve
+from utils.environment.lock import only_writer
 from utils.environment.machine import device
 from utils.evaluation.probes import estimate_snr
 from utils.preprocessing.prepare import usable, waveform
@@ -135,19 +136,23 @@ def read_clips(
     Returns:
         The prediction rows, and for each reader `batch_size`, and `decode_seconds` and
         `speech_seconds` of the clips that it decoded now; if all were in the cache, it is left out.
+
+    Raises:
+        InUse: another process writes to the journal's folder.
     """
-    groups = read_journal(journal, made_from)
-    write_atomically(journal, "".join(json.dumps(line) + "\n" for line in [made_from, *groups]))
-    done = {row["id"] for group in groups for row in group["rows"]}
-    size = clips_at_once(next(iter(readers.values())).model, recipe.evaluation.batch_size)
-    bar = tqdm(desc="clips read", unit="clip", initial=len(done))
-    with journal.open("a", encoding="utf-8") as file:
-        left = (clip for clip in clips if clip["id"] not in done)
-        for group in _groups(left, BATCHES_AT_ONCE * size):
-            groups.append(_read_group(group, readers, size))
-            file.write(json.dumps(groups[-1]) + "\n")
-            file.flush()
-            bar.update(len(group))
+    with only_writer(journal.parent):
+        groups = read_journal(journal, made_from)
+        write_atomically(journal, "".join(json.dumps(line) + "\n" for line in [made_from, *groups]))
+        done = {row["id"] for group in groups for row in group["rows"]}
+        size = clips_at_once(next(iter(readers.values())).model, recipe.evaluation.batch_size)
+        bar = tqdm(desc="clips read", unit="clip", initial=len(done))
+        with journal.open("a", encoding="utf-8") as file:
+            left = (clip for clip in clips if clip["id"] not in done)
+            for group in _groups(left, BATCHES_AT_ONCE * size):
+                groups.append(_read_group(group, readers, size))
+                file.write(json.dumps(groups[-1]) + "\n")
+                file.flush()
+                bar.update(len(group))
     bar.close()
     rows = [row for group in groups for row in group["rows"]]
     speed = {
