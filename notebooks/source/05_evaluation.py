@@ -436,7 +436,8 @@ sides = {side: {k: v for part in kinds for k, v in part[side].items()} for side 
 shown = most_frequent(report["errors"]["after"])
 frequent = pd.DataFrame(shown, columns=["said", "heard", "times", "contexts"])
 counts = pd.DataFrame(sides).rename(index=lambda name: name.replace("_", " "))
-display(counts.map("{:.3g}".format), frequent.rename(columns={"heard": "written"}))
+tidy = counts.map(lambda count: f"{count:,.0f}" if count % 1 == 0 else f"{count:.2f}")
+display(tidy, frequent.rename(columns={"heard": "written"}))
 
 # %% [markdown]
 # Compare the columns of the first table: which kind did training remove? Runaways and repetitions

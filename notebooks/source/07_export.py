@@ -105,6 +105,65 @@ pd.DataFrame(
 # Look at the last column: half for 16 bits, about a quarter for 8.
 
 # %% [markdown]
+# ## Which clips do the programs get?
+#
+# A few of the test split: each program transcribes them one at a time, which is slow, and what you
+# want to see first is whether the conversion is right.
+
+# %%
+CLIPS = 5  # of the test split, evenly spread; more take longer and tell more
+test = load_from_disk(str(run.prepared))["test"]
+places = np.linspace(0, len(test) - 1, min(CLIPS, len(test))).astype(int)
+picked = test.select(places)
+clips = [waveform(row) for row in picked]
+texts, languages = picked["text"][:], picked["language"][:]
+pd.DataFrame({"seconds": picked["seconds"][:], "text": texts}).round(1)
+
+# %% [markdown]
+# So few clips say nothing about the error rate: that comes below, on all of them.
+
+# %% [markdown]
+# ## By hand
+#
+# One clip through the int8 model, with nothing around it: features in, token ids out. The *prompt*
+# is start, language and task, the same tokens that the training labels began with.
+
+# %%
+clip, language = clips[0], languages[0]
+short = recipe.audio_context
+seconds = decoding_seconds(len(clip) / SAMPLING_RATE, short)
+# As in lesson 3. With those of the feature extractor, equal to six digits, int8 sometimes rounds
+# to another letter.
+features = log_mel(processor, [clip], seconds).numpy()
+prompt = prefix_ids(processor.tokenizer, language)
+engine = ctranslate2.models.Whisper(str(int8), device="cpu", intra_threads=torch.get_num_threads())
+given = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
+(result,) = engine.generate(given, [prompt], beam_size=1)
+ids = result.sequences_ids[0]
+by_hand = processor.decode(ids, skip_special_tokens=True).strip()
+print(f"input_features {features.shape} and prompt {prompt} -> {len(ids)} ids -> {by_hand}")
+
+# %% [markdown]
+# The shape of `input_features` shows the window: a hundred frames a second.
+
+# %% [markdown]
+# ## By helper
+#
+# `load_programs` returns a function for each program and format; the one called below does the same
+# steps and adds a limit on the length. Both must agree, or the tables that follow would describe
+# another decoding than the one you have just done.
+
+# %%
+programs = load_programs(recipe, run, model, processor)
+print(*programs, sep="\n")
+by_helper = programs["CTranslate2 int8, short"](clip, language)
+assert by_helper == by_hand, f"the helper returned {by_helper!r}, by hand it was {by_hand!r}"
+by_helper
+
+# %% [markdown]
+# The same text as by hand. The list has every program, with its window.
+
+# %% [markdown]
 # ## Do they still return the same text?
 #
 # Each program transcribes the same clips of the test split, one at a time, on the CPU and with the
@@ -115,13 +174,6 @@ pd.DataFrame(
 # them.
 
 # %%
-CLIPS = 5  # of the test split, evenly spread; more take longer and tell more
-test = load_from_disk(str(run.prepared))["test"]
-places = np.linspace(0, len(test) - 1, min(CLIPS, len(test))).astype(int)
-picked = test.select(places)
-clips = [waveform(row) for row in picked]
-texts, languages = picked["text"][:], picked["language"][:]
-programs = load_programs(recipe, run, model, processor)
 heard = run_programs(programs, clips, languages)
 print(f"{len(programs)} programs, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s of speech")
 
@@ -200,44 +252,6 @@ HTML(f"<table>{''.join(differing)}</table>{LEGEND}" if differing else "No clip d
 # %% [markdown]
 # Most differences should be in single words or commas. A sentence that only one program returns
 # deserves a look at its settings.
-
-# %% [markdown]
-# ## By hand
-#
-# One clip through the int8 model, with nothing around it: features in, token ids out. The *prompt*
-# is start, language and task, the same tokens that the training labels began with.
-
-# %%
-clip, language = clips[0], languages[0]
-short = recipe.audio_context
-seconds = decoding_seconds(len(clip) / SAMPLING_RATE, short)
-# As in lesson 3. With those of the feature extractor, equal to six digits, int8 sometimes rounds
-# to another letter.
-features = log_mel(processor, [clip], seconds).numpy()
-prompt = prefix_ids(processor.tokenizer, language)
-engine = ctranslate2.models.Whisper(str(int8), device="cpu", intra_threads=torch.get_num_threads())
-given = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
-(result,) = engine.generate(given, [prompt], beam_size=1)
-ids = result.sequences_ids[0]
-by_hand = processor.decode(ids, skip_special_tokens=True).strip()
-print(f"input_features {features.shape} and prompt {prompt} -> {len(ids)} ids -> {by_hand}")
-
-# %% [markdown]
-# The shape of `input_features` shows the window: a hundred frames a second.
-
-# %% [markdown]
-# ## By helper
-#
-# `with_ctranslate2` does the same steps and adds a limit on the length. Both must agree, or the
-# table above would describe a different decoding from the one you have just done.
-
-# %%
-by_helper = programs["CTranslate2 int8, short"](clip, language)
-assert by_helper == by_hand, f"the helper returned {by_helper!r}, by hand it was {by_hand!r}"
-by_helper
-
-# %% [markdown]
-# The same text as by hand.
 
 # %% [markdown]
 # ## What should a stranger know about it?
