@@ -94,6 +94,7 @@ def python(script, *arguments, **variables):
 
 
 COMMANDS = [*ROOT.glob("utils/**/__main__.py"), ROOT / "utils/recorder.py"]
+COMMANDS += [ROOT / "utils/environment/estimate.py"]
 
 
 def test_commands_start_without_what_takes_seconds_in_which_ctrl_c_would_be_a_traceback():

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from utils.config import Recipe, UserError, load_recipe
 from utils.environment.command import command
-from utils.environment.machine import usable_cores
 
 CLIP_SECONDS = 6.0  # what a clip of read speech and its silent tail take
 LABEL_TOKENS = 40
@@ -132,15 +131,9 @@ def estimate(checkpoint: str, card: str, hours: float) -> Estimate:
     clips = max(16, round(hours * 3600 / (CLIP_SECONDS - 1)))
     steps = math.ceil(PASSES * clips / 16)
     minutes = steps * 16 * training_flops(model) / (device.peak_tflops * 1e12) / 60
-    return Estimate(
-        steps=steps,
-        batch_size=max(batch, 1),
-        accumulation=16 // max(batch, 1),
-        memory_gib=training_memory_gib(model, max(batch, 1)),
-        minutes_low=minutes / WELL_FED,
-        minutes_high=minutes / AS_PUBLISHED,
-        fits=batch > 0,
-    )
+    at_once = max(batch, 1)
+    memory, span = training_memory_gib(model, at_once), (minutes / WELL_FED, minutes / AS_PUBLISHED)
+    return Estimate(steps, at_once, 16 // at_once, memory, *span, fits=batch > 0)
 
 
 class Needs(NamedTuple):
@@ -169,13 +162,14 @@ def _speech(recipe: Recipe, hours: float) -> tuple[float, int, int, str]:
     return clips, batch, steps, f"{said}, and a tenth of it in dev and in test each"
 
 
-def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0) -> Needs:
+def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0, cores: int = 1) -> Needs:
     """Return what a recipe needs on a card, from its steps and the hours of its speech.
 
     Args:
         recipe: the experiment.
         card: a key of `CARDS`.
         hours: of training speech; 0 takes what the sources say, else as much as the steps train on.
+        cores: that prepare the speech.
 
     Raises:
         UserError: the checkpoint is unknown or too large for the card, or the amount of speech is
@@ -184,8 +178,7 @@ def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0) -> Needs:
     name, told = recipe.model.checkpoint, recipe.training
     stock = f"openai/{name.rpartition('/')[2].removesuffix('.en')}"  # as large as the English one
     if stock not in CHECKPOINTS:
-        known = ", ".join(CHECKPOINTS)
-        raise UserError(f"{recipe.path}: {name} is not in the table, which has {known}.")
+        raise UserError(f"{recipe.path}: {name} is not in the table: {', '.join(CHECKPOINTS)}.")
     model, device = CHECKPOINTS[stock], CARDS[card]
     adapters = recipe.method.weights in ("lora", "dora")
     if not adapters and training_memory_gib(model, 1) > device.memory_gib:
@@ -201,7 +194,7 @@ def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0) -> Needs:
     test = HELD_OUT * clips * (2 * training_flops(model, STOCK_SECONDS) + short)
     work = {"training": steps * batch * short, "decoding": (looks * dev * short + test) / 3}
     stored = clips * (recipe.preprocessing.stored + 2 * HELD_OUT)
-    decoded = stored / CLIPS_A_CORE_SECOND / usable_cores() / 3600
+    decoded = stored / CLIPS_A_CORE_SECOND / cores / 3600
     gb = GB_AN_HOUR * (recipe.windows.seconds or CLIP_SECONDS - 1) / 3600 * stored
     kept = told.get("save_total_limit", 2) + 1  # one more while it is written
     optimizer = 12 * (ADAPTER_SHARE if adapters else 1)  # bytes a weight, with the weight
@@ -213,7 +206,7 @@ def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0) -> Needs:
             f"{kept} checkpoints": kept * optimizer * model.parameters / 1e9,
             "base model, model, exported formats": 17 * model.parameters / 1e9,
         },
-        {f"preparing, {usable_cores()} cores": (decoded, decoded)}
+        {f"preparing, {cores} cores": (decoded, decoded)}
         | {of: (n / hour / WELL_FED, n / hour / AS_PUBLISHED) for of, n in work.items()},
     )
 
@@ -230,7 +223,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not all(0 <= number < math.inf for number in (options.hours, options.price)):
         parser.error("--hours and --price are 0 or more.")
-    needs = recipe_needs(load_recipe(options.recipe), options.card, options.hours)
+    from utils.environment.machine import usable_cores  # here: it imports torch
+
+    recipe = load_recipe(options.recipe)
+    needs = recipe_needs(recipe, options.card, options.hours, usable_cores())
     low, high = (sum(span[end] for span in needs.hours.values()) for end in (0, 1))
     print(f"{options.recipe} on {options.card}: {needs.said}\n\nGB on disk")
     for name, gb in {**needs.gb, "together": sum(needs.gb.values())}.items():
