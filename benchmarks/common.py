@@ -19,7 +19,7 @@ from utils.artifacts import Run, open_run, require, save_report, write_atomicall
 from utils.config import AudioContext, Recipe
 from utils.environment.machine import device, machine
 from utils.environment.packages import versions
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.scoring.predictions import count_row_errors
 from utils.whisper.decoding import transcribe
 

@@ -18,7 +18,7 @@ from benchmarks.common import alternate, count_heard, open_trained, ratio, save_
 from utils.config import AudioContext, load_recipe
 from utils.export.formats import to_ctranslate2
 from utils.export.programs import with_faster_whisper
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.scoring.error_rates import error_rate
 from utils.whisper.decoding import asked, transcribe
 from utils.whisper.features import log_mel

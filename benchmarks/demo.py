@@ -21,7 +21,7 @@ from gradio_client import Client, handle_file
 from benchmarks.common import ratio, save_result, seconds_of
 from utils.artifacts import Run
 from utils.config import load_recipe
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.whisper.audio_context import SAMPLING_RATE
 
 TARGET = (

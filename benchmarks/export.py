@@ -15,7 +15,7 @@ from utils.artifacts import require
 from utils.config import load_recipe
 from utils.export.measure import rate_programs, run_programs
 from utils.export.programs import load_programs
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 
 TARGET = "WER within 0.5 points of Transformers; int8 at most 30 % of its size, at least 2x as fast"
 SLOW, FAST = "Transformers float32, short", "CTranslate2 int8, short"

@@ -16,7 +16,7 @@ from datasets import load_from_disk
 from benchmarks.common import alternate, open_trained, ratio, save_result
 from benchmarks.training_step import Arm
 from utils.config import AudioContext, load_recipe
-from utils.preprocessing.prepare import INT16_SCALE, waveform
+from utils.preprocessing.examples import INT16_SCALE, waveform
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.decoding import transcribe
 

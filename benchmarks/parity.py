@@ -20,7 +20,8 @@ from datasets import load_from_disk
 from benchmarks.common import count_test_errors, error_ratio, open_prepared_run, save_result
 from utils.config import AudioContext, Windows, load_recipe
 from utils.evaluation.long_form import JoinedClips, join_clips, measure_long_form
-from utils.preprocessing.prepare import prepare, waveform
+from utils.preprocessing.examples import waveform
+from utils.preprocessing.prepare import prepare
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import confidence_interval, paired_p_value
 from utils.training.run import train

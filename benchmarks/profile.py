@@ -18,7 +18,7 @@ from benchmarks.common import RESULTS, open_trained, save_result
 from benchmarks.training_step import Arm
 from utils.artifacts import write_atomically
 from utils.config import load_recipe
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.whisper.decoding import transcribe
 
 TARGET = "the short context leaves matrix products as the largest part; none asked for in figures"

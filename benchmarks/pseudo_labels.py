@@ -26,7 +26,8 @@ from utils.config import Preprocessing, load_recipe
 from utils.environment.machine import device
 from utils.evaluation.curve_points import Point, subset
 from utils.evaluation.learning_curve import RATES, Splits, measure_point, test_rows
-from utils.preprocessing.prepare import prepare, waveform
+from utils.preprocessing.examples import waveform
+from utils.preprocessing.prepare import prepare
 from utils.preprocessing.quality import Unusable, check_sound, check_text
 from utils.scoring.error_rates import count_errors, error_rate
 from utils.scoring.intervals import confidence_interval, paired_p_value

@@ -54,7 +54,7 @@ def rows():
     """Eight short clips of noise with labels of one length."""
     from datasets import Dataset
 
-    from utils.preprocessing.prepare import PREPARED
+    from utils.preprocessing.examples import PREPARED
 
     random = np.random.default_rng(0)
     return Dataset.from_list(

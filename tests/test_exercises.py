@@ -19,7 +19,8 @@ from utils.config import Source, load_recipe
 from utils.demo.serve import HOST
 from utils.scoring.error_rates import count_errors, error_rate
 from utils.scoring.intervals import confidence_interval
-from utils.streaming.sources import SAMPLING_RATE, mixing_shares
+from utils.streaming.mixing import mixing_shares
+from utils.streaming.sources import SAMPLING_RATE
 from utils.whisper.audio_context import STOCK_SECONDS
 from utils.whisper.features import log_mel
 from utils.whisper.labels import prefix_ids

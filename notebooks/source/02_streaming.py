@@ -31,8 +31,9 @@ from utils.config import STOPS, Source, load_recipe
 from utils.embedded.fetch import speech
 from utils.environment.colab import mount_drive
 from utils.streaming.hub import commits
+from utils.streaming.mixing import mix, mixing_shares
 from utils.streaming.sound import AudioError, decode_audio
-from utils.streaming.sources import SAMPLING_RATE, mix, mixing_shares, seconds_of, stream
+from utils.streaming.sources import SAMPLING_RATE, seconds_of, stream
 from utils.whisper.decoding import transcribe
 from utils.whisper.load import load_model
 

@@ -35,7 +35,8 @@ from utils.config import load_recipe
 from utils.environment.colab import mount_drive
 from utils.evaluation.plotting import draw_speech
 from utils.preprocessing.collator import IGNORED, SpeechCollator
-from utils.preprocessing.prepare import prepare, prepare_example, waveform
+from utils.preprocessing.examples import prepare_example, waveform
+from utils.preprocessing.prepare import prepare
 from utils.streaming.hub import commits
 from utils.streaming.sound import AudioError, decode_audio
 from utils.streaming.sources import SAMPLING_RATE, seconds_of, stream

@@ -237,7 +237,7 @@ print(f"{used.per_device_train_batch_size} clips x {used.gradient_accumulation_s
 # saved folder is an ordinary Whisper: nobody needs this series to use it.
 
 # %%
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.whisper.decoding import transcribe
 
 reloaded = WhisperForConditionalGeneration.from_pretrained(run.model, dtype=torch.float32)

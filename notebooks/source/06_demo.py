@@ -32,7 +32,7 @@ from utils.demo.kept import METADATA, UnusableRecording, keep_recording, read_re
 from utils.demo.page import build_page
 from utils.environment.colab import mount_drive
 from utils.environment.machine import device
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.streaming.sound import decode_audio
 from utils.streaming.sources import SAMPLING_RATE
 from utils.whisper.decoding import most_tokens

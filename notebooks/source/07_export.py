@@ -36,7 +36,7 @@ from utils.export import formats, ggml, hub
 from utils.export.measure import baseline, measure_documented, rate_programs, run_programs
 from utils.export.programs import load_programs
 from utils.export.space import serve_space, stage_space
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.streaming.sources import SAMPLING_RATE
 from utils.whisper.audio_context import decoding_seconds
 from utils.whisper.features import log_mel

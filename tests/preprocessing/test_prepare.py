@@ -8,13 +8,8 @@ from transformers.models.whisper.modeling_whisper import shift_tokens_right
 from tests.conftest import write_recipe
 from utils.config import AudioContext, Augmentation, Preprocessing, load_recipe
 from utils.preprocessing.collator import SpeechCollator
-from utils.preprocessing.prepare import (
-    PreprocessingError,
-    prepare,
-    prepare_example,
-    prepare_split,
-    waveform,
-)
+from utils.preprocessing.examples import prepare_example, waveform
+from utils.preprocessing.prepare import PreprocessingError, prepare, prepare_split
 from utils.preprocessing.quality import QualityReport, Unusable
 from utils.streaming.sound import decode_audio
 from utils.streaming.sources import stream

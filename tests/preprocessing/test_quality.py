@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from utils.config import Preprocessing, RecipeError
-from utils.preprocessing.prepare import PreprocessingError, prepare_example, prepare_split
+from utils.preprocessing.examples import prepare_example
+from utils.preprocessing.prepare import PreprocessingError, prepare_split
 from utils.preprocessing.quality import QualityReport, Unusable, check_text, level_db
 from utils.text import wrong_script_share
 

@@ -14,7 +14,7 @@ from utils.preprocessing import stream as speech_stream
 from utils.preprocessing.prepare import PreprocessingError, prepare
 from utils.preprocessing.stream import SpeechStream
 from utils.preprocessing.stream_loader import StreamLoader
-from utils.streaming.sources import training_stream
+from utils.streaming.mixing import training_stream
 from utils.training.run import train
 from utils.whisper.audio_context import SAMPLING_RATE
 

@@ -1,7 +1,7 @@
 import pytest
 
 from utils.config import Preprocessing
-from utils.preprocessing.prepare import prepare_example
+from utils.preprocessing.examples import prepare_example
 from utils.preprocessing.quality import QualityReport, Unusable
 from utils.preprocessing.transcript import read_transcript
 

@@ -7,7 +7,8 @@ from utils.artifacts import open_run, save_report
 from utils.config import AudioContext, Augmentation, RecipeError, Windows, load_recipe
 from utils.evaluation.report import find_overlaps
 from utils.preprocessing.collator import SpeechCollator
-from utils.preprocessing.prepare import prepare, prepare_example, waveform
+from utils.preprocessing.examples import prepare_example, waveform
+from utils.preprocessing.prepare import prepare
 from utils.preprocessing.windows import POSITIONS, PROMPT_TOKENS, as_one, cut, join, timed_labels
 from utils.training.run import build_trainer
 

@@ -8,8 +8,9 @@ import pytest
 import soundfile
 
 from utils.config import RecipeError, Source
+from utils.streaming.mixing import mix, mixing_shares, training_stream
 from utils.streaming.sound import AudioError, decode_audio
-from utils.streaming.sources import SCHEMA, mix, mixing_shares, stream, training_stream
+from utils.streaming.sources import SCHEMA, stream
 
 CARLO = Source("embedded", "it", "carlo")
 

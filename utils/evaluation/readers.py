@@ -18,7 +18,8 @@ from utils.embedded.fetch import resolve
 from utils.environment.lock import only_writer
 from utils.environment.machine import device
 from utils.evaluation.probes import estimate_snr
-from utils.preprocessing.prepare import usable, waveform
+from utils.preprocessing.examples import waveform
+from utils.preprocessing.prepare import usable
 from utils.preprocessing.quality import QualityReport
 from utils.streaming.sources import stream
 from utils.whisper.decoding import clips_at_once, transcribe

@@ -8,7 +8,7 @@ import numpy as np
 from datasets import Dataset
 
 from utils.export.programs import Transcribe
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.scoring.error_rates import count_errors, error_rate
 from utils.scoring.intervals import confidence_interval
 from utils.scoring.predictions import count_row_errors, drawn

@@ -1,7 +1,7 @@
 """Lesson 03.
 
-`prepare` filters and tokenises the clips of a recipe, `parallel` on all cores; `transcript` has
-the rules for texts, `quality` those for clips, `windows` joins clips, `augmentation` varies them,
-`batches` groups them by length, `collator` makes the tensors, `stream` prepares while training, in
-the workers of `stream_loader`.
+`prepare` filters and tokenises the clips of a recipe, each as in `examples`, `parallel` on all
+cores; `transcript` has the rules for texts, `quality` those for clips, `windows` joins clips,
+`augmentation` varies them, `batches` groups them by length, `collator` makes the tensors, `stream`
+prepares while training, in the workers of `stream_loader`, with a `stream_report`.
 """

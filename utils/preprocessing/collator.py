@@ -10,7 +10,7 @@ from transformers import WhisperProcessor
 
 from utils.config import AudioContext, Augmentation, Windows
 from utils.preprocessing.augmentation import vary, without_speech
-from utils.preprocessing.prepare import INT16_SCALE, waveform
+from utils.preprocessing.examples import INT16_SCALE, waveform
 from utils.preprocessing.windows import POSITIONS, timed_labels
 from utils.whisper.audio_context import (
     FRAMES_PER_SECOND,

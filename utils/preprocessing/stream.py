@@ -17,9 +17,9 @@ from transformers import WhisperTokenizer
 from utils.config import Recipe, UserError
 from utils.preprocessing.batches import POOL_BATCHES
 from utils.preprocessing.prepare import check_dropped, usable
-from utils.preprocessing.quality import StreamReport
+from utils.preprocessing.stream_report import StreamReport
 from utils.preprocessing.windows import join
-from utils.streaming.sources import mix_training, open_training
+from utils.streaming.mixing import mix_training, open_training
 
 FEWEST_UPDATES = 10  # that wait in each of many workers, so that lengths in an update are similar
 ROWS_AT_ONCE = 16  # between two places from which a resumed run can read

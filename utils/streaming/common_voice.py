@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
+from utils.streaming.columns import read_unquoted
 from utils.streaming.data_collective import download
 from utils.streaming.files import Recording, leads_out
 from utils.streaming.splits import hold_out
-from utils.streaming.tables import read_unquoted
 
 DURATIONS = "clip_durations.tsv"
 TABLES = {"train.tsv", "dev.tsv", "test.tsv", DURATIONS}

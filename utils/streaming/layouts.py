@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
-from utils.streaming.files import SPLITS, Folder, Line, is_transcript, read_text
+from utils.streaming.files import SPLITS, Line, is_transcript, read_text
+from utils.streaming.folders import Folder
 from utils.streaming.tables import read_table
 
 LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}

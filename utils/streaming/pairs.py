@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 
 from utils.streaming import annotations
 from utils.streaming.cues import make_clips
-from utils.streaming.files import Folder, Recording, is_transcript, read_text, split_of
+from utils.streaming.files import Recording, is_transcript, read_text, split_of
+from utils.streaming.folders import Folder
 from utils.streaming.sound import promised_seconds
 
 TEXTS = (".txt", ".lab")

@@ -13,7 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
 from utils.streaming.columns import NoColumns
-from utils.streaming.files import SPLITS, Folder, Line, Recording, say, split_of
+from utils.streaming.files import SPLITS, Line, Recording, say, split_of
+from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
 from utils.streaming.pairs import read_pairs
 from utils.streaming.sound import promised_seconds

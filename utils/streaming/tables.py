@@ -34,20 +34,6 @@ COMMON_VOICE = {"client_id", "path", "sentence", "up_votes"}
 Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
-def read_unquoted(text: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of a tab-separated table in which a quote is part of the sentence.
-
-    Read as CSV, a sentence that begins with a quote swallows the rows up to the next one.
-    """
-    header, *lines = (line.rstrip("\r").split("\t") for line in text.split("\n"))
-    for cells in lines:
-        if any(cells):
-            row = dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False))
-            if len(cells) > len(header):
-                row[None] = cells[len(header) :]  # csv.DictReader's key for extra cells
-            yield row
-
-
 def _unquoted(cell: str) -> str:
     """Return a cell as pandas and Excel mean it: quoted as a whole, inner quotes doubled.
 

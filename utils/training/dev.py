@@ -5,7 +5,7 @@ from datasets import Dataset
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.config import AudioContext, Recipe
-from utils.preprocessing.prepare import waveform
+from utils.preprocessing.examples import waveform
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import paired_p_value
 from utils.scoring.predictions import count_row_errors
