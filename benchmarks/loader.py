@@ -23,7 +23,7 @@ import torch
 from benchmarks.common import alternate, open_prepared_run, ratio, save_result
 from benchmarks.decode import RATE, cpu_seconds, speech_clips
 from utils.config import load_recipe
-from utils.preprocessing import prepare as preparing
+from utils.preprocessing import examples as preparing
 from utils.preprocessing.stream_loader import StreamLoader
 from utils.streaming.sound import decode_audio
 from utils.training.run import build_trainer

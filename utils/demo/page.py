@@ -102,7 +102,7 @@ def _examples(rows: Sequence[Mapping[str, Any]], credit: str) -> list[tuple]:
 
     clips = []
     if rows:
-        from utils.preprocessing.prepare import waveform  # with torch, that no other part needs
+        from utils.preprocessing.examples import waveform  # with torch, that no other part needs
 
         gradio.Markdown("Or a clip of the test split, on which neither model was trained:")
         with gradio.Row(elem_id="clips"):
