@@ -24,6 +24,7 @@ from benchmarks.common import alternate, open_prepared_run, ratio, save_result
 from benchmarks.decode import RATE, cpu_seconds, speech_clips
 from utils.config import load_recipe
 from utils.preprocessing import examples as preparing
+from utils.preprocessing.prepare import prepare
 from utils.preprocessing.stream_loader import StreamLoader
 from utils.streaming.sound import decode_audio
 from utils.training.run import build_trainer
@@ -129,7 +130,7 @@ def main() -> None:
             path.write_text(f"{text}[training]{training}", encoding="utf-8")
             recipe = load_recipe(path)
             if kind == "stored":
-                preparing.prepare(recipe, load_model(recipe)[1].tokenizer, folder / "prepared")
+                prepare(recipe, load_model(recipe)[1].tokenizer, folder / "prepared")
             run = open_prepared_run(recipe, folder / "runs", folder / "prepared")
             trainers[kind] = build_trainer(recipe, run)
         stored, streamed = trainers.values()
