@@ -341,7 +341,7 @@ print(f"{len(losses)} losses logged, all finite; {run.model} is whole")
 # Predict first, then run, then open the answer.
 #
 # 1. What is the loss if the model gives all 51,865 tokens the same probability?
-# 2. What is the learning rate at step 10 of the default recipe, and at step 100?
+# 2. What is the learning rate at step 15 of the default recipe, and at step 150?
 # 3. AdamW keeps two running averages for each weight. How large is a checkpoint of 74 million
 #    weights, if all three are 32-bit numbers?
 # 4. Interrupt the training cell between two checkpoints and run it again. At which step does it
@@ -353,9 +353,9 @@ print(f"{len(losses)} losses logged, all finite; {run.model} is whole")
 # <details><summary>Answers</summary>
 #
 # 1. ln 51,865 = 10.9. Every loss that you saw is far below: the base model knows a lot already.
-# 2. 4e-5 at step 10, where warm-up ends; from there it falls on a straight line to 0 at step 100.
+# 2. 4e-5 at step 15, where warm-up ends; from there it falls on a straight line to 0 at step 150.
 # 3. 74 million × 3 × 4 bytes = 0.89 GB. Look at `checkpoints/`.
-# 4. At the last complete checkpoint: step 50 of the default recipe, or 0 before that.
+# 4. At the last complete checkpoint: step 75 of the default recipe, or 0 before that.
 # 5. A small part of it: 17 MB beside 296 MB in the table above.
 #
 # </details>
