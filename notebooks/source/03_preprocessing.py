@@ -36,7 +36,6 @@ from utils.environment.colab import mount_drive
 from utils.evaluation.plotting import draw_speech
 from utils.preprocessing.collator import IGNORED, SpeechCollator
 from utils.preprocessing.examples import prepare_example, waveform
-from utils.preprocessing.prepare import prepare
 from utils.streaming.hub import commits
 from utils.streaming.sound import AudioError, decode_audio
 from utils.streaming.sources import SAMPLING_RATE, seconds_of, stream
@@ -510,6 +509,8 @@ print({name: places[1][name] for name in ("pass", "updates", "read", "waiting")}
 # to listen to. If too much of a source is dropped, this cell stops and says why.
 
 # %%
+from utils.preprocessing.prepare import prepare
+
 splits, quality = prepare(recipe, tokenizer, run.prepared)
 figure = quality.draw()
 figure.savefig(run.figures / "quality.png", dpi=120)
