@@ -21,7 +21,7 @@ class Bounds:
 
     minutes: tuple[float, ...] = ()  # of training speech; none: SHARES of what there is
     steps: int = 0  # of each training; 0: the recipe's
-    clips: int = 0  # decoded of each test source; 0: all
+    clips: int = 500  # decoded of each test source, evenly spread; 0: all
     seeds: int = 3  # of points below half of the most minutes: they vary; larger ones have one
     equal_passes: bool = False  # fewer steps for fewer minutes; else equal steps for all points
     first: str = ""  # a source whose clips come before those of the others
