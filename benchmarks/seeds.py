@@ -4,8 +4,8 @@ A seed decides which clips meet in a batch, in which order and how they are augm
 data and recipe are the same. `--stock-shares` trains each seed with several shares of batches at
 30 s ([audio_context] stock_share). Before training the clips are decoded at 30 s, after it at 30 s,
 as other programs do, and in the short window. The errors of a clip are added over the seeds before
-clips are drawn: intervals are of the mean over the seeds. `apart` is the WER at 30 s less that of
-the first share, with its interval: what lies outside of it can be told from chance.
+clips are drawn: intervals are of the mean over the seeds. `from_first_arm` is the WER at 30 s less
+that of the first share, with its interval: it says what differences this many clips can show.
 Each training is stored as soon as it is measured: an interrupted run goes on. The ratio is the
 first source's word errors before over those after, at 30 s, with the first share.
 """
@@ -108,14 +108,14 @@ def apart(first: np.ndarray, other: np.ndarray, resamples: int) -> dict[str, flo
 
 
 def summarize(
-    found: Mapping[float, list[dict[str, Any]]],
+    found: Mapping[str, list[dict[str, Any]]],
     before: dict[str, Any],
     sources: np.ndarray,
     resamples: int,
 ) -> list[dict[str, Any]]:
-    """Return a row for each share of 30 s and each source."""
+    """Return a row for each arm and each source."""
     rows = []
-    for share, seeds in found.items():
+    for arm, seeds in found.items():
         for source in dict.fromkeys(sources.tolist()):
             own = sources == source
             start = np.array(before["30s"])[own]
@@ -123,35 +123,44 @@ def summarize(
             first = [np.array(seed["30s"])[own] for seed in next(iter(found.values()))]
             pooled = np.sum(errors["30s"], axis=0)
             rows.append(
-                {"stock_share": share, "source": source, "clips": int(own.sum())}
+                {"arm": arm, "source": source, "clips": int(own.sum())}
                 | {"seeds": len(seeds), "wer_before": error_rate(start)}
                 | {f"at_{window}": rates(errors[window], resamples) for window in WINDOWS}
                 | {"p_value": paired_p_value(start * len(seeds), pooled, resamples)}
-                | {"from_first_share": apart(np.sum(first, axis=0), pooled, resamples)}
+                | {"from_first_arm": apart(np.sum(first, axis=0), pooled, resamples)}
             )
     return rows
 
 
-def main() -> None:
-    """Train, measure, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def seeds_parser(text: str, runs: str) -> argparse.ArgumentParser:
+    """Return the options that all comparisons of trainings have."""
+    parser = argparse.ArgumentParser(description=text)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded.toml"))
-    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"), help="what is done so far")
+    parser.add_argument("--runs", type=Path, default=Path(runs), help="what is done so far")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--stock-shares", type=float, nargs="+", help="default: the recipe's")
     parser.add_argument("--steps", type=int, default=0, help="of each training; 0: the recipe's")
     parser.add_argument("--clips", type=int, default=0, help="of each test source; 0: all")
-    options = parser.parse_args()
+    return parser
 
-    recipe = load_recipe(options.recipe)
-    run = open_run(recipe, options.runs)
+
+def compare_arms(name: str, target: str, arms: Mapping[str, Recipe], asked: Any) -> None:
+    """Train each arm with each seed, measure, print and save.
+
+    Args:
+        name: of the benchmark's module.
+        target: what it should reach, in a sentence.
+        arms: variants of one recipe by name; the others are compared with the first.
+        asked: what `seeds_parser` parsed.
+    """
+    recipe = next(iter(arms.values()))
+    run = open_run(recipe, asked.runs)
     base, processor = load_model(recipe)
     if not run.report("preprocessing").exists():
         prepare(recipe, processor.tokenizer, run.prepared)
         save_report(run, "preprocessing", {})
     whole = load_from_disk(str(run.prepared))
-    splits = Splits(whole["train"], whole["dev"], test_rows(whole, recipe, options.clips))
-    steps = options.steps or recipe.training["max_steps"]
+    splits = Splits(whole["train"], whole["dev"], test_rows(whole, recipe, asked.clips))
+    steps = asked.steps or recipe.training["max_steps"]
     made_from = {"recipe": digest(recipe.path), "tested": digest_of_clips(splits.tested)}
 
     base.to(device())
@@ -160,29 +169,36 @@ def main() -> None:
         made_from,
         lambda: count_windows(recipe, splits, base, processor, WINDOWS[:1]),
     )
-    shares = options.stock_shares or [recipe.audio_context.stock_share]
-    found: dict[float, list[dict[str, Any]]] = {share: [] for share in shares}
-    for seed in range(options.seeds):
-        for share in shares:
-            context = replace(recipe.audio_context, stock_share=share)
-            job = Job(replace(recipe, audio_context=context), seed, steps, splits)
-            place = run.folder / f"share{share:g}-seed{seed}-{steps}steps"
-            found[share].append(
-                stored(
-                    place.with_name(f"{place.name}.json"),
-                    made_from,
-                    partial(train_and_count, job, place),
-                )
-            )
-    rows = summarize(
-        found, before, np.array(splits.tested["source"][:]), recipe.evaluation.resamples
-    )
+    found: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    for seed in range(asked.seeds):
+        for arm, changed in arms.items():
+            place = run.folder / f"{arm.replace(' ', '-')}-seed{seed}-{steps}steps"
+            count = partial(train_and_count, Job(changed, seed, steps, splits), place)
+            told = stored(place.with_name(f"{place.name}.json"), made_from, count)
+            found[arm].append(told)
+    sources = np.array(splits.tested["source"][:])
+    rows = summarize(found, before, sources, recipe.evaluation.resamples)
     for row in rows:
         print(row)
-    first = np.array(splits.tested["source"][:]) == splits.tested[0]["source"]
-    after = np.sum([np.array(seed["30s"])[first] for seed in found[shares[0]]], axis=0)
-    ratios = error_ratio(np.array(before["30s"])[first] * options.seeds, after)
-    print("wrote", save_result("seeds", TARGET, ratios, rows))
+    own = sources == sources[0]
+    after = np.sum([np.array(seed["30s"])[own] for seed in next(iter(found.values()))], axis=0)
+    ratios = error_ratio(np.array(before["30s"])[own] * asked.seeds, after)
+    print("wrote", save_result(name, target, ratios, rows))
+
+
+def main() -> None:
+    """Compare shares of batches at 30 s."""
+    parser = seeds_parser(__doc__, "runs/seeds")
+    parser.add_argument("--stock-shares", type=float, nargs="+", help="default: the recipe's")
+    options = parser.parse_args()
+    recipe = load_recipe(options.recipe)
+    arms = {
+        f"stock_share {share:g}": replace(
+            recipe, audio_context=replace(recipe.audio_context, stock_share=share)
+        )
+        for share in options.stock_shares or [recipe.audio_context.stock_share]
+    }
+    compare_arms("seeds", TARGET, arms, options)
 
 
 if __name__ == "__main__":

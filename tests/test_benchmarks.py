@@ -7,7 +7,7 @@ import sys
 import pytest
 from datasets import Dataset, DatasetDict
 
-from benchmarks import common
+from benchmarks import common, seeds
 from benchmarks.common import RESULTS, overview
 from utils.artifacts import save_report
 from utils.training.run import train
@@ -36,6 +36,8 @@ def test_the_page_of_results_is_that_of_the_results():
     [
         ("hours", ["--minutes", "0.06", "0.2", "--seeds", "2", "--equal-passes"]),
         ("seeds", ["--seeds", "2", "--stock-shares", "0", "1"]),
+        ("augmentation", ["--seeds", "1", "--kinds", "none", "spec_augment", "telephone"]),
+        ("lora", ["--seeds", "1", "--rates", "1e-3"]),
         ("pseudo_labels", ["--minutes", "0.06"]),
         ("non_speech", ["--shares", "0", "1", "--probes", "2"]),
         ("lengths", ["--seconds", "1", "5", "--rounds", "1"]),
@@ -50,13 +52,13 @@ def test_trainings_that_are_compared_run_to_their_end(
     splits = {"train": rows, "dev": rows.select(range(2)), "test": rows.select(range(4))}
     splits["unseen"] = Dataset.from_list(unseen, features=rows.features)
     module = importlib.import_module(f"benchmarks.{name}")
-    monkeypatch.setattr(
-        module,
-        "prepare",
-        lambda recipe, tokenizer, folder: DatasetDict(splits).save_to_disk(str(folder)),
-        raising=False,
-    )
-    for place in (common, module):
+    for place in (common, seeds, module):
+        monkeypatch.setattr(
+            place,
+            "prepare",
+            lambda recipe, tokenizer, folder: DatasetDict(splits).save_to_disk(str(folder)),
+            raising=False,
+        )
         monkeypatch.setattr(place, "RESULTS", tmp_path / "results", raising=False)
     monkeypatch.setattr(common, "overview", lambda: "")
     (tmp_path / "results").mkdir()

@@ -166,6 +166,9 @@ class Augmentation:
     # Share of the clips that get noise between white and brown, 5 to 30 dB below the speech.
     noise: Share = 0.0
     gain_db: float = Field(0.0, ge=0, le=60)  # each clip is made louder or softer by up to this
+    telephone: Share = (
+        0.0  # of the clips that sound as through a telephone (300 to 3,400 Hz, G.711)
+    )
     # Share of the clips whose sound is replaced by silence or noise, and whose text by none: the
     # model learns to return nothing where nobody speaks.
     non_speech: Share = 0.0

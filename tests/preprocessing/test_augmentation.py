@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from utils.config import Augmentation
-from utils.preprocessing.augmentation import add_noise, change_speed, vary
+from utils.preprocessing.augmentation import add_noise, as_by_telephone, change_speed, vary
 
 
 @pytest.fixture
@@ -53,3 +53,27 @@ def test_the_share_of_noisy_clips_is_the_recipes(tone):
 
 def test_without_settings_a_clip_stays_as_it_is(tone):
     assert vary(tone, Augmentation(), np.random.default_rng(0)) is tone
+
+
+def test_a_telephone_passes_its_band_alone_in_the_same_time_and_as_loud():
+    time = np.arange(32_000) / 16_000
+    tones = {
+        hertz: np.sin(2 * np.pi * hertz * time).astype(np.float32) for hertz in (60, 1000, 6000)
+    }
+    heard = {hertz: as_by_telephone(0.5 * tone) for hertz, tone in tones.items()}
+    assert all(len(one) == 32_000 and one.dtype == np.float32 for one in heard.values())
+    power = {hertz: np.mean(one[4000:-4000] ** 2) for hertz, one in heard.items()}
+    assert power[1000] == pytest.approx(0.125, rel=0.1)
+    assert power[60] < 1e-3 and power[6000] < 1e-3
+    # 8 bits: rounded, and by far less than the tone.
+    rest = np.abs(np.fft.rfft(heard[1000][8000:24_000]))
+    assert 1e-4 < np.delete(rest, range(995, 1006)).max() / rest.max() < 0.05
+
+
+def test_a_share_of_the_clips_is_heard_by_telephone(tone):
+    random = np.random.default_rng(0)
+    changed = [
+        not np.array_equal(vary(tone, Augmentation(telephone=0.5), random), tone) for _ in range(60)
+    ]
+    assert 15 < sum(changed) < 45
+    assert np.array_equal(vary(tone, Augmentation(), random), tone)

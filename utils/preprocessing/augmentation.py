@@ -5,6 +5,7 @@ from typing import Any
 
 import librosa
 import numpy as np
+import scipy.signal
 
 from utils.config import Augmentation
 from utils.preprocessing.windows import said_ids
@@ -12,6 +13,8 @@ from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 
 NOISE_DB = (5.0, 30.0)  # how far the noise stays below the speech
 ALONE_DB = (-60.0, -15.0)  # below full scale: noise without speech, from hardly heard to loud
+BAND_HZ, TELEPHONE_RATE = (300, 3400), 8000  # of a telephone line
+MU = 255  # of G.711's 8-bit code, by which quiet samples keep more steps than loud ones
 SILENT = 0.25  # of the clips without speech: not even noise
 
 
@@ -80,4 +83,24 @@ def vary(samples: np.ndarray, how: Augmentation, random: np.random.Generator) ->
         samples = add_noise(samples, db_below, tilt, random)
     if how.gain_db:
         samples = samples * np.float32(10 ** (gain * how.gain_db / 20))
+    # Drawn only where it is asked for: recipes without it draw as before there was a telephone.
+    if how.telephone and random.random() < how.telephone:
+        samples = as_by_telephone(samples)
     return samples
+
+
+def as_by_telephone(samples: np.ndarray) -> np.ndarray:
+    """Return a clip as a telephone line transmits it: a narrow band, in 8 bits a sample."""
+    band = scipy.signal.butter(4, BAND_HZ, "bandpass", fs=SAMPLING_RATE, output="sos")
+    narrow = scipy.signal.sosfilt(band, samples)
+    narrow = librosa.resample(
+        narrow, orig_sr=SAMPLING_RATE, target_sr=TELEPHONE_RATE, res_type="soxr_hq"
+    )
+    code = librosa.mu_compress(narrow.clip(-1, 1), mu=MU, quantize=True)
+    wide = librosa.resample(
+        librosa.mu_expand(code, mu=MU, quantize=True),
+        orig_sr=TELEPHONE_RATE,
+        target_sr=SAMPLING_RATE,
+        res_type="soxr_hq",
+    )
+    return librosa.util.fix_length(wide, size=len(samples)).astype(np.float32)
