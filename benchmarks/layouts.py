@@ -2,6 +2,7 @@
 
 `python -m benchmarks.layouts` makes 2,000 clips of a tenth of a second in every layout, and a
 recording of three hours with 2,000 cues. Reading is finding the clips and getting each one's bytes.
+A clip with an .srt of its own is decoded and cut, not copied: its row is not in the ratio.
 """
 
 import argparse
@@ -178,7 +179,8 @@ def main() -> None:
     speeds = {
         name: ratio(times["csv"], seconds) for name, seconds in times.items() if name != "csv"
     }
-    slowest = min(speeds.values(), key=lambda one: one["median"])
+    copied = [one for name, one in speeds.items() if name != "an .srt each"]
+    slowest = min(copied, key=lambda one: one["median"])
     found = [
         {"layout": name, **{key: round(float(x), 3) for key, x in one.items()}}
         for name, one in speeds.items()
