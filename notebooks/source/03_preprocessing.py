@@ -463,9 +463,9 @@ from utils.preprocessing.stream import SpeechStream
 
 streamed, places = [], []
 endless = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
-for (batch,) in endless:
-    print(f"{len(batch)} clips, {sum(clip['seconds'] for clip in batch):.1f} s")
-    streamed.append([clip["id"] for clip in batch])
+for (clips,) in endless:
+    print(f"{len(clips)} clips, {sum(clip['seconds'] for clip in clips):.1f} s")
+    streamed.append([clip["id"] for clip in clips])
     places.append(endless.state_dict())
     if len(streamed) == 3:
         break
