@@ -1,7 +1,7 @@
 """Recipes: one experiment = one TOML file, read strictly into frozen dataclasses."""
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -178,7 +178,9 @@ class Augmentation:
     @property
     def changes_sound(self) -> bool:
         """Whether the samples change, and not the log-mels alone."""
-        return bool(self.speed or self.noise or self.gain_db)
+        others = ("non_speech", "spec_augment")
+        shares = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return any(share for name, share in shares if name not in others)
 
 
 @dataclass(frozen=True, config=STRICT)

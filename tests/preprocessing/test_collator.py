@@ -96,3 +96,15 @@ def test_sound_without_speech_is_silence_or_noise_of_the_same_length(rows):
     levels = np.array([np.abs(one["audio"].astype(int)).max() for one in made])
     assert 5 < (levels == 0).sum() < 30 and levels.max() > 3000
     assert all(cut(one) == [] and one["labels"][-1] == 50257 for one in made)
+
+
+@pytest.mark.parametrize("kind", ["speed", "noise", "gain_db", "telephone"])
+def test_sound_that_is_augmented_is_sent_in_float32_and_other_sound_as_it_is_stored(
+    base, rows, kind
+):
+    how = Augmentation(**{kind: 0.5})
+    batch = SpeechCollator(base[1], AudioContext(), augmentation=how).with_samples([rows[0]] * 8)
+    assert batch["samples"].dtype == torch.float32 and 0 < batch["samples"].abs().max() < 1
+    plain = SpeechCollator(base[1], AudioContext()).with_samples([rows[0], rows[7]])["samples"]
+    assert plain.dtype == torch.int16
+    assert (plain[0, : len(rows[0]["audio"])].numpy() == rows[0]["audio"]).all()
