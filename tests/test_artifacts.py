@@ -10,7 +10,6 @@ from utils.__main__ import fingerprint
 from utils.artifacts import (
     MADE,
     STAGES,
-    Damaged,
     MissingArtifact,
     Run,
     RunMismatch,
@@ -20,7 +19,7 @@ from utils.artifacts import (
     write_atomically,
 )
 from utils.config import load_recipe
-from utils.environment.whole import DiskFull
+from utils.environment.whole import Damaged, DiskFull
 
 
 @pytest.fixture

@@ -17,13 +17,11 @@ from pathlib import Path
 
 from utils.artifacts import (
     STAGES,
-    Damaged,
     MissingArtifact,
     Run,
     digest,
     notebook_of,
     open_run,
-    read_json,
     recipe_of,
     require,
     write_atomically,
@@ -31,7 +29,7 @@ from utils.artifacts import (
 from utils.config import Recipe, UserError, load_recipe
 from utils.environment.command import command
 from utils.environment.lock import only_writer
-from utils.environment.whole import fits
+from utils.environment.whole import Damaged, fits, read_json
 from utils.export.privacy import scrub_notebook
 from utils.text import languages
 

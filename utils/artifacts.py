@@ -13,7 +13,7 @@ from typing import Any
 
 from utils.config import Recipe, UserError
 from utils.environment.command import shorten_temporary
-from utils.environment.whole import damage, files_below, fits, sealed
+from utils.environment.whole import Damaged, damage, files_below, fits, read_json, sealed
 
 # In the order of the lessons: stage k is made by notebooks/0k_STAGE.ipynb.
 STAGES = (
@@ -32,10 +32,6 @@ BUILT_ON = ("preprocessing", "training", "evaluation")  # later stages are made 
 
 class MissingArtifact(UserError, FileNotFoundError):
     """An earlier lesson has not been run, or not since its input changed; names its notebook."""
-
-
-class Damaged(UserError, OSError):
-    """What an earlier lesson made is no longer whole; the message names the file and the lesson."""
 
 
 class RunMismatch(UserError, ValueError):
@@ -208,28 +204,6 @@ def require(run: Run, stage: str) -> dict[str, Any]:
     if fault := damage(run.folder, files):
         raise Damaged(f"{fault}: {way_out}.")
     return report
-
-
-def read_json(path: Path, way_out: str, text: str | None = None) -> dict[str, Any]:
-    """Return the JSON object in a file, or in one line of it.
-
-    Raises:
-        Damaged: it holds something else; with the file and the way out.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8") if text is None else text)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise Damaged(f"{path} is damaged, it holds no JSON object: {way_out}.")
-    return found
-
-
-def read_json_lines(path: Path, way_out: str) -> list[dict[str, Any]]:
-    """Return the JSON objects of a file, one a line; see `read_json`."""
-    # Not splitlines(): it also breaks at U+2028 and U+0085, which a transcript may hold.
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    return [read_json(path, way_out, line) for line in lines if line]
 
 
 def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from utils.artifacts import Damaged
+from utils.environment.whole import Damaged
 from utils.export.privacy import find_private, scrub, scrub_notebook
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from utils.artifacts import digest, read_json_lines, write_atomically
+from utils.artifacts import digest, write_atomically
 from utils.config import UserError
-from utils.environment.whole import DiskFull, fits
+from utils.environment.whole import DiskFull, fits, read_json_lines
 from utils.streaming.sound import MAX_SECONDS, AudioError, read_pieces
 from utils.whisper.audio_context import SAMPLING_RATE, SILENCE, STOCK_SECONDS
 

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,10 @@ import xxhash
 from utils.config import UserError
 
 SLACK = 2**20  # bytes of small files beside what was counted
+
+
+class Damaged(UserError, OSError):
+    """What an earlier lesson made is no longer whole; the message names the file and the lesson."""
 
 
 @functools.cache
@@ -118,3 +123,25 @@ def fits(path: Path, needed: int | None = None, then: str = "") -> Iterator[None
             f"{path} does not fit: {at_least} needed, {free:,} are free on its disk, of which a "
             f"quota may allow you less. {then or 'Free space and run the same again.'}"
         ) from error
+
+
+def read_json(path: Path, way_out: str, text: str | None = None) -> dict[str, Any]:
+    """Return the JSON object in a file, or in one line of it.
+
+    Raises:
+        Damaged: it holds something else; with the file and the way out.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8") if text is None else text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise Damaged(f"{path} is damaged, it holds no JSON object: {way_out}.")
+    return found
+
+
+def read_json_lines(path: Path, way_out: str) -> list[dict[str, Any]]:
+    """Return the JSON objects of a file, one a line; see `read_json`."""
+    # Not splitlines(): it also breaks at U+2028 and U+0085, which a transcript may hold.
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [read_json(path, way_out, line) for line in lines if line]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from utils.artifacts import read_json
+from utils.environment.whole import read_json
 
 # An absolute path: of Unix, of Windows, of a share, below a home, or as a URL. Between quotes it
 # may have spaces; elsewhere it needs two parts, for "/" also divides words. Not part of a URL.

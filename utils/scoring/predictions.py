@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.artifacts import read_json_lines, write_atomically
+from utils.artifacts import write_atomically
+from utils.environment.whole import read_json_lines
 from utils.scoring.error_rates import Unit, align, count_errors, error_rate
 from utils.scoring.intervals import (
     confidence_interval,
