@@ -7,6 +7,7 @@ import pytest
 
 from utils.config import UserError, load_recipe
 from utils.environment.estimate import main, recipe_needs
+from utils.environment.machine import usable_cores
 
 SPANISH = "recipes/common_voice_spanish.toml"
 
@@ -59,7 +60,8 @@ def test_the_command_prints_disk_hours_and_cost(capsys):
     for words in ("GB on disk", "prepared speech", "preparing", "training", "decoding", "cost: "):
         assert words in said
     low, high = map(float, said.split("cost: ")[1].split("\n")[0].split(" to "))
-    hours = recipe_needs(load_recipe(SPANISH), "A100 80 GB").hours.values()
+    cores = usable_cores()
+    hours = recipe_needs(load_recipe(SPANISH), "A100 80 GB", cores=cores).hours.values()
     assert (low, high) == pytest.approx(
         [1.5 * sum(one) for one in zip(*hours, strict=True)], abs=0.01
     )
