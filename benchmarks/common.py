@@ -20,8 +20,10 @@ from utils.config import AudioContext, Recipe
 from utils.environment.machine import device, machine
 from utils.environment.packages import versions
 from utils.preprocessing.examples import waveform
+from utils.preprocessing.prepare import prepare
 from utils.scoring.predictions import count_row_errors
 from utils.whisper.decoding import transcribe
+from utils.whisper.load import load_model
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -105,6 +107,15 @@ def count_test_errors(
         batch_size=recipe.evaluation.batch_size,
     )
     return count_heard(rows, heard)
+
+
+def prepare_once(recipe: Recipe, runs: Path) -> Run:
+    """Return a recipe's run, prepared now unless it is: what was interrupted goes on in it."""
+    run = open_run(recipe, runs)
+    if not run.report("preprocessing").exists():
+        prepare(recipe, load_model(recipe)[1].tokenizer, run.prepared)
+        save_report(run, "preprocessing", {})
+    return run
 
 
 def open_prepared_run(recipe: Recipe, runs: Path, prepared: Path) -> Run:

@@ -12,14 +12,11 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.common import RESULTS, save_result
-from utils.artifacts import open_run, save_report
+from benchmarks.common import RESULTS, prepare_once, save_result
 from utils.config import Recipe, load_recipe
 from utils.evaluation.curve_points import add_bounds, bounds_of
 from utils.evaluation.learning_curve import learning_curve
 from utils.evaluation.plotting import draw_learning_curve
-from utils.preprocessing.prepare import prepare
-from utils.whisper.load import load_model
 
 TARGET = "each doubling of the speech lowers the held-out WER; half an hour takes off a third of it"
 SECOND = "cs small"  # the held-out lead of the default, whose clips come after the first one's
@@ -43,10 +40,7 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = with_second_voice(load_recipe(options.recipe))
-    run = open_run(recipe, options.runs)
-    if not run.report("preprocessing").exists():
-        prepare(recipe, load_model(recipe)[1].tokenizer, run.prepared)
-        save_report(run, "preprocessing", {})
+    run = prepare_once(recipe, options.runs)
     first = next(source.label for source in recipe.sources if source.train)
     bounds, rows = bounds_of(options, first), []
     for equal in ("steps", "passes") if options.equal_passes else ("steps",):

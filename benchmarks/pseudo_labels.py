@@ -19,22 +19,21 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets, load_from_disk
 from transformers import WhisperTokenizer
 
-from benchmarks.common import error_ratio, save_result
+from benchmarks.common import error_ratio, prepare_once, save_result
 from benchmarks.hours import with_second_voice
-from utils.artifacts import open_run, save_report, write_atomically
+from utils.artifacts import write_atomically
 from utils.config import Preprocessing, load_recipe
 from utils.environment.machine import device
 from utils.evaluation.curve_points import Point, subset
 from utils.evaluation.learning_curve import RATES, Splits, measure_point, test_rows
 from utils.preprocessing.examples import waveform
-from utils.preprocessing.prepare import prepare
 from utils.preprocessing.quality import Unusable, check_sound, check_text
 from utils.scoring.error_rates import count_errors, error_rate
 from utils.scoring.intervals import confidence_interval, paired_p_value
 from utils.streaming.pseudo_labels import pseudo_label
 from utils.text import normalize
 from utils.whisper.labels import encode_text, prefix_ids
-from utils.whisper.load import load_checkpoint, load_model
+from utils.whisper.load import load_checkpoint
 
 TARGET = "fewer errors than with ten minutes alone (p < 0.05), no more than a tenth above all text"
 
@@ -95,10 +94,7 @@ def main() -> None:
     options = parser.parse_args()
 
     recipe = with_second_voice(load_recipe(options.recipe))
-    run = open_run(recipe, options.runs)
-    if not run.report("preprocessing").exists():
-        prepare(recipe, load_model(recipe)[1].tokenizer, run.prepared)
-        save_report(run, "preprocessing", {})
+    run = prepare_once(recipe, options.runs)
     whole = load_from_disk(str(run.prepared))
     first = next(source.label for source in recipe.sources if source.train)
     most = subset(whole["train"], options.minutes + options.rest, 0, first).tolist()

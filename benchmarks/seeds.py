@@ -23,13 +23,13 @@ import numpy as np
 from datasets import load_from_disk
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from benchmarks.common import error_ratio, save_result
-from utils.artifacts import digest, open_run, save_report, write_atomically
+from benchmarks.common import error_ratio, prepare_once, save_result
+from utils.artifacts import digest, write_atomically
 from utils.config import Recipe, load_recipe
 from utils.environment.machine import device
 from utils.evaluation.curve_points import Point
 from utils.evaluation.learning_curve import Splits, test_rows, train_point
-from utils.preprocessing.prepare import digest_of_clips, prepare
+from utils.preprocessing.prepare import digest_of_clips
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import confidence_interval, paired_p_value, resampled_rates
 from utils.training.dev import count_dev_errors
@@ -153,11 +153,8 @@ def compare_arms(name: str, target: str, arms: Mapping[str, Recipe], asked: Any)
         asked: what `seeds_parser` parsed.
     """
     recipe = next(iter(arms.values()))
-    run = open_run(recipe, asked.runs)
+    run = prepare_once(recipe, asked.runs)
     base, processor = load_model(recipe)
-    if not run.report("preprocessing").exists():
-        prepare(recipe, processor.tokenizer, run.prepared)
-        save_report(run, "preprocessing", {})
     whole = load_from_disk(str(run.prepared))
     splits = Splits(whole["train"], whole["dev"], test_rows(whole, recipe, asked.clips))
     steps = asked.steps or recipe.training["max_steps"]

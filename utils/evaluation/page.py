@@ -15,7 +15,7 @@ from utils.config import Recipe
 from utils.environment.templates import render
 from utils.evaluation.differences import say_difference
 from utils.evaluation.mistakes import clips_html, find_worst, most_frequent
-from utils.scoring.predictions import MODELS, SIGNIFICANT, Row, percent, say_p
+from utils.scoring.predictions import MODELS, SIGNIFICANT, Row, headline_window, percent, say_p
 
 TEMPLATE = Path(__file__).with_name("page.html")
 FEW_CLIPS = 20  # with fewer a rate is too uncertain: shown in grey
@@ -62,7 +62,7 @@ def verdict(report: Mapping[str, Any]) -> str:
 
 def _verdict_line(source: str, measured: Mapping[str, Any]) -> str:
     rate = measured["first_rate"]
-    window = "_30s" if f"{rate}_after_30s" in measured else ""
+    window = headline_window(measured)
     before, after, short = (
         100 * measured[f"{rate}_{model}"] for model in ("before", f"after{window}", "after")
     )
@@ -154,6 +154,7 @@ def report_html(
         few_clips=FEW_CLIPS,
         percent=percent,
         say_p=say_p,
+        headline_window=headline_window,
         say_difference=say_difference,
         verdict_word=verdict_word,
     )

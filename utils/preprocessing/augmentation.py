@@ -83,7 +83,7 @@ def vary(samples: np.ndarray, how: Augmentation, random: np.random.Generator) ->
         samples = add_noise(samples, db_below, tilt, random)
     if how.gain_db:
         samples = samples * np.float32(10 ** (gain * how.gain_db / 20))
-    # Drawn only where it is asked for: recipes without it draw as before there was a telephone.
+    # No random number without `telephone`: other recipes get the same clips as they always did.
     if how.telephone and random.random() < how.telephone:
         samples = as_by_telephone(samples)
     return samples

@@ -16,8 +16,8 @@ from utils.config import Windows
 from utils.text import word_gap
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.features import TIMESTAMP_STEP
+from utils.whisper.labels import POSITIONS
 
-POSITIONS = 448  # of Whisper's decoder, for prompt and labels together
 # OpenAI's transcribe keeps this many tokens of the text before: half of the positions, less one.
 PROMPT_TOKENS = POSITIONS // 2 - 1
 CUT = "\n"  # between the texts of joined clips; in none of them

@@ -166,6 +166,11 @@ def compare_counts(before: np.ndarray, after: np.ndarray, resamples: int) -> dic
     }
 
 
+def headline_window(measured: Mapping[str, Any]) -> str:
+    """Return the one of `WINDOWS` that leads: other programs' 30 s if it was measured."""
+    return "_30s" if "p_value_30s" in measured else ""
+
+
 def correct_for_many(table: Sequence[dict[str, Any]]) -> None:
     """Add `p_holm` to every row of a table of `measure`: its p value corrected for their number.
 

@@ -23,7 +23,7 @@ from utils.text import MAX_COMPRESSION, compression_ratio, normalize
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.whisper.decoding import transcribe
 from utils.whisper.features import log_mel
-from utils.whisper.labels import encode_text, is_multilingual, prefix_ids
+from utils.whisper.labels import POSITIONS, encode_text, is_multilingual, prefix_ids
 from utils.whisper.load import load_checkpoint
 
 Model = tuple[WhisperForConditionalGeneration, WhisperProcessor]
@@ -33,7 +33,6 @@ MOST_APART = 0.1  # CER between the two texts: one changed ending of a word in a
 LEAST_LOG_PROBABILITY = -1.0  # mean of the tokens'; below it OpenAI's own decoding tries again
 PSEUDO = "transcribed by a model: "  # begins each reason, which `prepare` does not hold against
 CLIPS_AT_ONCE = 64  # read before they are decoded
-POSITIONS = 448  # of the decoder
 
 
 def judge(first: str, second: str, log_probability: float, language: str) -> str:

@@ -6,6 +6,7 @@ from utils.config import RecipeError
 from utils.text import word_gap
 
 END = "<|endoftext|>"
+POSITIONS = 448  # of Whisper's decoder, for prompt and labels together
 # As the text of a clip: nobody speaks in it. An empty text is a missing one, and is dropped.
 NO_SPEECH = "<|nospeech|>"
 
