@@ -80,11 +80,11 @@ def error_ratio(before: np.ndarray, after: np.ndarray, resamples: int = 2000) ->
     return {"median": median, "low": low, "high": high}
 
 
-def count_heard(rows: Dataset, heard: Sequence[str]) -> np.ndarray:
-    """Return `count_errors` of what was heard in prepared rows, words, normalised."""
-    texts = zip(rows["text"][:], rows["language"][:], heard, strict=True)
-    told = [{"reference": said, "language": code, "heard": text} for said, code, text in texts]
-    return count_row_errors(told, "heard", "word")
+def count_hypotheses(rows: Dataset, hypotheses: Sequence[str]) -> np.ndarray:
+    """Return `count_errors` of hypotheses of prepared rows, words, normalised."""
+    texts = zip(rows["text"][:], rows["language"][:], hypotheses, strict=True)
+    told = [{"reference": said, "language": code, "hypothesis": text} for said, code, text in texts]
+    return count_row_errors(told, "hypothesis", "word")
 
 
 def count_test_errors(
@@ -95,10 +95,10 @@ def count_test_errors(
     context: AudioContext | None,
     names: Sequence[str] = ("test",),
 ) -> np.ndarray:
-    """Let a model read prepared splits, that of test alone by default; return `count_heard`."""
+    """Transcribe prepared splits, that of test alone by default; return `count_hypotheses`."""
     splits = load_from_disk(str(prepared))
     rows = concatenate_datasets([splits[name] for name in names])
-    heard = transcribe(
+    hypotheses = transcribe(
         model,
         processor,
         [waveform(row) for row in rows],
@@ -106,7 +106,7 @@ def count_test_errors(
         context=context,
         batch_size=recipe.evaluation.batch_size,
     )
-    return count_heard(rows, heard)
+    return count_hypotheses(rows, hypotheses)
 
 
 def prepare_once(recipe: Recipe, runs: Path) -> Run:

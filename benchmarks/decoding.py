@@ -14,7 +14,7 @@ import torch
 from datasets import load_from_disk
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from benchmarks.common import alternate, count_heard, open_trained, ratio, save_result
+from benchmarks.common import alternate, count_hypotheses, open_trained, ratio, save_result
 from utils.config import AudioContext, load_recipe
 from utils.export.formats import to_ctranslate2
 from utils.export.programs import with_faster_whisper
@@ -37,7 +37,7 @@ def generate(
     *,
     batch_size: int,
 ) -> list[str]:
-    """Return what stock `generate` hears, batch by batch in the order of the clips."""
+    """Return what stock `generate` returns, batch by batch in the order of the clips."""
     model.eval()
     texts = []
     for start in range(0, len(clips), batch_size):
@@ -88,9 +88,11 @@ def main() -> None:
 
         return read
 
-    def one_by_one(name: str, hear: Callable[[np.ndarray, str], str]) -> Callable[[], None]:
+    def one_by_one(
+        name: str, transcribe_one: Callable[[np.ndarray, str], str]
+    ) -> Callable[[], None]:
         def read() -> None:
-            texts[name] = [hear(*clip) for clip in zip(clips, languages, strict=True)]
+            texts[name] = [transcribe_one(*clip) for clip in zip(clips, languages, strict=True)]
 
         return read
 
@@ -105,7 +107,7 @@ def main() -> None:
             STOCK: stock,
             LONG: batched(LONG, None),
             OURS: batched(OURS, recipe.audio_context),
-            **{name: one_by_one(name, hear) for name, hear in engines.items()},
+            **{name: one_by_one(name, transcribe_one) for name, transcribe_one in engines.items()},
         }
         times = alternate(arms, options.rounds)
 
@@ -119,7 +121,7 @@ def main() -> None:
                 "speech_seconds": round(float(sum(rows["seconds"][:])), 1),
                 "seconds": [round(value, 3) for value in seconds],
                 "ours_is_times_as_fast": {key: round(float(x), 2) for key, x in faster.items()},
-                "wer": round(error_rate(count_heard(rows, texts[name])), 4),
+                "wer": round(error_rate(count_hypotheses(rows, texts[name])), 4),
                 "threads": torch.get_num_threads(),
             }
         )

@@ -32,9 +32,9 @@ def main() -> int:
     sizes = require(run, "export")["formats"]
     programs = load_programs(recipe, run, model.cpu(), processor)  # as the others
     test = load_from_disk(str(run.prepared))["test"]
-    heard = run_programs(programs, [waveform(row) for row in test], test["language"][:])
-    rows = rate_programs(heard, test["text"][:], test["language"][:])
-    seconds = np.array([heard[name]["seconds"] for name in (SLOW, FAST)])
+    returned = run_programs(programs, [waveform(row) for row in test], test["language"][:])
+    rows = rate_programs(returned, test["text"][:], test["language"][:])
+    seconds = np.array([returned[name]["seconds"] for name in (SLOW, FAST)])
     draws = np.random.default_rng(0).integers(0, len(test), (2000, len(test)))
     slow, fast = seconds[:, draws].sum(axis=-1)
     low, median, high = np.percentile(slow / fast, [2.5, 50, 97.5])

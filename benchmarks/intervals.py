@@ -46,11 +46,11 @@ def random_pairs(script: str, clips: int, seed: int = 0) -> tuple[list[str], lis
     references, hypotheses = [], []
     for _ in range(clips):
         said = list(random.choice(words, random.integers(1, 9)))
-        heard = [random.choice(words) if random.random() < 0.2 else word for word in said]
-        heard = [word for word in heard if random.random() > 0.1]
-        heard += list(random.choice(words, random.integers(0, 2)))
+        hypothesis = [random.choice(words) if random.random() < 0.2 else word for word in said]
+        hypothesis = [word for word in hypothesis if random.random() > 0.1]
+        hypothesis += list(random.choice(words, random.integers(0, 2)))
         references.append(" ".join(said))
-        hypotheses.append(" ".join(heard))
+        hypotheses.append(" ".join(hypothesis))
     return references, hypotheses
 
 
@@ -110,8 +110,10 @@ def compare_with_jiwer(script: str, pairs: int) -> dict[str, float]:
     for unit, judge in (("word", jiwer.wer), ("char", jiwer.cer)):
         counts = count_errors(references, hypotheses, unit)
         single = [
-            abs(edits / length - judge(said, heard))
-            for (edits, length), said, heard in zip(counts, references, hypotheses, strict=True)
+            abs(edits / length - judge(said, hypothesis))
+            for (edits, length), said, hypothesis in zip(
+                counts, references, hypotheses, strict=True
+            )
         ]
         whole = abs(error_rate(counts) - judge(references, hypotheses))
         result[f"{unit[0]}er_largest_difference"] = float(max(whole, *single))

@@ -1,6 +1,6 @@
 """Training throughput on a GPU: the stock recipe's step beside ours, as models of real sizes.
 
-Random weights and random log-mels: speed does not depend on what is heard. Stock is 30 s, batches
+Random weights and random log-mels: speed does not depend on what is said. Stock is 30 s, batches
 of 32, fp16 with activation checkpointing; ours is the short context, bf16, no checkpointing, at
 several batches, with and without `torch.compile`. Both take whole steps, AdamW included. The
 ratio is the clips a second of ours, at its best batch, over stock's. MFU counts the frames that

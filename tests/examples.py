@@ -11,8 +11,8 @@ def prediction_rows(clips: int = 30, after_30s: bool = True) -> list[dict]:
     references, before = random_pairs("Latin", clips)
     _, worse = random_pairs("Latin", clips)
     rows = []
-    for number, (said, heard) in enumerate(zip(references, before, strict=True)):
-        after = said.capitalize() + "." if number % 3 else heard
+    for number, (said, hypothesis) in enumerate(zip(references, before, strict=True)):
+        after = said.capitalize() + "." if number % 3 else hypothesis
         rows.append(
             {
                 "id": f"clip{number}",
@@ -22,7 +22,7 @@ def prediction_rows(clips: int = 30, after_30s: bool = True) -> list[dict]:
                 "snr_db": 20.0 + number,
                 "split": "test" if number % 5 else "unseen",
                 "reference": said,
-                "before": heard,
+                "before": hypothesis,
                 "after": after,
                 "after_30s": worse[number] if after_30s else None,
             }

@@ -10,13 +10,13 @@ from utils.text import normalize
 
 def edits(row: dict, model: str, unit: str) -> tuple[int, int]:
     """Edit distance by the textbook's table, and the reference's length."""
-    said, heard = (normalize(row[key], row["language"]) for key in ("reference", model))
+    said, hypothesis = (normalize(row[key], row["language"]) for key in ("reference", model))
     if unit == "word":
-        said, heard = said.split(), heard.split()
-    line = list(range(len(heard) + 1))
+        said, hypothesis = said.split(), hypothesis.split()
+    line = list(range(len(hypothesis) + 1))
     for i, one in enumerate(said, 1):
         corner, line[0] = line[0], i
-        for j, other in enumerate(heard, 1):
+        for j, other in enumerate(hypothesis, 1):
             best = min(line[j] + 1, line[j - 1] + 1, corner + (one != other))
             corner, line[j] = line[j], best
     return line[-1], len(said)

@@ -111,8 +111,8 @@ def first_checkpoint():
     return [f"step {load_recipe(DEFAULT).training['save_steps']} of the default recipe"]
 
 
-def wer(said, heard):
-    return percent(error_rate(count_errors([said], [heard], "word")))
+def wer(said, hypothesis):
+    return percent(error_rate(count_errors([said], [hypothesis], "word")))
 
 
 def rule_of_three():

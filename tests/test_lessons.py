@@ -92,11 +92,11 @@ def test_the_wer_of_the_report_is_that_of_the_predictions(smoke):
     summary = report(smoke[0], "evaluation")["summary"]
     assert summary["clips"] == len(rows)
     for side in ("before", "after"):
-        said, heard = (
+        said, hypothesis = (
             [normalize(row[key], row["language"]) for row in rows] for key in ("reference", side)
         )
-        assert summary[f"wer_{side}"] == pytest.approx(jiwer.wer(said, heard))
-        assert summary[f"cer_{side}"] == pytest.approx(jiwer.cer(said, heard))
+        assert summary[f"wer_{side}"] == pytest.approx(jiwer.wer(said, hypothesis))
+        assert summary[f"cer_{side}"] == pytest.approx(jiwer.cer(said, hypothesis))
         low, high = summary[f"wer_{side}_low"], summary[f"wer_{side}_high"]
         assert low <= summary[f"wer_{side}"] <= high
 

@@ -85,14 +85,20 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# ## What does it sound like?
+# ## By hand
 #
-# Listen before you train: no table tells you about a hum, a second voice, or a text that says
-# something else than the speaker. The default recipe's speech are the dialogues of a game that Debian
-# packages carry; the lines below the players name its makers and its licence. A clip that cannot be decoded is named and left out, here and in lesson 3.
-
+# From bytes to what the model is given, in three steps: decode to samples, average the channels,
+# and resample to 16,000 samples a second, the *sampling rate* that Whisper was trained on.
+# `soundfile` decodes WAV, FLAC, MP3 and Ogg; for what a phone writes (M4A, AMR, video),
+# `decode_audio` asks FFmpeg, and here the clip is stored as WAV first. A clip that cannot be decoded
+# is named and left out, here and in lesson 3.
 
 # %%
+import io
+
+import soundfile
+
+
 def decoded(rows):
     for row in rows:
         try:
@@ -101,6 +107,51 @@ def decoded(rows):
             print(f"left out: {error}")
 
 
+row, sound = next(decoded(rows))
+print(f"{row['id']}: {len(row['audio']):,} bytes")
+
+# %% [markdown]
+# So many bytes are this one clip; now the three steps.
+
+# %%
+encoded = io.BytesIO(row["audio"])
+try:
+    soundfile.info(encoded)
+except soundfile.SoundFileError:
+    soundfile.write(encoded := io.BytesIO(), sound, SAMPLING_RATE, "FLOAT", format="WAV")
+encoded.seek(0)
+samples, rate = soundfile.read(encoded, dtype="float32", always_2d=True)
+print(f"decoded:   shape {samples.shape} (samples, channels) at {rate:,} Hz")
+mono = samples.mean(axis=1)
+print(f"mono:      shape {mono.shape}")
+if rate != SAMPLING_RATE:
+    mono = librosa.resample(mono, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
+print(f"resampled: shape {mono.shape} at {SAMPLING_RATE:,} Hz = {len(mono) / SAMPLING_RATE:.2f} s")
+
+# %% [markdown]
+# Follow the shapes: two dimensions become one, and a change of the rate changes the number of samples.
+
+# %% [markdown]
+# ## By helper
+#
+# `decode_audio` does the same, and raises an `AudioError` with the reason if the bytes are not audio.
+
+# %%
+helped = decode_audio(encoded.getvalue())
+assert (helped == mono).all(), "decode_audio and the three steps by hand disagree"
+print(f"equal: {len(helped):,} samples, from {helped.min():+.2f} to {helped.max():+.2f}")
+
+# %% [markdown]
+# Both ways give the same samples, to the last bit.
+
+# %% [markdown]
+# ## What does it sound like?
+#
+# Listen before you train: no table tells you about a hum, a second voice, or a text that says
+# something else than the speaker. The default recipe's speech are the dialogues of a game that Debian
+# packages carry; the lines below the players name its makers and its licence.
+
+# %%
 longer = (pair for pair in decoded(rows) if len(pair[1]) > 2 * SAMPLING_RATE)
 for row, samples in islice(longer, 3):
     print(f"{row['id']}: {row['text']}")
@@ -150,8 +201,8 @@ display(figure, lengths.describe().round(1))
 model, processor = load_model(recipe)
 _, right = max(islice(decoded(rows), 10), key=lambda pair: len(pair[0]["text"]))
 fast = librosa.resample(right, orig_sr=SAMPLING_RATE, target_sr=SAMPLING_RATE // 2)
-heard = transcribe(model, processor, [right, fast], language=source.language)
-print(f"at 16,000 Hz: {heard[0]}\nat  8,000 Hz, taken for 16,000: {heard[1]}")
+returned = transcribe(model, processor, [right, fast], language=source.language)
+print(f"at 16,000 Hz: {returned[0]}\nat  8,000 Hz, taken for 16,000: {returned[1]}")
 display(Audio(fast, rate=SAMPLING_RATE))
 
 # %% [markdown]
@@ -304,49 +355,6 @@ print(*to_read[:3], f"… {len(to_read)} sentences to read", sep="\n")
 
 # %% [markdown]
 # Sentences of the source itself are good to read: you can compare your voice with the speaker's.
-
-# %% [markdown]
-# ## By hand
-#
-# From bytes to what the model is given, in three steps: decode to samples, average the channels,
-# bring the rate to 16,000 Hz. `soundfile` decodes WAV, FLAC, MP3 and Ogg; for what a phone writes
-# (M4A, AMR, video), `decode_audio` asks FFmpeg, and here the clip is stored as WAV first.
-
-# %%
-import io
-
-import soundfile
-
-row, sound = next(decoded(rows))
-encoded = io.BytesIO(row["audio"])
-try:
-    soundfile.info(encoded)
-except soundfile.SoundFileError:
-    soundfile.write(encoded := io.BytesIO(), sound, SAMPLING_RATE, "FLOAT", format="WAV")
-encoded.seek(0)
-samples, rate = soundfile.read(encoded, dtype="float32", always_2d=True)
-print(f"decoded:   shape {samples.shape} (samples, channels) at {rate:,} Hz")
-mono = samples.mean(axis=1)
-print(f"mono:      shape {mono.shape}")
-if rate != SAMPLING_RATE:
-    mono = librosa.resample(mono, orig_sr=rate, target_sr=SAMPLING_RATE, res_type="soxr_hq")
-print(f"resampled: shape {mono.shape} at {SAMPLING_RATE:,} Hz = {len(mono) / SAMPLING_RATE:.2f} s")
-
-# %% [markdown]
-# Follow the shapes: two dimensions become one, and a change of the rate changes the number of samples.
-
-# %% [markdown]
-# ## By helper
-#
-# `decode_audio` does the same, and raises an `AudioError` with the reason if the bytes are not audio.
-
-# %%
-helped = decode_audio(encoded.getvalue())
-assert (helped == mono).all(), "decode_audio and the three steps by hand disagree"
-print(f"equal: {len(helped):,} samples, from {helped.min():+.2f} to {helped.max():+.2f}")
-
-# %% [markdown]
-# Both ways give the same samples, to the last bit.
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble

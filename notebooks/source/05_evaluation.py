@@ -172,15 +172,15 @@ wrong = [row for row in test if pieces(row, "reference") != pieces(row, "before"
 example = min(
     wrong, key=lambda row: abs(len(pieces(row, "reference") + pieces(row, "before")) - 10)
 )  # neither the smallest table nor the largest
-said, heard = pieces(example, "reference"), pieces(example, "before")
-table = np.zeros((len(said) + 1, len(heard) + 1), dtype=int)
-table[:, 0], table[0] = np.arange(len(said) + 1), np.arange(len(heard) + 1)
+said, hypothesis = pieces(example, "reference"), pieces(example, "before")
+table = np.zeros((len(said) + 1, len(hypothesis) + 1), dtype=int)
+table[:, 0], table[0] = np.arange(len(said) + 1), np.arange(len(hypothesis) + 1)
 for i in range(1, len(said) + 1):
-    for j in range(1, len(heard) + 1):
-        replaced = table[i - 1, j - 1] + (said[i - 1] != heard[j - 1])
+    for j in range(1, len(hypothesis) + 1):
+        replaced = table[i - 1, j - 1] + (said[i - 1] != hypothesis[j - 1])
         table[i, j] = min(table[i - 1, j] + 1, table[i, j - 1] + 1, replaced)
 print(f"table {table.shape}: {table[-1, -1]} edits, {len(said)} said")
-pd.DataFrame(table, index=["", *said], columns=["", *heard])
+pd.DataFrame(table, index=["", *said], columns=["", *hypothesis])
 
 # %% [markdown]
 # Follow the smallest numbers from the bottom right to the top left: where the number falls,
@@ -190,17 +190,17 @@ pd.DataFrame(table, index=["", *said], columns=["", *heard])
 # %%
 from utils.environment.diagrams import draw_boxes
 
-i, j, met = len(said), len(heard), []
+i, j, met = len(said), len(hypothesis), []
 while i or j:
-    if i and j and table[i, j] == table[i - 1, j - 1] + (said[i - 1] != heard[j - 1]):
+    if i and j and table[i, j] == table[i - 1, j - 1] + (said[i - 1] != hypothesis[j - 1]):
         i, j = i - 1, j - 1
-        met.append((said[i], heard[j], "" if said[i] == heard[j] else "S"))
+        met.append((said[i], hypothesis[j], "" if said[i] == hypothesis[j] else "S"))
     elif i and table[i, j] == table[i - 1, j] + 1:
         i -= 1
         met.append((said[i], "", "D"))
     else:
         j -= 1
-        met.append(("", heard[j], "I"))
+        met.append(("", hypothesis[j], "I"))
 colours = {"": "", "S": "orange", "D": "red", "I": "green"}
 boxes = [(f"{one}\n{other}\n{mark}", colours[mark]) for one, other, mark in met[::-1]]
 boxes += [("", "none")] * (-len(boxes) % 5)
@@ -250,7 +250,7 @@ print(
 # with no error in *n* clips, up to 3 in *n* may still be wrong.
 
 # %%
-references, hypotheses = [" ".join(said)], [" ".join(heard)]
+references, hypotheses = [" ".join(said)], [" ".join(hypothesis)]
 edits, length = count_errors(references, hypotheses, "word")[0]
 assert (edits, length) == (table[-1, -1], len(said)), "the table and jiwer count differently"
 wer = WER().compute(predictions=hypotheses, references=references)["wer"]
@@ -434,10 +434,10 @@ HTML(clips_html(worst, waveforms))
 kinds = [report[part] for part in ("edits", "error_kinds", "flags")]
 sides = {side: {k: v for part in kinds for k, v in part[side].items()} for side in report["edits"]}
 shown = most_frequent(report["errors"]["after"])
-frequent = pd.DataFrame(shown, columns=["said", "heard", "times", "contexts"])
+frequent = pd.DataFrame(shown, columns=["said", "hypothesis", "times", "contexts"])
 counts = pd.DataFrame(sides).rename(index=lambda name: name.replace("_", " "))
 tidy = counts.map(lambda count: f"{count:,.0f}" if count % 1 == 0 else f"{count:.2f}")
-display(tidy, frequent.rename(columns={"heard": "written"}))
+display(tidy, frequent.rename(columns={"hypothesis": "written"}))
 
 # %% [markdown]
 # Compare the columns of the first table: which kind did training remove? Runaways and repetitions

@@ -107,11 +107,11 @@ pd.DataFrame(
 # %% [markdown]
 # ## Which clips do the programs get?
 #
-# A few of the test split: each program transcribes them one at a time, which is slow, and what you
+# Some of the test split: each program transcribes them one at a time, which is slow, and what you
 # want to see first is whether the conversion is right.
 
 # %%
-CLIPS = 5  # of the test split, evenly spread; more take longer and tell more
+CLIPS = 20  # of the test split, evenly spread; more take longer and tell more
 test = load_from_disk(str(run.prepared))["test"]
 places = np.linspace(0, len(test) - 1, min(CLIPS, len(test))).astype(int)
 picked = test.select(places)
@@ -120,7 +120,7 @@ texts, languages = picked["text"][:], picked["language"][:]
 pd.DataFrame({"seconds": picked["seconds"][:], "text": texts}).round(1)
 
 # %% [markdown]
-# So few clips say nothing about the error rate: that comes below, on all of them.
+# So few clips say little about the error rate: that comes below, on all of them.
 
 # %% [markdown]
 # ## By hand
@@ -174,7 +174,7 @@ by_helper
 # them.
 
 # %%
-heard = run_programs(programs, clips, languages)
+returned = run_programs(programs, clips, languages)
 print(f"{len(programs)} programs, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s of speech")
 
 # %% [markdown]
@@ -189,7 +189,7 @@ print(f"{len(programs)} programs, {sum(map(len, clips)) / SAMPLING_RATE:.0f} s o
 # space, but no time.
 
 # %%
-rated = rate_programs(heard, texts, languages)
+rated = rate_programs(returned, texts, languages)
 for name, row in rated.items():
     program, kind = name.partition(",")[0].split()
     row["megabytes"] = megabytes["ggml" if program == "whisper.cpp" else kind]
@@ -244,7 +244,7 @@ differing = [
     f"<tr><td>{name}</td><td style='text-align:left'>"
     f"{word_diff_html(ours, theirs, leading_unit(languages))}</td></tr>"
     for name in programs
-    for ours, theirs in zip(heard[baseline(name)]["texts"], heard[name]["texts"], strict=True)
+    for ours, theirs in zip(returned[baseline(name)]["texts"], returned[name]["texts"], strict=True)
     if ours != theirs
 ]
 HTML(f"<table>{''.join(differing)}</table>{LEGEND}" if differing else "No clip differs.")

@@ -205,7 +205,8 @@ def build_results(readme: str, results: dict[str, Any]) -> str:
             if f"{key}_low" in row:
                 cells[place] += f" ({row[f'{key}_low']:.1%} to {row[f'{key}_high']:.1%})"
         line = " | ".join(cells).replace("%", " %")
-        table += f"| {row['source']} | {row['clips']} | {line} | {row[tested]:.2g} |\n"
+        p = f"{row[tested]:.2g}" if row[tested] >= 0.001 else "< 0.001"
+        table += f"| {row['source']} | {row['clips']} | {line} | {p} |\n"
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items() if value)
     told = ("python", "torch", "transformers")
     versions = ", ".join(f"{name} {results['versions'][name]}" for name in told)

@@ -46,11 +46,13 @@ def corrections(tmp_path_factory):
 def url(base, clip, corrections):
     model, processor = base
 
-    def hear(samples, language, task):
+    def transcribe(samples, language, task):
         return transcribe_long(model, processor, samples, language=language, task=task)
 
     row = {"audio": (clip[0] * 32767).astype(np.int16), "language": "it", "text": clip[1]}
-    page = build_page({"Before": hear, "After": hear}, ["it", "fr"], [row], "A.", corrections)
+    page = build_page(
+        {"Before": transcribe, "After": transcribe}, ["it", "fr"], [row], "A.", corrections
+    )
     yield demo.launch(page)
     demo.close(page)
 
@@ -124,7 +126,7 @@ def texts(page):
     return [page.locator("textarea").nth(column).input_value() for column in (0, 1)]
 
 
-def heard(base, clip):
+def transcript(base, clip):
     windows = transcribe_long(*base, clip[0], language="it")
     return " ".join(segment.text for _, new in windows for segment in new)
 
@@ -134,7 +136,7 @@ def test_an_upload_is_transcribed_in_both_columns_and_its_captions_are_saved(
 ):
     upload(page, recording)
     before, after = texts(page)
-    assert before == after and heard(base, clip).split()[0].lower() in before.lower()
+    assert before == after and transcript(base, clip).split()[0].lower() in before.lower()
     saved = {}
     for kind in ("srt", "json"):
         with page.expect_download() as download:
@@ -162,7 +164,7 @@ def test_the_microphone_is_transcribed(page, base, clip):
     page.locator("[data-testid^=waveform] canvas, #waveform").first.wait_for()
     time.sleep(2)
     before, after = texts(page)
-    words = {word.strip(".,").lower() for word in heard(base, clip).split()}
+    words = {word.strip(".,").lower() for word in transcript(base, clip).split()}
     said = {word.strip(".,").lower() for word in after.split()}
     assert before == after and len(words & said) >= len(words) / 2
 
@@ -214,7 +216,7 @@ def test_live_speech_is_written_while_the_microphone_is_open(page, base, clip):
     button(page, "Record").last.click()
     page.wait_for_function("document.querySelector('#live textarea').value.split(' ').length > 2")
     written = page.locator("#live textarea").input_value()
-    words = {word.strip(".,").lower() for word in heard(base, clip).split()}
+    words = {word.strip(".,").lower() for word in transcript(base, clip).split()}
     assert words & {word.strip(".,").lower() for word in written.split()}, written
     button(page, "Stop").last.click()
     assert page.complaints == []

@@ -1,4 +1,4 @@
-"""Live speech: heard while it is spoken, kept at pauses, and not heard where there is none."""
+"""Live speech: transcribed while it is spoken, kept at pauses, and not where there is none."""
 
 import numpy as np
 
@@ -9,15 +9,15 @@ SILENT = np.zeros(16_000, np.float32)
 
 
 def speak(*chunks):
-    """Return what is live after some chunks, and the seconds that were heard each time."""
+    """Return what is live after some chunks, and the seconds that were transcribed each time."""
     asked, live = [], Live()
 
-    def hear(samples):
+    def transcribe(samples):
         asked.append(len(samples) / 16_000)
         return f"{asked[-1]:.0f} s"
 
     for chunk in chunks:
-        live = listen(live, chunk, hear)
+        live = listen(live, chunk, transcribe)
     return live, asked
 
 

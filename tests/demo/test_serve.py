@@ -23,7 +23,7 @@ from utils.demo.page import build_page
 from utils.whisper.captions import Segment
 
 SECOND = np.sin(np.arange(16_000) / 16_000 * 440 * 2 * np.pi).astype(np.float32) / 4
-HEARD = []  # what reached the transcribers of the page below
+ASKED = []  # what reached the transcribers of the page below
 
 
 def hear_nothing(clip, language, task):
@@ -37,18 +37,20 @@ def wav(folder, name, samples):
 
 @pytest.fixture(scope="module")
 def served():
-    def hear(clip, language, task):
-        HEARD.append((len(clip), language, task))
+    def transcribe(clip, language, task):
+        ASKED.append((len(clip), language, task))
         for second in range(0, len(clip) // 16_000, 30):
             text = f"{len(clip)} {language} <b>"
             yield second + 30.0, [Segment(second, second + 1.0, text)]
 
-    def hear_capitals(*asked):
-        for heard, segments in hear(*asked):
-            yield heard, [Segment(start, end, text.upper()) for start, end, text in segments]
+    def in_capitals(*asked):
+        for done, segments in transcribe(*asked):
+            yield done, [Segment(start, end, text.upper()) for start, end, text in segments]
 
     row = {"audio": (SECOND * 32767).astype(np.int16), "language": "it", "text": "Un tono."}
-    page = build_page({"Before": hear, "After": hear_capitals}, ["it", "th"], [row], "A speaker")
+    page = build_page(
+        {"Before": transcribe, "After": in_capitals}, ["it", "th"], [row], "A speaker"
+    )
     yield page, demo.launch(page)
     page.close(verbose=False)
 
@@ -59,15 +61,15 @@ def client(served):
 
 
 def ask(client, file, language="it", task="transcribe"):
-    """Return what each model heard, what changed, the timestamps and the captions."""
+    """Return what each model returned, what changed, the timestamps and the captions."""
     file = file and handle_file(file)
     return client.predict(file, language, task, api_name="/transcribe")[1:6]
 
 
 def test_a_recording_and_its_language_reach_both_models_and_their_texts_come_back(client, tmp_path):
-    HEARD.clear()
+    ASKED.clear()
     before, after, changes, times, captions = ask(client, wav(tmp_path, "a.wav", SECOND), "th")
-    assert HEARD == [(16_000, "th", "transcribe")] * 2
+    assert ASKED == [(16_000, "th", "transcribe")] * 2
     assert (before, after) == ("16000 th <b>", "16000 TH <B>")
     for html in (changes, times):  # foreign text, escaped
         assert "&lt;" in html and "<b>" not in html.lower()
@@ -75,9 +77,9 @@ def test_a_recording_and_its_language_reach_both_models_and_their_texts_come_bac
 
 
 def test_the_task_reaches_both_models_and_a_translation_is_compared_by_words(client, tmp_path):
-    HEARD.clear()
+    ASKED.clear()
     changes = ask(client, wav(tmp_path, "a.wav", SECOND), "th", "translate")[2]
-    assert HEARD == [(16_000, "th", "translate")] * 2
+    assert ASKED == [(16_000, "th", "translate")] * 2
     assert ">th &lt;b&gt;</del>" in changes
 
 
@@ -107,10 +109,10 @@ def test_what_changed_is_marked_by_words_or_where_there_are_none_by_characters(c
     ids=["nothing", "no samples", "silence"],
 )
 def test_a_bad_recording_gets_its_sentence_and_the_page_lives_on(client, tmp_path, make, sentence):
-    HEARD.clear()
+    ASKED.clear()
     with pytest.raises(AppError, match=sentence):
         ask(client, make(tmp_path))
-    assert HEARD == []
+    assert ASKED == []
     assert ask(client, wav(tmp_path, "good.wav", SECOND))[0] == "16000 it <b>"
 
 
@@ -140,14 +142,14 @@ def test_the_server_gives_none_of_its_files(served, path):
 
 
 def test_a_path_on_the_server_is_not_transcribed(served, tmp_path):
-    HEARD.clear()
+    ASKED.clear()
     secret = wav(tmp_path, "secret.wav", SECOND)  # readable for the server, and not uploaded
     file = {"path": secret, "meta": {"_type": "gradio.FileData"}}
     call = f"{served[1]}gradio_api/call/transcribe"
     started = httpx.post(call, json={"data": [file, "it", "transcribe"]})
     if started.status_code == 200:
         assert "event: error" in httpx.get(f"{call}/{started.json()['event_id']}").text
-    assert HEARD == []
+    assert ASKED == []
 
 
 def test_an_upload_beyond_200_mb_is_refused(served):
@@ -156,10 +158,10 @@ def test_an_upload_beyond_200_mb_is_refused(served):
 
 
 def test_a_language_that_is_not_offered_is_refused(client, tmp_path):
-    HEARD.clear()
+    ASKED.clear()
     with pytest.raises(AppError):
         ask(client, wav(tmp_path, "a.wav", SECOND), "xx")
-    assert HEARD == []
+    assert ASKED == []
 
 
 @pytest.mark.fault(24)
@@ -217,11 +219,11 @@ def test_a_taken_port_is_one_sentence():
 def test_a_crowd_is_told_that_the_page_is_busy_and_those_in_line_are_answered(tmp_path):
     go = threading.Event()
 
-    def hear(clip, language, task):
+    def transcribe(clip, language, task):
         go.wait(60)
-        yield 1.0, [Segment(0.0, 1.0, "heard")]
+        yield 1.0, [Segment(0.0, 1.0, "answered")]
 
-    page = build_page({"a": hear, "b": hear}, ["it"])
+    page = build_page({"a": transcribe, "b": transcribe}, ["it"])
     client = Client(demo.launch(page), verbose=False, analytics_enabled=False)
     file = handle_file(wav(tmp_path, "a.wav", SECOND))
     crowd = range(demo.MAX_WAITING + 6)
@@ -234,7 +236,7 @@ def test_a_crowd_is_told_that_the_page_is_busy_and_those_in_line_are_answered(tm
     answers = [job.result()[1] for job in jobs if not job.exception()]
     demo.close(page)
     assert refusals and all("full" in refusal for refusal in refusals)
-    assert len(answers) >= demo.MAX_WAITING and set(answers) == {"heard"}
+    assert len(answers) >= demo.MAX_WAITING and set(answers) == {"answered"}
 
 
 def test_an_open_microphone_holds_up_nobody_who_sends_a_recording():
@@ -244,11 +246,11 @@ def test_an_open_microphone_holds_up_nobody_who_sends_a_recording():
     assert live.concurrency_id != sent.concurrency_id  # Gradio keeps a place while it is open
     turn = threading.Lock()
 
-    def hear(*_):
+    def transcribe(*_):
         assert turn.locked()  # one window at a time, of whomever
         yield 1.0, []
 
-    windows = in_turn(hear, turn)(None, "it", "transcribe")
+    windows = in_turn(transcribe, turn)(None, "it", "transcribe")
     assert next(windows) == (1.0, [])
     assert not turn.locked()
     assert list(windows) == []

@@ -8,7 +8,7 @@ from utils.scoring.predictions import count_row_errors
 
 
 @pytest.mark.parametrize(
-    ("language", "said", "heard", "expected"),
+    ("language", "said", "hypothesis", "expected"),
     [
         ("it", "premere uno per", "premere 1 per", {"digits": 1}),
         ("it", "interno venti due", "interno 22", {"digits": 2}),
@@ -28,8 +28,8 @@ from utils.scoring.predictions import count_row_errors
         ("it", "", "uno", {"words": 1}),
     ],
 )
-def test_each_error_has_one_kind(language, said, heard, expected):
-    row = prediction_rows(1)[0] | {"language": language, "reference": said, "before": heard}
+def test_each_error_has_one_kind(language, said, hypothesis, expected):
+    row = prediction_rows(1)[0] | {"language": language, "reference": said, "before": hypothesis}
     kinds = count_kinds_of_error([row | {"after": said, "after_30s": None}])
     assert {kind: n["before"] for kind, n in kinds.items() if n["before"]} == expected
     assert all(n["after"] == 0 for n in kinds.values())

@@ -44,7 +44,7 @@ def test_frequent_errors_are_counted_by_word():
     ]
     errors = mistakes.frequent_errors(rows, "before")
     assert errors["substitutions"] == [
-        {"said": "tre", "heard": "sei", "times": 2, "contexts": ["uno due [tre]", "[tre]"]}
+        {"said": "tre", "hypothesis": "sei", "times": 2, "contexts": ["uno due [tre]", "[tre]"]}
     ]
     assert errors["deletions"] == []
     assert [error["contexts"] for error in errors["insertions"]] == [["[] cinque"]]
@@ -63,7 +63,7 @@ def test_errors_of_form_are_told_from_wrong_words():
 
 
 @pytest.mark.parametrize(
-    ("language", "reference", "heard", "expected"),
+    ("language", "reference", "hypothesis", "expected"),
     [
         ("it", "uno due", "uno " * 12, True),
         ("it", "uno due", "uno " * 11, False),
@@ -71,8 +71,8 @@ def test_errors_of_form_are_told_from_wrong_words():
         ("th", "ครับ", "ครับ" * 2, False),
     ],
 )
-def test_runaways_are_found_with_and_without_word_spaces(language, reference, heard, expected):
-    row = {"language": language, "reference": reference, "before": heard}
+def test_runaways_are_found_with_and_without_word_spaces(language, reference, hypothesis, expected):
+    row = {"language": language, "reference": reference, "before": hypothesis}
     assert mistakes.is_runaway(row, "before") is expected
 
 

@@ -95,5 +95,5 @@ def test_the_page_suits_a_phone_greys_few_clips_and_holds_every_part():
     assert '<meta name="viewport" content="width=device-width' in page
     assert page.count('<tr class="few">') >= 1 and "it menardi (unseen)" in page
     assert "nan" not in page.lower().replace("menardi", "") and not re.search(r"\d\.\d{4}", page)
-    for heard in ("What the difference consists of", "struck out", "words off, s", "after at 30 s"):
-        assert heard in page
+    for told in ("What the difference consists of", "struck out", "words off, s", "after at 30 s"):
+        assert told in page

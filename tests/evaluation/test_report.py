@@ -56,11 +56,11 @@ def test_the_reported_rates_equal_jiwer_on_the_predictions_read_back(tmp_path):
     assert report == build_report(rows, recipe())
     test = [row for row in back if row["split"] == "test"]
     for model in ("before", "after"):
-        said, heard = (
+        said, hypothesis = (
             [normalize(row[key], row["language"]) for row in test] for key in ("reference", model)
         )
-        assert report["summary"][f"wer_{model}"] == pytest.approx(jiwer.wer(said, heard))
-        assert report["summary"][f"cer_{model}"] == pytest.approx(jiwer.cer(said, heard))
+        assert report["summary"][f"wer_{model}"] == pytest.approx(jiwer.wer(said, hypothesis))
+        assert report["summary"][f"cer_{model}"] == pytest.approx(jiwer.cer(said, hypothesis))
 
 
 def test_without_short_context_and_unseen_source_their_parts_are_null():

@@ -51,7 +51,7 @@ def test_int8_is_at_most_30_percent_of_float32(folders):
 def test_every_program_writes_what_transformers_writes(folders, base, clip):
     model, processor = base
     stock = AudioContext(enabled=False)
-    heard = run_programs(
+    returned = run_programs(
         {
             "transformers": programs.with_transformers(model, processor),
             "float16": programs.with_faster_whisper(folders / "float16", "float32"),
@@ -65,10 +65,10 @@ def test_every_program_writes_what_transformers_writes(folders, base, clip):
         ["it"],
     )
     # Rounded to 8 bits, the model may leave out the full stop.
-    texts = {name: normalize(one["texts"][0], "it") for name, one in heard.items()}
+    texts = {name: normalize(one["texts"][0], "it") for name, one in returned.items()}
     assert "numero diverso" in texts["transformers"]
     assert set(texts.values()) == {texts["transformers"]}, texts
-    assert all(one["seconds"][0] > 0 for one in heard.values())
+    assert all(one["seconds"][0] > 0 for one in returned.values())
 
 
 PLACES = {
@@ -123,12 +123,12 @@ def test_what_is_documented_is_measured_source_by_source(rows):
 
 
 def test_programs_are_judged_against_transformers_in_the_same_window():
-    heard = {
+    returned = {
         "Transformers float32, 30 s": {"texts": ["Uno, due.", "tre"], "seconds": [3.0, 1.0]},
         "Transformers float32, short": {"texts": ["uno due", "quattro"], "seconds": [1.0, 1.0]},
         "CTranslate2 int8, short": {"texts": ["uno due", "tre"], "seconds": [0.5, 0.5]},
     }
-    stock, short, int8 = rate_programs(heard, ["uno due", "tre"], ["it", "it"]).values()
+    stock, short, int8 = rate_programs(returned, ["uno due", "tre"], ["it", "it"]).values()
     same = {"differing": 0, "apart": 0.0, "clips": 2, "first_rate": "wer"}
     for one in (stock, short, int8):
         assert 0 <= one.pop("cer") < 1

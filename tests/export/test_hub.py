@@ -52,7 +52,7 @@ REPORTS = {
             | TESTED,
         },
         "normalizer": {"it": "marks kept"},
-        "errors": {"after": {"substitutions": [{"said": "<script>", "heard": "a|b"}]}},
+        "errors": {"after": {"substitutions": [{"said": "<script>", "hypothesis": "a|b"}]}},
         "flags": {"after": {"runaway": 3}},
         "test": {"clips": 69, "p_value": 0.004} | TESTED,
         "long_form": {"seconds": 35.0, "after": {"kept": True, "wer": 0.121, "cer": 0.05}},

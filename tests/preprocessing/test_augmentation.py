@@ -60,13 +60,13 @@ def test_a_telephone_passes_its_band_alone_in_the_same_time_and_as_loud():
     tones = {
         hertz: np.sin(2 * np.pi * hertz * time).astype(np.float32) for hertz in (60, 1000, 6000)
     }
-    heard = {hertz: as_by_telephone(0.5 * tone) for hertz, tone in tones.items()}
-    assert all(len(one) == 32_000 and one.dtype == np.float32 for one in heard.values())
-    power = {hertz: np.mean(one[4000:-4000] ** 2) for hertz, one in heard.items()}
+    returned = {hertz: as_by_telephone(0.5 * tone) for hertz, tone in tones.items()}
+    assert all(len(one) == 32_000 and one.dtype == np.float32 for one in returned.values())
+    power = {hertz: np.mean(one[4000:-4000] ** 2) for hertz, one in returned.items()}
     assert power[1000] == pytest.approx(0.125, rel=0.1)
     assert power[60] < 1e-3 and power[6000] < 1e-3
     # 8 bits: rounded, and by far less than the tone.
-    rest = np.abs(np.fft.rfft(heard[1000][8000:24_000]))
+    rest = np.abs(np.fft.rfft(returned[1000][8000:24_000]))
     assert 1e-4 < np.delete(rest, range(995, 1006)).max() / rest.max() < 0.05
 
 

@@ -15,8 +15,8 @@ def test_wer_and_cer_equal_jiwer(script):
     assert words.shape == chars.shape == (60, 2)
     assert error_rates.error_rate(words) == pytest.approx(jiwer.wer(references, hypotheses))
     assert error_rates.error_rate(chars) == pytest.approx(jiwer.cer(references, hypotheses))
-    for (edits, length), said, heard in zip(words, references, hypotheses, strict=True):
-        assert edits / length == pytest.approx(jiwer.wer(said, heard))
+    for (edits, length), said, hypothesis in zip(words, references, hypotheses, strict=True):
+        assert edits / length == pytest.approx(jiwer.wer(said, hypothesis))
 
 
 def test_the_metrics_compute_offline_and_agree_with_jiwer(monkeypatch):

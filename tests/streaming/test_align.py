@@ -20,7 +20,7 @@ def samples():
     return np.where(time % PERIOD < SPEECH, noise, noise / 1000).astype(np.float32)
 
 
-def heard(*texts):
+def timed(*texts):
     """What a model may decode: wrong letters, and borders half a second off."""
     wrong = [text.replace("gi", "j").replace("to", "do").replace("che", "ke") for text in texts]
     return [Segment(PERIOD * n, PERIOD * n + SPEECH + 0.5, text) for n, text in enumerate(wrong)]
@@ -36,7 +36,7 @@ def heard(*texts):
     ],
 )
 def test_a_text_is_cut_where_it_agrees_with_what_is_decoded(samples, given, aligned, left_out):
-    found = align(" ".join(given), heard(*SAID), samples, "it")
+    found = align(" ".join(given), timed(*SAID), samples, "it")
     cues = [cue for cue in found.cues if cue.text != NOT_ALIGNED]
     assert [cue.text for cue in cues] == [SAID[n] for n in aligned]
     for cue, n in zip(cues, aligned, strict=True):

@@ -25,8 +25,8 @@ def test_real_speech_comes_out_as_text_near_the_reference(base, speech):
     from utils.text import normalize
 
     clips, references = speech
-    heard = transcribe(*base, clips, language="it")
-    pairs = [[normalize(text, "it") for text in texts] for texts in (references, heard)]
+    decoded = transcribe(*base, clips, language="it")
+    pairs = [[normalize(text, "it") for text in texts] for texts in (references, decoded)]
     assert error_rate(count_errors(*pairs, unit="char")) < 0.4
 
 
@@ -162,9 +162,9 @@ def test_a_long_recording_is_heard_whole_and_in_order_with_times_that_fit(base, 
         texts.append(references[len(texts) % 4])
     samples = np.concatenate(parts)
     windows = list(transcribe_long(*base, samples, language="it"))
-    heard = [seconds for seconds, _ in windows]
+    decoded = [seconds for seconds, _ in windows]
     segments = [segment for _, new in windows for segment in new]
-    assert heard == sorted(heard) and heard[-1] == len(samples) / 16_000
+    assert decoded == sorted(decoded) and decoded[-1] == len(samples) / 16_000
     assert windows[0] == (30.0, [])  # silence is passed over, not made up for
     times = [time for segment in segments for time in segment[:2]]
     assert times == sorted(times) and times[0] >= 30 and times[-1] <= len(samples) / 16_000
@@ -176,8 +176,8 @@ def test_a_long_recording_is_heard_whole_and_in_order_with_times_that_fit(base, 
 
 def test_a_short_recording_takes_one_window_and_ends_with_it(base, speech):
     clip = speech[0][0]
-    ((heard, segments),) = transcribe_long(*base, clip, language="it")
-    assert heard == len(clip) / 16_000 >= segments[-1].end
+    ((decoded, segments),) = transcribe_long(*base, clip, language="it")
+    assert decoded == len(clip) / 16_000 >= segments[-1].end
     tokens = base[0].generate(
         log_mel(base[1], [clip]), return_timestamps=True, language="it", task="transcribe"
     )

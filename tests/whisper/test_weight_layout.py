@@ -21,26 +21,26 @@ def layers():
 
 @torch.inference_mode()
 def test_the_layers_compute_the_same_and_are_stock_again_behind_the_block(layers):
-    heard = torch.randn(3, 5, 64)
-    expected = layers(heard)
+    inputs = torch.randn(3, 5, 64)
+    expected = layers(inputs)
     with packed(layers):
         assert all("forward" in vars(layers[number]) for number in (0, 2))
-        torch.testing.assert_close(layers(heard), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layers(inputs), expected, rtol=1e-4, atol=1e-5)
         with packed(layers):
             pass
         assert "forward" in vars(layers[0]), "the inner block is not the one that packed"
-    assert torch.equal(layers(heard), expected)
+    assert torch.equal(layers(inputs), expected)
 
 
 def test_a_fault_within_leaves_nothing_and_new_weights_are_seen(layers):
-    heard = torch.randn(2, 64)
+    inputs = torch.randn(2, 64)
     with pytest.raises(KeyError), packed(layers):
         raise KeyError
     with torch.inference_mode():
         layers[2].weight.zero_()
         with packed(layers):
-            torch.testing.assert_close(layers(heard), layers[2].bias.expand(2, 7))
-    layers(heard).sum().backward()
+            torch.testing.assert_close(layers(inputs), layers[2].bias.expand(2, 7))
+    layers(inputs).sum().backward()
     assert layers[0].weight.grad is not None
 
 

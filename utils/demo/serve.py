@@ -72,12 +72,12 @@ def load_transcriber(path: str | Path, revision: str | None = None) -> Transcrib
     model, processor = load_checkpoint(path, revision)
     model.to(device())
 
-    def hear(
+    def transcriber(
         samples: np.ndarray, language: str, task: str
     ) -> Iterator[tuple[float, list[Segment]]]:
         return transcribe_long(model, processor, samples, language=language, task=task)
 
-    return hear
+    return transcriber
 
 
 def example_rows(run: Run, count: int = 3) -> "datasets.Dataset":

@@ -46,8 +46,8 @@ def fold(text: str, language: str) -> str:
 
 def _regions(row: Row, model: str) -> Iterator[list[tuple[str, str]]]:
     """Yield neighbouring pieces that differ, in pairs as jiwer aligns them; "" is nothing."""
-    said, heard = (normalize(row[key], row["language"]) for key in ("reference", model))
-    output = align([said], [heard], first_unit([row]))
+    said, hypothesis = (normalize(row[key], row["language"]) for key in ("reference", model))
+    output = align([said], [hypothesis], first_unit([row]))
     for is_equal, chunks in groupby(output.alignments[0], lambda chunk: chunk.type == "equal"):
         pairs: list[tuple[str, str]] = []
         for chunk in chunks:
@@ -58,14 +58,14 @@ def _regions(row: Row, model: str) -> Iterator[list[tuple[str, str]]]:
             yield pairs
 
 
-def _is_number(said: str, heard: str) -> bool:
+def _is_number(said: str, hypothesis: str) -> bool:
     """Tell whether one side is written in figures and the other in letters: `uno`, `1`."""
-    return any(c.isdecimal() for c in said) != any(c.isdecimal() for c in heard)
+    return any(c.isdecimal() for c in said) != any(c.isdecimal() for c in hypothesis)
 
 
 def _kinds(pairs: Sequence[tuple[str, str]], language: str) -> Iterator[str]:
-    said, heard = (" ".join(side) for side in zip(*pairs, strict=True))
-    if fold(said, language) == fold(heard, language):
+    said, hypothesis = (" ".join(side) for side in zip(*pairs, strict=True))
+    if fold(said, language) == fold(hypothesis, language):
         yield from ["spelling"] * len(pairs)
         return
     replaced = [pair for pair in pairs if all(pair)]

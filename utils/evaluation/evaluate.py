@@ -27,14 +27,14 @@ from utils.scoring.predictions import load_predictions, save_predictions
 def transcribe_probes(readers: Mapping[str, Reader], recipe: Recipe) -> dict[str, dict[str, str]]:
     """Return the transcripts of "before" and "after" for sounds without words, by sound."""
     probes = make_probes()
-    heard: dict[str, dict[str, str]] = {name: {} for name in probes}
+    returned: dict[str, dict[str, str]] = {name: {} for name in probes}
     for side in ("before", "after"):
         reader = readers[side]
         languages = [recipe.languages[0]] * len(probes)
         texts, _ = reader.transcribe(list(probes.values()), languages, len(probes))
         for name, text in zip(probes, texts, strict=True):
-            heard[name][side] = text
-    return heard
+            returned[name][side] = text
+    return returned
 
 
 def transcribe_long_form(

@@ -123,10 +123,10 @@ def measure_long_form(
     windows = transcribe_long(model, processor, joined.samples, language=language)
     segments = [segment for _, found in windows for segment in found]
     text = gap.join(segment.text for segment in segments)
-    said, heard = normalize(gap.join(joined.texts), language), normalize(text, language)
+    said, hypothesis = normalize(gap.join(joined.texts), language), normalize(text, language)
     return {
-        "wer": error_rate(count_errors([said], [heard], "word")),
-        "cer": error_rate(count_errors([said], [heard], "char")),
+        "wer": error_rate(count_errors([said], [hypothesis], "word")),
+        "cer": error_rate(count_errors([said], [hypothesis], "char")),
         "text": text,
         **check_timestamps(segments, joined),
     }

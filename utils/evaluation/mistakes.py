@@ -22,10 +22,10 @@ CONTEXT_WORDS = 2  # shown on each side of an error
 
 
 class Edit(NamedTuple):
-    """One word (or character) that differs: "" heard is a deletion, "" said an insertion."""
+    """One word (or character) that differs: "" hypothesis is a deletion, "" said an insertion."""
 
     said: str
-    heard: str
+    hypothesis: str
     context: str  # what was said around it, the place marked: "premere il [uno] per"
 
 
@@ -34,11 +34,11 @@ def find_edits(row: Row, model: str, normalized: bool = True) -> Iterator[Edit]:
 
     The pieces are words, or characters in languages without word spaces.
     """
-    said, heard = row["reference"], row[model]
+    said, hypothesis = row["reference"], row[model]
     if normalized:
-        said, heard = normalize(said, row["language"]), normalize(heard, row["language"])
+        said, hypothesis = normalize(said, row["language"]), normalize(hypothesis, row["language"])
     unit = first_unit([row])
-    output = align([said], [heard], unit)
+    output = align([said], [hypothesis], unit)
     words, gap = output.references[0], " " if unit == "word" else ""
     for chunk in output.alignments[0]:
         if chunk.type == "equal":
@@ -60,17 +60,19 @@ def frequent_errors(rows: Sequence[Row], model: str, top: int = 10) -> dict[str,
     """Return the most frequent substitutions, deletions and insertions, normalised.
 
     Returns:
-        For each kind, rows of `said`, `heard`, `times` and up to three `contexts`.
+        For each kind, rows of `said`, `hypothesis`, `times` and up to three `contexts`.
     """
     contexts = defaultdict(list)
     for row in rows:
         for edit in find_edits(row, model):
-            contexts[edit.said, edit.heard].append(edit.context)
+            contexts[edit.said, edit.hypothesis].append(edit.context)
     kinds: dict[str, list[dict]] = {"substitutions": [], "deletions": [], "insertions": []}
-    for (said, heard), found in sorted(contexts.items(), key=lambda item: -len(item[1])):
-        kind = "substitutions" if said and heard else "deletions" if said else "insertions"
+    for (said, hypothesis), found in sorted(contexts.items(), key=lambda item: -len(item[1])):
+        kind = "substitutions" if said and hypothesis else "deletions" if said else "insertions"
         shown = list(dict.fromkeys(found))[:3]
-        kinds[kind].append({"said": said, "heard": heard, "times": len(found), "contexts": shown})
+        kinds[kind].append(
+            {"said": said, "hypothesis": hypothesis, "times": len(found), "contexts": shown}
+        )
     return {kind: found[:top] for kind, found in kinds.items()}
 
 
@@ -88,10 +90,10 @@ def error_kinds(rows: Sequence[Row], model: str) -> dict[str, float]:
     """
     form = words = script = 0
     for row in rows:
-        for said, heard, _ in find_edits(row, model, normalized=False):
-            same = normalize(said, row["language"]) == normalize(heard, row["language"])
+        for said, hypothesis, _ in find_edits(row, model, normalized=False):
+            same = normalize(said, row["language"]) == normalize(hypothesis, row["language"])
             form, words = form + same, words + (not same)
-            letters = _scripts(said), _scripts(heard)
+            letters = _scripts(said), _scripts(hypothesis)
             script += all(letters) and not letters[0] & letters[1]
     all_errors = max(form + words, 1)
     return {"words": words, "form": form, "script": script, "form_share": form / all_errors}
@@ -157,12 +159,12 @@ def word_diff_html(reference: str, hypothesis: str, unit: Unit = "word") -> Mark
     parts = []
     for chunk in output.alignments[0]:
         said = gap.join(output.references[0][chunk.ref_start_idx : chunk.ref_end_idx])
-        heard = gap.join(output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx])
+        hypothesis = gap.join(output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx])
         if chunk.type == "equal":
             parts.append(escape(said))
         else:
             parts += [DEL.format(said)] if said else []
-            parts += [INS.format(heard)] if heard else []
+            parts += [INS.format(hypothesis)] if hypothesis else []
     return Markup('<span dir="auto">{}</span>').format(Markup(gap).join(parts))
 
 
@@ -179,10 +181,10 @@ def most_frequent(errors: Mapping[str, Sequence[dict]], top: int = 12) -> list[d
 
 
 def _side(row: Row, model: str) -> dict[str, Any]:
-    said, heard = (normalize(row[key], row["language"]) for key in ("reference", model))
+    said, hypothesis = (normalize(row[key], row["language"]) for key in ("reference", model))
     unit = first_unit([row])
-    edits, length = count_errors([said], [heard], unit)[0]
-    return {"diff": word_diff_html(said, heard, unit), "count": f"{edits} of {length} {unit}s"}
+    edits, length = count_errors([said], [hypothesis], unit)[0]
+    return {"diff": word_diff_html(said, hypothesis, unit), "count": f"{edits} of {length} {unit}s"}
 
 
 def clips_html(rows: Sequence[Row], waveforms: Mapping[str, np.ndarray] | None = None) -> Markup:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from tqdm.auto import tqdm
 
 from utils.export.programs import Transcribe
 from utils.preprocessing.examples import waveform
@@ -36,19 +37,19 @@ def run_programs(
     Returns:
         By name `texts` and `seconds`, both in the order of the clips.
     """
-    heard: dict[str, dict[str, list]] = {name: {"texts": [], "seconds": []} for name in programs}
+    returned: dict[str, dict[str, list]] = {name: {"texts": [], "seconds": []} for name in programs}
     for program in programs.values():
         program(clips[0], languages[0])  # the first call also pays for warming up
-    for clip, language in zip(clips, languages, strict=True):
+    for clip, language in zip(tqdm(clips, unit="clip"), languages, strict=True):
         for name, program in programs.items():
             started = time.perf_counter()
-            heard[name]["texts"].append(program(clip, language))
-            heard[name]["seconds"].append(time.perf_counter() - started)
-    return heard
+            returned[name]["texts"].append(program(clip, language))
+            returned[name]["seconds"].append(time.perf_counter() - started)
+    return returned
 
 
 def rate_programs(
-    heard: Mapping[str, Mapping[str, list]], references: Sequence[str], languages: Sequence[str]
+    returned: Mapping[str, Mapping[str, list]], references: Sequence[str], languages: Sequence[str]
 ) -> dict[str, dict[str, Any]]:
     """Return speed and error rates of every program of `run_programs`.
 
@@ -62,9 +63,9 @@ def rate_programs(
     def plain(texts: Sequence[str]) -> list[str]:
         return [normalize(text, code) for text, code in zip(texts, languages, strict=True)]
 
-    said, first, rows = plain(references), next(iter(heard.values())), {}
-    for name, one in heard.items():
-        texts, theirs = plain(one["texts"]), heard[baseline(name)]["texts"]
+    said, first, rows = plain(references), next(iter(returned.values())), {}
+    for name, one in returned.items():
+        texts, theirs = plain(one["texts"]), returned[baseline(name)]["texts"]
         rows[name] = {
             "wer": error_rate(count_errors(said, texts, "word")),
             "cer": error_rate(count_errors(said, texts, "char")),
@@ -96,7 +97,8 @@ def measure_documented(
     for split in ("test", "unseen"):
         whole = prepared.get(split, [])
         places = np.linspace(0, len(whole) - 1, min(most, len(whole))).astype(int)
-        for clip in map(whole.__getitem__, places.tolist()):
+        for place in tqdm(places.tolist(), desc=split, unit="clip"):
+            clip = whole[place]
             kept = {key: clip.get(key, "") for key in ("source", "language", "speaker")}
             text = program(waveform(clip), clip["language"])
             rows.append(kept | {"split": split, "reference": clip["text"], "written": text})

@@ -40,6 +40,9 @@ MODELS = ("before", "after", "after_30s")
 WINDOWS = ("", "_30s")  # of `after` and `after_30s`, as the names of their tests end
 # With fewer, clips are drawn, and the report says that it does not generalise to other speakers.
 MIN_SPEAKERS = 10
+# The test swaps so many times for each resample of an interval: four sources, corrected for their
+# number, can then have p < 0.001.
+SWAPS = 5
 SIGNIFICANT = 0.05  # a p value below this counts as a difference
 
 
@@ -159,10 +162,11 @@ def measure(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dic
 
 def compare_counts(before: np.ndarray, after: np.ndarray, resamples: int) -> dict[str, float]:
     """Return `p_value` of `paired_p_value` and `p_floor`, the lowest possible one; 0 if exact."""
-    floor = smallest_p_value(len(before), resamples)
+    swaps = SWAPS * resamples
+    floor = smallest_p_value(len(before), swaps)
     return {
-        "p_value": paired_p_value(before, after, resamples),
-        "p_floor": 0.0 if 2 ** len(before) <= resamples else floor,
+        "p_value": paired_p_value(before, after, swaps),
+        "p_floor": 0.0 if 2 ** len(before) <= swaps else floor,
     }
 
 
@@ -186,7 +190,7 @@ def correct_for_many(table: Sequence[dict[str, Any]]) -> None:
 def say_p(measured: Mapping[str, Any], window: str = "") -> str:
     """Format a p value for people, corrected where it is one of several: `p = 0.15`.
 
-    `p ≤ 0.001` if no random swap was as extreme: with more swaps it might be lower.
+    `p ≤ 0.002` if no random swap was as extreme: with more swaps it might be lower.
 
     Args:
         measured: of `measure`.
@@ -194,6 +198,8 @@ def say_p(measured: Mapping[str, Any], window: str = "") -> str:
     """
     uncorrected = measured[f"p_value{window}"]
     p = measured.get(f"p_holm{window}", uncorrected)
+    if p < 0.001:
+        return "p < 0.001"
     at_floor = uncorrected <= measured[f"p_floor{window}"] * (1 + 1e-9)
     return f"p {'≤' if at_floor else '='} {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
