@@ -36,7 +36,7 @@ TARGET = (
     "times the processor time of decoding; first batch and end within 1 s"
 )
 SECONDS, PART_CLIPS = 5, 64
-SOURCES = '[[sources]]\ndataset = "recordings"\nlanguage = "it"\nname = "{}"\ntest = ""\n'
+SOURCES = '[[sources]]\ndataset = "recordings"\nlanguage = "it"\nname = "{}"\n'
 CHECKS = "[preprocessing]\ndrop_tested_sentences = false\nstored = {}\n"
 
 

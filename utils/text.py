@@ -5,7 +5,7 @@ import unicodedata
 import zlib
 from collections.abc import Iterable
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -193,6 +193,7 @@ def normalizer_name(language: str) -> str:
     return f"{name}{extra} (whisper-normalizer {version('whisper-normalizer')})"
 
 
+@lru_cache(maxsize=4096)  # filters and breakdowns ask for the same texts again
 def normalize(text: str, language: str) -> str:
     """Return a text without what is not spoken: case, punctuation, symbols, text in brackets.
 

@@ -118,7 +118,8 @@ model = WhisperForConditionalGeneration.from_pretrained(
 print(f"{model.num_parameters() / 1e6:.0f} million weights on the {device.type.upper()}")
 
 # %% [markdown]
-# These numbers are what fine-tuning changes; nothing else about the model will.
+# These numbers are what fine-tuning changes; nothing else about the model will. (OpenAI's own count
+# for Whisper base is 74 million.)
 
 # %%
 from utils.whisper.decoding import most_tokens, transcribe

@@ -157,8 +157,7 @@ for row, samples in islice(longer, 3):
     print(f"{row['id']}: {row['text']}")
     display(Audio(samples, rate=SAMPLING_RATE))
 embedded_sources = [one for one in recipe.sources if one.dataset == "embedded"]
-for one in embedded_sources:
-    print(speech(one.language, one.name).attribution)
+print(*{speech(one.language, one.name).attribution: None for one in embedded_sources}, sep="\n")
 
 # %% [markdown]
 # Does each text say what you heard? If one does not, look at more clips of that source before you

@@ -11,7 +11,7 @@
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
-# | lesson 3 | `model/`, `checkpoints/`, `metrics.jsonl`, `training.json` | 6 minutes on 2 cores |
+# | lesson 3 | `model/`, `checkpoints/`, `metrics.jsonl`, `training.json` | 12 minutes on 2 cores |
 
 # %% tags=["parameters"]
 RECIPE: str = "recipes/embedded.toml"  # which experiment to run
@@ -117,7 +117,8 @@ pd.DataFrame({"layers": layers, "weights, million": million, "type": str(model.d
 # %%
 arguments = training_arguments(recipe, run)
 shown = [*recipe.training, "metric_for_best_model", "load_best_model_at_end", "bf16", "fp16"]
-pd.Series({name: str(getattr(arguments, name)) for name in shown}, name="value").to_frame()
+values = {name: getattr(arguments, name) for name in shown}
+pd.Series({name: str(getattr(one, "value", one)) for name, one in values.items()}).to_frame("value")
 
 # %% [markdown]
 # The first rows are the recipe's, word for word; the last ones were added for this machine.

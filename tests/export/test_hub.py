@@ -6,14 +6,14 @@ import textwrap
 import httpx
 import pytest
 from hub_server import Repository
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 
 from tests.conftest import ROOT, make_tiny_model
 from utils.artifacts import open_run
 from utils.config import load_recipe
 from utils.export import hub as sharing
 from utils.export import space
-from utils.export.card import write_card
+from utils.export.card import results, write_card
 from utils.export.documented import FASTER_WHISPER, snippet
 from utils.export.formats import to_ctranslate2
 from utils.training.checkpoints import save_model
@@ -130,7 +130,7 @@ CLIENT = """
     space.stage_space(recipe, open_run(recipe, "{runs}"))
     push("spaced", "--space", "tester/page")
 
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, ModelCardData
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
     os.environ["HF_TOKEN"] = "hf_writer"
     model = WhisperForConditionalGeneration.from_pretrained("tester/first")
@@ -169,6 +169,14 @@ def test_the_cards_metadata_is_read_back_with_every_rate(card):
     assert rates["it carlo", "wer"].metric_value == 23.45, "not that of the documented call"
     assert "faster-whisper int8 called as in this card" in rates["it carlo", "wer"].metric_name
     assert rates["it carlo", "wer"].dataset_type == "asterisk-core-sounds-it-wav"
+
+
+def test_two_voices_of_one_package_keep_their_names_in_the_metadata():
+    recipe = load_recipe("recipes/embedded.toml")
+    rates = {source.label: {"wer": 0.4, "cer": 0.1} for source in recipe.sources}
+    data = ModelCardData(model_name="m", eval_results=results(recipe, rates))
+    again = ModelCard(f"---\n{data}\n---\n").data.eval_results
+    assert [one.dataset_name for one in again[::2]] == [one.label for one in recipe.sources]
 
 
 def test_the_card_tells_all_that_a_stranger_must_know(card):

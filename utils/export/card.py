@@ -72,8 +72,9 @@ def results(recipe: Recipe, documented: Mapping[str, Mapping[str, Any]]) -> list
             task_name="Speech recognition",
             dataset_type=dataset_name(source),
             dataset_name=source.label,
-            # The name of something on this machine is not a config, and is private.
-            dataset_config=source.name if is_on_hub(source) else None,
+            # The Hub shows rates of one type, config and split under one name: two voices of one
+            # package would become one. The name of a folder on this machine is private.
+            dataset_config=source.name if is_on_hub(source) else source.label,
             dataset_split=source.test,
             metric_type=rate,
             metric_name=f"{rate.upper()}, normalised, faster-whisper int8 called as in this card",

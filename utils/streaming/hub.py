@@ -172,21 +172,22 @@ def read_rows(
     Raises:
         HubError: the Hub stopped answering, or refuses; the message says how to continue.
     """
-    sound, said = sound_column(rows.features, source), said_column(rows.features, source)
+    features = rows.features  # once: each time it is asked for, it is copied
+    sound, said = sound_column(features, source), said_column(features, source)
     for file, address in files:
         whole = fetched_rows(source, address) if address else None
         reader, number = whole or _singly(rows.shard(rows.num_shards, file)), 0
         place = f"{source.dataset}, {split}, file {file}"
 
         def is_kept(row: Mapping[str, Any], where: str) -> bool:
-            text = text_of(row, said, rows.features, where)
+            text = text_of(row, said, features, where)
             return part is None or _split_of_row(row, text, source, part) == part.kept
 
         while row := _next_row(reader, source, sound, where := f"{place}, row {number}", is_kept):
             if row[sound] is not None:
                 yield {
                     "audio": row[sound],
-                    "text": text_of(row, said, rows.features, where),
+                    "text": text_of(row, said, features, where),
                     "language": source.language,
                     "seconds": promised_seconds(row[sound]),
                     "source": source.label,
