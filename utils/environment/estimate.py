@@ -231,9 +231,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{options.recipe} on {options.card}: {needs.said}\n\nGB on disk")
     for name, gb in {**needs.gb, "together": sum(needs.gb.values())}.items():
         print(f"  {name:44}{gb:10.1f}")
-    print("  The data set as it is downloaded, and the environment, come on top.\n\nhours")
+    unit, of_an_hour = ("hours", 1) if high >= 2 else ("minutes", 60)
+    print(f"  The data set as it is downloaded, and the environment, come on top.\n\n{unit}")
     for name, (least, most) in {**needs.hours, "together": (low, high)}.items():
-        print(f"  {name:36}{least:8.1f} to {most:.1f}")
+        print(f"  {name:36}{least * of_an_hour:8.1f} to {most * of_an_hour:.1f}")
     if options.price:
         print(f"\ncost: {low * options.price:.2f} to {high * options.price:.2f}")
     print(
