@@ -136,17 +136,18 @@ def main() -> None:
         stored, streamed = trainers.values()
 
         # Each worker has two batches ready when a round begins: a round must outlast them.
-        options.steps = max(options.steps, 16 * stored.args.dataloader_num_workers, 32)
+        options.steps = max(options.steps, 16 * stored.args.dataloader_num_workers)
+        reads = max(options.steps, 32)
         made = list(islice(endless(stored), options.steps))
         stream = streamed.train_dataset
         arms = {
             "batches that are there": stepper(stored, cycle(made), options.steps),
             "with the loader": stepper(stored, endless(stored), options.steps),
-            "the loader alone": partial(read, endless(stored), options.steps),
+            "the loader alone": partial(read, endless(stored), reads),
             "with a stream": stepper(streamed, endless(streamed), options.steps),
             **{
                 f"the stream alone, {workers} workers": partial(
-                    read, iter(StreamLoader(stream, workers)), options.steps
+                    read, iter(StreamLoader(stream, workers)), reads
                 )
                 for workers in (0, 2)
             },
@@ -169,19 +170,15 @@ def main() -> None:
         streamed_cpu = spent / (stream.report.kept.total() - before)
         wait = waits(streamed)
 
-    there, none, two = (
-        times[name]
-        for name in (
-            "batches that are there",
-            "the stream alone, 0 workers",
-            "the stream alone, 2 workers",
-        )
-    )
+    steps = {name: reads if "alone" in name else options.steps for name in times}
+    a_step = {name: [one / steps[name] for one in seconds] for name, seconds in times.items()}
+    there = a_step["batches that are there"]
     rows: list[dict[str, Any]] = [
-        {"arm": name, "steps": options.steps, "seconds": seconds}
+        {"arm": name, "steps": steps[name], "seconds": times[name]}
         | {"over_batches_that_are_there": ratio(seconds, there)}
-        for name, seconds in times.items()
+        for name, seconds in a_step.items()
     ]
+    none, two = (times[f"the stream alone, {workers} workers"] for workers in (0, 2))
     rows.append(
         {
             "streamed_clip_cpu_ms": round(1000 * streamed_cpu, 2),
