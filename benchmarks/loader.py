@@ -25,6 +25,7 @@ from benchmarks.decode import RATE, cpu_seconds, speech_clips
 from utils.config import load_recipe
 from utils.preprocessing import examples as preparing
 from utils.preprocessing.prepare import prepare
+from utils.preprocessing.stream import BEGIN
 from utils.preprocessing.stream_loader import StreamLoader
 from utils.streaming.sound import decode_audio
 from utils.training.run import build_trainer
@@ -96,6 +97,7 @@ def waits(trainer: WhisperTrainer) -> dict[str, float]:
         return decode_audio(*given)
 
     preparing.decode_audio = slow  # also in the workers, which are copies of this process
+    trainer.train_dataset.load_state_dict(BEGIN)  # a resumed stream fills its buffer first
     batches = iter(StreamLoader(trainer.train_dataset, workers=1))
     try:
         started = time.perf_counter()
@@ -135,9 +137,9 @@ def main() -> None:
             trainers[kind] = build_trainer(recipe, run)
         stored, streamed = trainers.values()
 
-        # Each worker has two batches ready when a round begins: a round must outlast them.
+        # While other arms work, workers fill their buffers: a round must outlast them.
         options.steps = max(options.steps, 16 * stored.args.dataloader_num_workers)
-        reads = max(options.steps, 32)
+        reads = max(options.steps, 256)
         made = list(islice(endless(stored), options.steps))
         stream = streamed.train_dataset
         arms = {
