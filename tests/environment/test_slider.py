@@ -1,5 +1,6 @@
 """The slider follows its value, and a page without a kernel shows several positions."""
 
+import ipywidgets
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -17,6 +18,16 @@ def test_the_picture_follows_the_value(slider):
     assert slider.picture.value == "<p>twice is 6</p>"
     slider.choice.value = 2
     assert slider.picture.value == "<p>twice is 4</p>"
+
+
+def test_a_slider_is_shown_where_ipywidgets_is_as_old_as_colabs(slider, monkeypatch):
+    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_")  # of ipywidgets 8
+    view = slider._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]
+    assert view == {
+        "version_major": 2,
+        "version_minor": 0,
+        "model_id": slider.widget.model_id,
+    }
 
 
 def test_a_page_without_a_kernel_shows_several_positions_and_no_dead_widget(slider, tmp_path):

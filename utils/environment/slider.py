@@ -39,4 +39,10 @@ class Slider:
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         # Two forms of one output: Jupyter shows the widget, a page that has no kernel the HTML.
-        return {**self.widget._repr_mimebundle_(), "text/html": self.fallback}
+        # The widget could make its own form from ipywidgets 8 on; Colab has 7.
+        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
+        return {
+            "application/vnd.jupyter.widget-view+json": view,
+            "text/plain": repr(self.choice),
+            "text/html": self.fallback,
+        }
