@@ -13,7 +13,7 @@
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
-# | lesson 5 | `export/repository`, `export/space`, `export.json` | 8 minutes on 2 cores |
+# | lesson 5 | `export/repository`, `export/space`, `export.json` | 7 minutes on 2 cores |
 
 # %% tags=["parameters"]
 RECIPE: str = "recipes/embedded.toml"  # which experiment to run
@@ -111,7 +111,7 @@ pd.DataFrame(
 # want to see first is whether the conversion is right.
 
 # %%
-CLIPS = 20  # of the test split, evenly spread; more take longer and tell more
+CLIPS = 10  # of the test split, evenly spread; more take longer and tell more
 test = load_from_disk(str(run.prepared))["test"]
 places = np.linspace(0, len(test) - 1, min(CLIPS, len(test))).astype(int)
 picked = test.select(places)
