@@ -492,7 +492,7 @@ table.rename(columns=lambda name: name.replace("_", " ")).round(2)
 #
 # *More speech* is the usual remedy for a high rate. How much would help, a learning curve shows:
 # `python -m utils.evaluation RECIPE --learning-curve` trains with an eighth, a quarter, half and all
-# of your clips, which takes as long as a few runs of lesson 4. `docs/choosing.md` has the curve of the
+# of your clips, which takes as long as a few runs of lesson 4. `docs/reference.md` has the curve of the
 # default.
 #
 # *The test split* is good once. If you change the recipe because of what you saw here and measure
