@@ -19,6 +19,7 @@ from utils.artifacts import Run, open_run, require, save_report, write_atomicall
 from utils.config import AudioContext, Recipe
 from utils.environment.machine import device, machine
 from utils.environment.packages import versions
+from utils.export.privacy import scrub
 from utils.preprocessing.examples import waveform
 from utils.preprocessing.prepare import prepare
 from utils.scoring.predictions import count_row_errors
@@ -161,7 +162,7 @@ def save_result(
     result = {
         "name": name,
         "date": datetime.date.today().isoformat(),
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": scrub(" ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])),
         "commit": commit,
         "machine": machine() | ({"gpu": None} if on_cpu else {}),
         "versions": versions(),

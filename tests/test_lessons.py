@@ -166,8 +166,9 @@ def test_the_formats_are_small_quick_and_hear_the_same(smoke):
     assert found["int8_share"] <= 0.3
     formats = found["formats"]
     ours, theirs = formats["Transformers float32, short"], formats["CTranslate2 int8, short"]
-    # 1.4 times on a CPU without AVX-512, 2 to 3 with it; other tests run beside it.
-    assert theirs["speed"] > ours["speed"]
+    # In one window 1.2 to 1.7 times on an AMD EPYC without AVX-512, and 2.7 times where
+    # benchmarks/results/export.json was measured.
+    assert theirs["speed"] > max(2, ours["speed"])
     assert formats["whisper.cpp float16, as documented"]["clips"] >= 5
     assert "test" in {one["split"] for one in found["documented"].values()}
 

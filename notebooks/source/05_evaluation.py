@@ -350,7 +350,9 @@ print(say_p(measured["normalised"]))
 # at 30 seconds if that was measured, because this is what other programs will give you.
 
 # %%
-window = "_30s" if "p_value_30s" in report["test"] else ""  # other programs', if measured
+from utils.scoring.predictions import headline_window
+
+window = headline_window(report["test"])  # other programs', if measured
 columns = dict.fromkeys(["before", f"after{window}", "after"])
 table = {
     source: {key: rates[key] for key in ("split", "clips")}

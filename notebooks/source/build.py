@@ -133,11 +133,9 @@ def build_expected(stem: str, results: dict[str, Any]) -> Cell | None:
         if lesson["lesson"] == stem:
             text = (
                 f"**You should see** something like this, measured on {results['date']} with the "
-                f"default recipe on {machine_of(results)}"
+                f"default recipe on {machine_of(results)}, where the lesson took "
+                f"{lesson['seconds']:.0f} seconds:\n\n```\n{lesson['check']}\n```"
             )
-            if "seconds" in lesson:  # not known of a run beside other work
-                text += f", where the lesson took {lesson['seconds']:.0f} seconds"
-            text += f":\n\n```\n{lesson['check']}\n```"
             return Cell("markdown", text, ("expected",))
     return None
 
@@ -210,11 +208,8 @@ def build_results(readme: str, results: dict[str, Any]) -> str:
     machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items() if value)
     told = ("python", "torch", "transformers")
     versions = ", ".join(f"{name} {results['versions'][name]}" for name in told)
-    table += "\nIn brackets: 95 % intervals. "
-    if "run_seconds" in row:  # not known of a run beside other work
-        table += f"The lessons took {row['run_seconds'] / 60:.0f} minutes and "
-        table += f"{row['peak_gib']:.1f} GiB of memory at most. "
-    table += f"Machine: {machine}; "
+    table += f"\nIn brackets: 95 % intervals. The lessons took {row['run_seconds'] / 60:.0f} minutes and "
+    table += f"{row['peak_gib']:.1f} GiB of memory at most. Machine: {machine}; "
     table += f"{versions}. Command: `{results['command']}`.\n"
     if not RESULTS.search(readme):
         raise BuildError("README.md lacks `<!-- results -->` and `<!-- /results -->`, each a line.")

@@ -130,7 +130,7 @@ CLIENT = """
     space.stage_space(recipe, open_run(recipe, "{runs}"))
     push("spaced", "--space", "tester/page")
 
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCard
     from transformers import WhisperForConditionalGeneration, WhisperProcessor
     os.environ["HF_TOKEN"] = "hf_writer"
     model = WhisperForConditionalGeneration.from_pretrained("tester/first")

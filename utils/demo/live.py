@@ -31,8 +31,8 @@ def listen(live: Live, new: np.ndarray, transcribe: Callable[[np.ndarray], str])
     Args:
         live: what was said before.
         new: float32 at 16 kHz.
-        transcribe: samples of at most 30 s → text; it is asked once in
-            `TRANSCRIBE_EVERY` seconds, and at pauses.
+        transcribe: samples of at most 30 s → text; called every `TRANSCRIBE_EVERY`
+            seconds, and at pauses.
     """
     samples = np.concatenate([live.samples, new])
     if not len(samples) or np.abs(samples).max() < SILENCE:

@@ -172,7 +172,7 @@ def read_rows(
     Raises:
         HubError: the Hub stopped answering, or refuses; the message says how to continue.
     """
-    features = rows.features  # once: each time it is asked for, it is copied
+    features = rows.features  # once: the property makes a copy
     sound, said = sound_column(features, source), said_column(features, source)
     for file, address in files:
         whole = fetched_rows(source, address) if address else None
