@@ -1,10 +1,13 @@
 """Reading a test set: stock `generate` at 30 s, ours at 30 s and short, and faster-whisper.
 
 All read the same clips with the same fine-tuned weights, greedily and without timestamps. The base
-checkpoint would not do: at a short context it repeats itself, see `utils.audio_context`.
+checkpoint would not do: at a short context it repeats itself, see `utils.whisper.audio_context`.
+On a GPU stock has its weights in bf16, in the recipe's batches and in ours, which are as large as
+the memory allows; the ratio is that of the quicker one. faster-whisper reads on a CPU alone.
 """
 
 import argparse
+import copy
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +23,7 @@ from utils.export.formats import to_ctranslate2
 from utils.export.programs import with_faster_whisper
 from utils.preprocessing.examples import waveform
 from utils.scoring.error_rates import error_rate
-from utils.whisper.decoding import asked, transcribe
+from utils.whisper.decoding import asked, clips_at_once, transcribe
 from utils.whisper.features import log_mel
 
 TARGET = "at least 6 times stock generate (8 is better) and no slower than faster-whisper, 2 cores"
@@ -72,8 +75,11 @@ def main() -> None:
     clips, languages = [waveform(row) for row in rows], rows["language"][:]
     texts: dict[str, list[str]] = {}
 
-    def stock() -> None:
-        texts[STOCK] = generate(model, processor, clips, languages, batch_size=size)
+    def stock(name: str, batch_size: int) -> Callable[[], None]:
+        def read() -> None:
+            texts[name] = generate(low, processor, clips, languages, batch_size=batch_size)
+
+        return read
 
     def batched(name: str, context: AudioContext | None) -> Callable[[], None]:
         def read() -> None:
@@ -83,7 +89,7 @@ def main() -> None:
                 clips,
                 language=languages,
                 context=context,
-                batch_size=size,
+                batch_size=most,
             )
 
         return read
@@ -97,14 +103,18 @@ def main() -> None:
         return read
 
     size = recipe.evaluation.batch_size
+    most = clips_at_once(model, size)
     with tempfile.TemporaryDirectory() as folder:
         engines = {}
-        for kind, compute in (("int8", "default"), ("float16", "float32")):
+        on_gpu = model.device.type == "cuda"
+        low = copy.deepcopy(model).bfloat16() if on_gpu else model
+        for kind, compute in () if on_gpu else (("int8", "default"), ("float16", "float32")):
             to_ctranslate2(run.model, Path(folder) / kind, kind)
             name = f"faster-whisper, {'int8' if kind == 'int8' else 'float32'}, 30 s"
             engines[name] = with_faster_whisper(Path(folder) / kind, compute)
         arms = {
-            STOCK: stock,
+            STOCK: stock(STOCK, size),
+            **({f"{STOCK}, {most} clips": stock(f"{STOCK}, {most} clips", most)} if on_gpu else {}),
             LONG: batched(LONG, None),
             OURS: batched(OURS, recipe.audio_context),
             **{name: one_by_one(name, transcribe_one) for name, transcribe_one in engines.items()},
@@ -126,7 +136,9 @@ def main() -> None:
             }
         )
         print(f"{name}: ours is {faster['median']:.1f} times as fast, WER {result[-1]['wer']:.1%}")
-    print("wrote", save_result("decoding", TARGET, ratio(times[STOCK], times[OURS]), result))
+    stocks = [times[name] for name in times if name.startswith(STOCK)]
+    found = ratio(min(stocks, key=np.median), times[OURS])
+    print("wrote", save_result("decoding", TARGET, found, result))
 
 
 if __name__ == "__main__":

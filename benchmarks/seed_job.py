@@ -9,6 +9,7 @@ ratio is the 8 hours of the published recipe over that: it says something on a G
 import argparse
 import json
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import soundfile
 from benchmarks.common import save_result, seconds_of
 from utils.artifacts import open_run, save_report
 from utils.config import Source, load_recipe
+from utils.environment.machine import usable_cores
 from utils.preprocessing.prepare import prepare
 from utils.streaming.sound import decode_audio
 from utils.streaming.sources import stream
@@ -34,7 +36,7 @@ checkpoint = "{checkpoint}"
 
 [[sources]]
 dataset = "recordings"
-language = "it"
+language = "cs"
 name = "{folder}"
 
 [preprocessing]
@@ -59,21 +61,31 @@ save_total_limit = 2
 def write_clips(folder: Path, splits: dict[str, int], seconds: float) -> None:
     """Write for each split so many MP3 files of about so many seconds, and their texts."""
     random = np.random.default_rng(0)
-    rows = list(stream(Source("embedded", "it", "carlo"), "train"))
+    rows = list(stream(Source("embedded", "cs", "big"), "train"))
     sounds = [decode_audio(row["audio"]) for row in rows]
     usual = [number for number, sound in enumerate(sounds) if len(sound) < 4 * SAMPLING_RATE]
+
+    def draw() -> list[int]:
+        chosen = [random.choice(usual)]
+        while sum(len(sounds[one]) for one in chosen) < (seconds - 1) * SAMPLING_RATE:
+            chosen.append(random.choice(usual))
+        return chosen
+
     for split, count in splits.items():
         (folder / split).mkdir(parents=True)
-        with (folder / split / "metadata.jsonl").open("w", encoding="utf-8") as table:
-            for number in range(count):
-                chosen = [random.choice(usual)]
-                while sum(len(sounds[one]) for one in chosen) < (seconds - 1) * SAMPLING_RATE:
-                    chosen.append(random.choice(usual))
-                name = f"{number:06}.mp3"
-                joined = np.concatenate([sounds[one] for one in chosen])
-                soundfile.write(folder / split / name, joined, SAMPLING_RATE, format="MP3")
-                text = " ".join(rows[one]["text"] for one in chosen)
-                table.write(json.dumps({"file_name": name, "text": text}) + "\n")
+        clips = {f"{number:06}.mp3": draw() for number in range(count)}
+        lines = [
+            json.dumps({"file_name": name, "text": " ".join(rows[one]["text"] for one in chosen)})
+            for name, chosen in clips.items()
+        ]
+        (folder / split / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+        def write(name: str, chosen: list[int], place: Path = folder / split) -> None:
+            joined = np.concatenate([sounds[one] for one in chosen])
+            soundfile.write(place / name, joined, SAMPLING_RATE, format="MP3")
+
+        with ThreadPoolExecutor(usable_cores()) as threads:  # soundfile lets them run together
+            list(threads.map(write, clips.keys(), clips.values()))
 
 
 def main() -> None:
