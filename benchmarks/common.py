@@ -27,6 +27,8 @@ from utils.whisper.decoding import transcribe
 from utils.whisper.load import load_model
 
 RESULTS = Path(__file__).parent / "results"
+# A GPU's results lie beside those of two CPU cores, and do not replace them.
+PLACE = RESULTS / "gpu" if torch.cuda.is_available() else RESULTS
 
 
 def seconds_of(work: Callable[[], Any]) -> float:
@@ -146,7 +148,7 @@ def save_result(
     on_cpu: bool = False,
     **more: Any,
 ) -> Path:
-    """Write `benchmarks/results/NAME.json` in the shape that all benchmarks share.
+    """Write NAME.json below `benchmarks/results` in the shape that all benchmarks share.
 
     Args:
         name: of the benchmark's module.
@@ -171,7 +173,8 @@ def save_result(
         "rows": rows,
         **more,
     }
-    path = RESULTS / f"{name}.json"
+    path = (RESULTS if on_cpu else PLACE) / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
     write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     write_atomically(RESULTS / "README.md", overview())
     return path
@@ -186,7 +189,7 @@ def overview() -> str:
         "| Benchmark | Asked for | Ratio | When, where | Command |",
         "| --- | --- | ---: | --- | --- |",
     ]
-    for path in sorted(RESULTS.glob("*.json")):
+    for path in sorted(RESULTS.rglob("*.json")):
         result = json.loads(path.read_text(encoding="utf-8"))
         name, where = result["name"], result["machine"]
         script = ast.parse((RESULTS.parent / f"{name}.py").read_text(encoding="utf-8"))

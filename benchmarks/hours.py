@@ -12,7 +12,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.common import RESULTS, prepare_once, save_result
+from benchmarks.common import PLACE, prepare_once, save_result
 from utils.config import Recipe, load_recipe
 from utils.evaluation.curve_points import add_bounds, bounds_of
 from utils.evaluation.learning_curve import learning_curve
@@ -46,7 +46,7 @@ def main() -> None:
     for equal in ("steps", "passes") if options.equal_passes else ("steps",):
         own = replace(bounds, equal_passes=equal == "passes")
         found = learning_curve(recipe, run.prepared, run.folder, own)
-        draw_learning_curve(found).savefig(RESULTS / f"hours_{equal}.png", dpi=150)
+        draw_learning_curve(found).savefig(PLACE / f"hours_{equal}.png", dpi=150)
         rows += [{"equal": equal, **row} for row in found]
     for row in rows:
         print("{equal} {minutes:5g} min  {source:12} WER {wer:.1%}  CER {cer:.1%}".format(**row))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from benchmarks.common import RESULTS, error_ratio, save_result
+from benchmarks.common import PLACE, error_ratio, save_result
 from utils.__main__ import executed
 from utils.artifacts import STAGES, open_run, require
 from utils.config import load_recipe
@@ -68,7 +68,7 @@ def main() -> int:
         }
         for stage in STAGES
     ]
-    draw_rates(evaluation).savefig(RESULTS / "lessons.png", dpi=120)  # the README shows it
+    draw_rates(evaluation).savefig(PLACE / "lessons.png", dpi=120)  # the README shows it
     test = [row for row in load_predictions(run.predictions) if row["split"] == "test"]
     ratios = error_ratio(*(count_row_errors(test, side, "word") for side in ("before", "after")))
     print("wrote", save_result("lessons", TARGET, ratios, rows, lessons=lessons))

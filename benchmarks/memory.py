@@ -7,6 +7,7 @@ On a GPU that is large enough, each of them is also trained, and its peak stands
 """
 
 import argparse
+import functools
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -102,17 +103,26 @@ def shape(name: str) -> WhisperConfig:
 def empty_model(name: str, weights: str) -> torch.nn.Module:
     """Return a checkpoint's model to train, its weights without contents and without a place."""
     with torch.device("meta"):
-        model = WhisperForConditionalGeneration(shape(name)).train()
+        # Not .train(): Transformers 5.17 then looks at a random number, which no tensor without
+        # contents has. What is computed is the same, for Whisper's dropout is 0.
+        model = WhisperForConditionalGeneration(shape(name)).eval()
         return choose_weights(model, Method(weights=weights))
+
+
+@functools.cache  # the same for every number of cards, and slow to count
+def count(name: str, weights: str, seconds: float) -> tuple[list[tuple[int, bool]], int, int]:
+    """Return each weight's size and whether it is trained, and `kept_bytes` of 1 and 2 clips."""
+    model = empty_model(name, weights)
+    with FakeTensorMode():
+        to_fake(model)
+        sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+        one, two = (kept_bytes(model, clips, seconds, CHECKPOINTS[name][4]) for clips in (1, 2))
+    return sizes, one, two
 
 
 def memory_of(name: str, weights: str, cards: int, seconds: float) -> dict[str, float]:
     """Return the fixed bytes of a training on each card and those that a clip of its batch adds."""
-    mels, model = CHECKPOINTS[name][4], empty_model(name, weights)
-    with FakeTensorMode():
-        to_fake(model)
-        sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-        one, two = (kept_bytes(model, clips, seconds, mels) for clips in (1, 2))
+    sizes, one, two = count(name, weights, seconds)
     parameters = sum(size for size, _ in sizes)
     trained = sum(size for size, is_trained in sizes if is_trained)
     # Weight and gradient in float32, and the optimizer.

@@ -15,7 +15,7 @@ from utils.training.run import train
 SHAPE = ["name", "date", "command", "commit", "machine", "versions", "target", "ratio", "rows"]
 
 
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(RESULTS.rglob("*.json")), ids=lambda path: path.stem)
 def test_a_result_says_what_where_when_and_how(path):
     result = json.loads(path.read_text(encoding="utf-8"))
     assert list(result)[: len(SHAPE)] == SHAPE
@@ -59,6 +59,7 @@ def test_trainings_that_are_compared_run_to_their_end(
             lambda recipe, tokenizer, folder: DatasetDict(splits).save_to_disk(str(folder)),
             raising=False,
         )
+        monkeypatch.setattr(place, "PLACE", tmp_path / "results", raising=False)
         monkeypatch.setattr(place, "RESULTS", tmp_path / "results", raising=False)
     monkeypatch.setattr(common, "overview", lambda: "")
     (tmp_path / "results").mkdir()
