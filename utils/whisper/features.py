@@ -20,7 +20,7 @@ def log_mel(
 ) -> torch.Tensor:
     """Return log-mel features of clips padded with silence to `seconds`.
 
-    Equal to the feature extractor's to 1e-5 (a test compares both), in about half of its time on a
+    Equal to the feature extractor's to 1e-5 (a test compares both; 4e-5 on an H100), in half of its time on a
     CPU, and they stay on the device that computed them.
 
     Args:
