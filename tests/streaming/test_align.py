@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.streaming.align import NOT_ALIGNED, align, main, phrases
+from utils.streaming.align import EDGE, NOT_ALIGNED, align, main, phrases
 from utils.whisper.captions import Segment
 
 SAID = [
@@ -40,8 +40,8 @@ def test_a_text_is_cut_where_it_agrees_with_what_is_decoded(samples, given, alig
     cues = [cue for cue in found.cues if cue.text != NOT_ALIGNED]
     assert [cue.text for cue in cues] == [SAID[n] for n in aligned]
     for cue, n in zip(cues, aligned, strict=True):
-        assert cue.start == pytest.approx(PERIOD * n, abs=0.05)
-        assert cue.end == pytest.approx(PERIOD * n + SPEECH, abs=0.05)
+        assert cue.start == pytest.approx(max(PERIOD * n - EDGE, 0), abs=0.05)
+        assert cue.end == pytest.approx(PERIOD * n + SPEECH + EDGE, abs=0.05)
     assert found.left_out == ([given[left_out]] if left_out != [] else [])
     times = [time for cue in found.cues for time in cue[:2]]
     assert times == sorted(times)

@@ -1,9 +1,9 @@
 """A transcript without times becomes subtitles: `python -m utils.streaming.align SOUND TEXT`.
 
-A model decodes the recording, the characters of its hypothesis are aligned with those of the text,
-and the text is cut at pauses where both agree. The .srt is written beside the recording, where
-`recordings` and every subtitle editor find it; parts that do not agree are in it in brackets, and
-become no clip.
+A model decodes the recording and says when each word is said; the characters of its hypothesis are
+aligned with those of the text, and the text is cut at pauses where both agree. The .srt is written
+beside the recording, where `recordings` and every subtitle editor find it; parts that do not agree
+are in it in brackets, and become no clip.
 """
 
 import argparse
@@ -31,12 +31,15 @@ from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.whisper.captions import Segment, to_srt
 from utils.whisper.load import load_checkpoint
 from utils.whisper.long_recordings import transcribe_long
+from utils.whisper.word_times import word_times
 
 SHORTEST, LONGEST = 8, 80  # characters of a phrase: fewer may be found anywhere
 RUN = 3  # characters in a row that must be the same: single ones are the same by chance
 AGREEMENT = 0.5  # share of a phrase's characters in such runs
 FOREIGN = 10  # characters decoded between two phrases that are in neither: somebody said more
+QUICKEST, SLOWEST = 0.03, 0.15  # seconds that a character takes
 REACH = 0.4  # seconds around an estimated border in which its pause is looked for
+EDGE = 0.3  # seconds of a pause that stay with each side: a last syllable may be as quiet as it
 MAX_HOURS = 6.0  # 230 MB of memory each
 NOT_ALIGNED = "[not aligned]"
 
@@ -95,14 +98,12 @@ def _locate(text: Sequence[str], decoded: Sequence[Segment], language: str) -> l
     """Return each phrase with its time, if the decoded characters agree with it."""
     letters = [_letters(one, language) for one in text]
     hypotheses = [_letters(one.text, language) for one in decoded]
-    # A segment's characters are spread evenly over its time.
-    times = np.concatenate(
-        [
-            np.linspace(one.start, one.end, len(said) + 1)[:-1]
-            for one, said in zip(decoded, hypotheses, strict=True)
-        ]
-        or [np.zeros(0)]
-    )
+    # A word's characters are spread evenly over its time, less the pause that may be behind it.
+    spread = [np.zeros(0)]
+    for one, said in zip(decoded, hypotheses, strict=True):
+        end = min(one.end, one.start + SLOWEST * len(said))
+        spread.append(np.linspace(one.start, end, len(said) + 1)[:-1])
+    times = np.concatenate(spread)
     match = np.full(sum(map(len, letters)), -1)
     for op in Levenshtein.opcodes("".join(letters), "".join(hypotheses)):
         if op.tag == "equal" and op.src_end - op.src_start >= RUN:
@@ -116,7 +117,7 @@ def _locate(text: Sequence[str], decoded: Sequence[Segment], language: str) -> l
         if len(same) >= AGREEMENT * max(len(own), 1):
             one.first, one.last = int(inside[same[0]]), int(inside[same[-1]])
             pace = (times[one.last] - times[one.first]) / max(one.last - one.first, 1)
-            pace = float(np.clip(pace, 0.03, 0.15))  # seconds per character
+            pace = float(np.clip(pace, QUICKEST, SLOWEST))
             one.start = max(0.0, times[one.first] - pace * same[0])
             one.end = times[one.last] + pace * (len(own) - same[-1])
             # Twice as long as its text: half of it is something else.
@@ -138,10 +139,16 @@ def _groups(found: Sequence[_Phrase]) -> list[list[_Phrase]]:
     return groups
 
 
+def _edges(pause: tuple[float, float]) -> tuple[float, float]:
+    """Return the end of what is before a pause and the start of what is behind it."""
+    kept = min(EDGE, (pause[1] - pause[0]) / 2)
+    return pause[0] + kept, pause[1] - kept
+
+
 def _cut(group: Sequence[_Phrase], levels: Levels, after: float, total: float) -> list[Segment]:
     """Return the cues of a group; phrases without a pause between them stay together."""
     pause = levels.pause(group[0].start - REACH, group[0].start + REACH)
-    start = max(after, pause[1] if pause else group[0].start)
+    start = max(after, _edges(pause)[1] if pause else group[0].start)
     cues, said = [], []
     for one, following in zip(group, [*group[1:], None], strict=True):
         said.append(one.text)
@@ -149,9 +156,9 @@ def _cut(group: Sequence[_Phrase], levels: Levels, after: float, total: float) -
         pause = levels.pause(near[0] - REACH, near[1] + REACH)
         if following and pause is None:
             continue
-        end = pause[0] if pause and pause[0] > start else min(near[0], total)
+        end, next_start = _edges(pause) if pause and pause[0] > start else [min(near[0], total)] * 2
         cues.append(Segment(start, max(end, start), " ".join(said)))
-        start, said = max(pause[1] if pause else end, end), []
+        start, said = max(next_start, end), []
     return cues
 
 
@@ -160,7 +167,7 @@ def align(text: str, decoded: Sequence[Segment], samples: np.ndarray, language: 
 
     Args:
         text: what is said, without times; it may lack parts, or have more.
-        decoded: the model's segments, in order.
+        decoded: the model's words with their times, in order.
         samples: float32 at 16 kHz, of the recording.
         language: Whisper's code.
     """
@@ -186,11 +193,17 @@ def decode(
     samples: np.ndarray,
     language: str,
 ) -> list[Segment]:
-    """Return the segments that a model decodes in a recording, and print the progress."""
+    """Return the words that a model decodes in a recording, and print the progress."""
     decoded, shown = [], 0.0
     total = len(samples) / SAMPLING_RATE
     for seconds, segments in transcribe_long(model, processor, samples, language=language):
-        decoded += segments
+        if segments:  # of one window
+            start, said = segments[0].start, " ".join(one.text for one in segments)
+            part = samples[round(start * SAMPLING_RATE) : round(segments[-1].end * SAMPLING_RATE)]
+            decoded += [
+                Segment(start + word.start, start + word.end, word.text)
+                for word in word_times(model, processor, part, said, language)
+            ]
         if seconds - shown >= 60 or seconds == total:
             print(f"{seconds / 60:.0f} of {total / 60:.0f} min decoded", file=sys.stderr)
             shown = seconds

@@ -20,8 +20,8 @@ def log_mel(
 ) -> torch.Tensor:
     """Return log-mel features of clips padded with silence to `seconds`.
 
-    Equal to the feature extractor's to 1e-5 (a test compares both; 4e-5 on an H100), in half of its time on a
-    CPU, and they stay on the device that computed them.
+    Equal to the feature extractor's to 1e-5 (a test compares both; 4e-5 on an H100), in about half
+    of its time on a CPU, and they stay on the device that computed them.
 
     Args:
         processor: the checkpoint's (80 mel bands; 128 for large-v3 and turbo).

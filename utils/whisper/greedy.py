@@ -21,7 +21,9 @@ def phrase_of_loop(tokens: torch.Tensor) -> torch.Tensor:
     if tokens.shape[1] >= LOOP_TOKENS:
         last = tokens[:, -LOOP_TOKENS:]
         for length in range(LONGEST_PHRASE, 0, -1):
-            phrases[(last[:, length:] == last[:, :-length]).all(1)] = length
+            repeats = (last[:, length:] == last[:, :-length]).all(1)
+            # Not phrases[repeats] = length: for that the host would wait for a GPU.
+            phrases = torch.where(repeats, length, phrases)
     return phrases
 
 
@@ -30,6 +32,23 @@ LOOK = 8  # tokens on a GPU between two looks of the host at what has ended: it 
 
 def _looks(device: torch.device) -> int:
     return 1 if device.type == "cpu" else LOOK
+
+
+def _suppressed(model: WhisperForConditionalGeneration) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what to add to the scores of all tokens: to those of the first, and of the others."""
+    settings = model.generation_config
+    never = torch.zeros(model.config.vocab_size, device=model.device)
+    never[settings.suppress_tokens or []] = -torch.inf
+    not_first = never.clone()
+    not_first[settings.begin_suppress_tokens or []] = -torch.inf
+    return not_first, never
+
+
+def _end_tokens(model: WhisperForConditionalGeneration) -> torch.Tensor:
+    """Return one id or more; checkpoints from elsewhere may have it in their config only."""
+    eos = model.generation_config.eos_token_id
+    eos = eos if eos is not None else model.config.eos_token_id
+    return torch.tensor(eos, device=model.device).flatten()
 
 
 @torch.no_grad()  # not inference_mode: there autocast would cast all weights again at each token
@@ -58,21 +77,13 @@ def decode_greedily(
     Returns:
         For each clip the tokens after its prompt, without the end token.
     """
-    settings = model.generation_config
     tokens = torch.tensor(prompts, device=model.device)
     begin, rows = tokens.shape[1], torch.arange(len(tokens), device=model.device)
     ends = torch.tensor(most_tokens, device=model.device) + begin
     ends = ends.clamp(max=model.config.max_target_positions)
     last = min(max(most_tokens) + begin, model.config.max_target_positions)
     every = _looks(model.device)
-    never = torch.zeros(model.config.vocab_size, device=model.device)
-    never[settings.suppress_tokens or []] = -torch.inf
-    not_first = never.clone()
-    not_first[settings.begin_suppress_tokens or []] = -torch.inf
-
-    # One id, or a list of them; checkpoints from elsewhere may have it in their config only.
-    eos = settings.eos_token_id if settings.eos_token_id is not None else model.config.eos_token_id
-    eos = torch.tensor(eos, device=model.device).flatten()
+    (not_first, never), eos = _suppressed(model), _end_tokens(model)
 
     found: list[list[int]] = [[] for _ in prompts]
     kept = torch.zeros_like(ends)  # tokens of each clip that has ended, its prompt included
