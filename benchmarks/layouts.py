@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as parquet
+import soundfile
 
 from benchmarks.common import alternate, ratio, save_result
 from utils.streaming.parts import read_audio
@@ -113,9 +114,9 @@ def layouts() -> Mapping[str, tuple[str, Mapping[str, str]]]:
 
 def fill(folder: Path, sounds: str, files: Mapping[str, str]) -> Path:
     """Write a folder: its sounds are one file under many names."""
-    one = folder.parent / "one.wav"
+    one = folder.parent / f"one{Path(sounds).suffix}"
     if not one.exists():
-        write_wav(one, 0.1)
+        soundfile.write(one, np.zeros(RATE // 10), RATE)
     for number in range(CLIPS):
         path = folder / sounds.format(n=number)
         path.parent.mkdir(parents=True, exist_ok=True)
