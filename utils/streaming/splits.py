@@ -30,7 +30,8 @@ def _together(recordings: Sequence[Recording]) -> list[str]:
 
     def top(key: str) -> str:
         while root.setdefault(key, key) != key:
-            key = root[key]
+            # Shorter each time: one speaker's many recordings would make a chain of them all.
+            key = root[key] = root[root[key]]
         return key
 
     keys = []
