@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm.auto import tqdm
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from utils.config import RecipeError
@@ -25,6 +26,7 @@ from utils.whisper.decoding import transcribe
 from utils.whisper.features import log_mel
 from utils.whisper.labels import POSITIONS, encode_text, is_multilingual, prefix_ids
 from utils.whisper.load import load_checkpoint
+from utils.whisper.weight_layout import packed
 
 Model = tuple[WhisperForConditionalGeneration, WhisperProcessor]
 
@@ -56,7 +58,7 @@ def judge(first: str, second: str, log_probability: float, language: str) -> str
     return ""
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def mean_log_probabilities(
     model: WhisperForConditionalGeneration,
     processor: WhisperProcessor,
@@ -64,6 +66,7 @@ def mean_log_probabilities(
     texts: Sequence[str],
     language: str,
     batch_size: int = 16,
+    progress: str = "",
 ) -> list[float]:
     """Return for each clip the mean log-probability of its text's tokens, the end token included.
 
@@ -74,17 +77,20 @@ def mean_log_probabilities(
         texts: of each clip.
         language: Whisper's code.
         batch_size: clips computed together.
+        progress: the text of a progress bar; "" shows none.
     """
     tokenizer, found = processor.tokenizer, []
     begin = len(prefix_ids(tokenizer, language))
-    for start in range(0, len(clips), batch_size):
+    starts = range(0, len(clips), batch_size)
+    for start in tqdm(starts, desc=progress, unit="batch", disable=not progress):
         some = slice(start, start + batch_size)
         labels = [encode_text(tokenizer, text, language)[:POSITIONS] for text in texts[some]]
         padded = torch.nn.utils.rnn.pad_sequence(
             [torch.tensor(ids) for ids in labels], batch_first=True, padding_value=-1
         ).to(model.device)
         features = log_mel(processor, clips[some], device=model.device).to(model.dtype)
-        logits = model(features, decoder_input_ids=padded[:, :-1].clamp(min=0)).logits
+        with packed(model):
+            logits = model(features, decoder_input_ids=padded[:, :-1].clamp(min=0)).logits
         said = padded[:, begin:]
         scores = logits[:, begin - 1 :].float().log_softmax(-1)
         chosen = scores.gather(2, said.clamp(min=0)[..., None])[..., 0] * (said >= 0)
@@ -111,9 +117,15 @@ def pseudo_label(
     first, second = (
         transcribe(*model, some, language=language, progress=progress) for some in (clips, later)
     )
-    likely = mean_log_probabilities(*model, clips, first, language)
-    judged = zip(first, second, likely, strict=True)
-    return [(one, judge(one, other, score, language)) for one, other, score in judged]
+    pairs = list(zip(first, second, strict=True))
+    doubts = [judge(*pair, 0.0, language) for pair in pairs]
+    # What is doubtful already need not be computed a third time.
+    left = [number for number, doubt in enumerate(doubts) if not doubt]
+    chosen = ([of_all[number] for number in left] for of_all in (clips, first))
+    likely = mean_log_probabilities(*model, *chosen, language, progress=progress)
+    for number, score in zip(left, likely, strict=True):
+        doubts[number] = judge(*pairs[number], score, language)
+    return list(zip(first, doubts, strict=True))
 
 
 @functools.cache  # a lesson streams its sources several times, and transcribes a clip once
