@@ -200,10 +200,8 @@ def decode(
         if segments:  # of one window
             start, said = segments[0].start, " ".join(one.text for one in segments)
             part = samples[round(start * SAMPLING_RATE) : round(segments[-1].end * SAMPLING_RATE)]
-            decoded += [
-                Segment(start + word.start, start + word.end, word.text)
-                for word in word_times(model, processor, part, said, language)
-            ]
+            words = word_times(model, processor, part, said, language)
+            decoded += [Segment(start + one.start, start + one.end, one.text) for one in words]
         if seconds - shown >= 60 or seconds == total:
             print(f"{seconds / 60:.0f} of {total / 60:.0f} min decoded", file=sys.stderr)
             shown = seconds

@@ -82,19 +82,19 @@ def mean_log_probabilities(
     tokenizer, found = processor.tokenizer, []
     begin = len(prefix_ids(tokenizer, language))
     starts = range(0, len(clips), batch_size)
-    for start in tqdm(starts, desc=progress, unit="batch", disable=not progress):
-        some = slice(start, start + batch_size)
-        labels = [encode_text(tokenizer, text, language)[:POSITIONS] for text in texts[some]]
-        padded = torch.nn.utils.rnn.pad_sequence(
-            [torch.tensor(ids) for ids in labels], batch_first=True, padding_value=-1
-        ).to(model.device)
-        features = log_mel(processor, clips[some], device=model.device).to(model.dtype)
-        with packed(model):
+    with packed(model):
+        for start in tqdm(starts, desc=progress, unit="batch", disable=not progress):
+            some = slice(start, start + batch_size)
+            labels = [encode_text(tokenizer, text, language)[:POSITIONS] for text in texts[some]]
+            padded = torch.nn.utils.rnn.pad_sequence(
+                [torch.tensor(ids) for ids in labels], batch_first=True, padding_value=-1
+            ).to(model.device)
+            features = log_mel(processor, clips[some], device=model.device).to(model.dtype)
             logits = model(features, decoder_input_ids=padded[:, :-1].clamp(min=0)).logits
-        said = padded[:, begin:]
-        scores = logits[:, begin - 1 :].float().log_softmax(-1)
-        chosen = scores.gather(2, said.clamp(min=0)[..., None])[..., 0] * (said >= 0)
-        found += (chosen.sum(1) / (said >= 0).sum(1)).tolist()
+            said = padded[:, begin:]
+            scores = logits[:, begin - 1 :].float().log_softmax(-1)
+            chosen = scores.gather(2, said.clamp(min=0)[..., None])[..., 0] * (said >= 0)
+            found += (chosen.sum(1) / (said >= 0).sum(1)).tolist()
     return found
 
 
