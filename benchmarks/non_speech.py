@@ -6,27 +6,21 @@ empty ([augmentation] non_speech). All models decode the same probes and the sam
 test's word errors without non-speech over those with the largest share.
 """
 
-import argparse
-import tempfile
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from datasets import load_from_disk
 
-from benchmarks.common import error_ratio, open_prepared_run, save_result
+from benchmarks.common import error_ratio, prepare_once, save_result
+from benchmarks.seeds import seeds_parser
 from utils.config import load_recipe
-from utils.environment.machine import device
-from utils.evaluation.learning_curve import test_rows
+from utils.evaluation.curve_points import Point
+from utils.evaluation.learning_curve import Splits, test_rows, train_point
 from utils.evaluation.probes import make_probes
-from utils.preprocessing.prepare import prepare
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import confidence_interval, paired_p_value
 from utils.training.dev import count_dev_errors
-from utils.training.progress import progress_line
-from utils.training.run import train
 from utils.whisper.decoding import transcribe
-from utils.whisper.load import load_model
 
 TARGET = "with a twentieth of non-speech no text for silence and noise, and no higher WER"
 LEVELS_DB = (-10, 0, 10, 20)  # of noise and music, against those of `make_probes`
@@ -44,50 +38,44 @@ def make_sounds(count: int) -> list[tuple[str, np.ndarray]]:
 
 def main() -> None:
     """Train, measure, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/embedded.toml"))
+    parser = seeds_parser(__doc__, "runs/non_speech")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.05, 0.1])
-    parser.add_argument("--clips", type=int, default=60, help="of each test source; 0: all")
     parser.add_argument("--probes", type=int, default=20, help="of noise and of music")
+    parser.set_defaults(seeds=1, clips=60)
     options = parser.parse_args()
 
     recipe, sounds = load_recipe(options.recipe), make_sounds(options.probes)
-    base, processor = load_model(recipe)
-    base.to(device())
-    rows, counts = [], {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        prepare(recipe, processor.tokenizer, folder / "prepared")
-        tested = test_rows(load_from_disk(str(folder / "prepared")), recipe, options.clips)
-        for share in (None, *options.shares):
-            model = base
-            if share is not None:
-                changed = replace(
-                    recipe, augmentation=replace(recipe.augmentation, non_speech=share)
-                )
-                run = open_prepared_run(changed, folder / str(share), folder / "prepared")
-                model = train(
-                    changed, run, lambda *logs: print(progress_line(*logs), flush=True)
-                ).model
-            errors = counts[share] = count_dev_errors(model, processor, tested, recipe, None)["wer"]
-            texts = transcribe(
-                model, processor, [one for _, one in sounds], language=recipe.languages[0]
-            )
-            told = [(kind, text) for (kind, _), text in zip(sounds, texts, strict=True)]
-            low, high = confidence_interval(errors, recipe.evaluation.resamples)
-            row = {"share": share, "clips": len(errors)}
-            row |= {"wer": error_rate(errors), "wer_low": low, "wer_high": high}
-            for kind in ("silence", "noise", "music"):
-                own = [text for one, text in told if one == kind]
-                row[f"text_for_{kind}"] = float(np.mean([bool(text) for text in own]))
-                row[f"characters_for_{kind}"] = float(np.mean([len(text) for text in own]))
-            if share is not None:
-                first = counts[options.shares[0]]
-                row["p_against_first_share"] = paired_p_value(
-                    first, errors, recipe.evaluation.resamples
-                )
-            rows.append(row)
-            print(row, flush=True)
+    run = prepare_once(recipe, options.runs)
+    whole = load_from_disk(str(run.prepared))
+    splits = Splits(whole["train"], whole["dev"], test_rows(whole, recipe, options.clips))
+    steps, everything = (
+        options.steps or recipe.training["max_steps"],
+        tuple(range(len(splits.train))),
+    )
+    resamples, rows, counts = recipe.evaluation.resamples, [], {}
+    for share in (None, *options.shares):
+        changed = replace(recipe, augmentation=replace(recipe.augmentation, non_speech=share or 0))
+        found, texts = [], []
+        for seed in range(options.seeds if share is not None else 1):
+            point = Point(0, seed, everything, steps if share is not None else 0)
+            model, processor = train_point(changed, point, splits, run.folder / f"{share} {seed}")
+            found.append(count_dev_errors(model, processor, splits.tested, recipe, None)["wer"])
+            waves = [one for _, one in sounds]
+            told = transcribe(model, processor, waves, language=recipe.languages[0])
+            texts += zip([kind for kind, _ in sounds], told, strict=True)
+        errors = counts[share] = np.sum(found, axis=0)
+        low, high = confidence_interval(errors, resamples)
+        row = {"share": share, "steps": point.steps, "seeds": len(found), "clips": len(errors)}
+        row |= {"wer": error_rate(errors), "wer_low": low, "wer_high": high}
+        for kind in ("silence", "noise", "music"):
+            own = [text for one, text in texts if one == kind]
+            row[f"text_for_{kind}"] = float(np.mean([bool(text) for text in own]))
+            row[f"characters_for_{kind}"] = float(np.mean([len(text) for text in own]))
+        if share is not None:
+            first = counts[options.shares[0]]
+            row["p_against_first_share"] = paired_p_value(first, errors, resamples)
+        rows.append(row)
+        print(row, flush=True)
     ratios = error_ratio(counts[options.shares[0]], counts[options.shares[-1]])
     print("wrote", save_result("non_speech", TARGET, ratios, rows))
 

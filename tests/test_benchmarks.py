@@ -66,10 +66,9 @@ def test_trainings_that_are_compared_run_to_their_end(
     if name == "lengths":  # it needs a finished run
         train(recipe, run)
         save_report(run, "training", {})
-    if name != "non_speech":
-        own = run.folder.parent if name == "lengths" else tmp_path / "own"
-        options = [*options, "--runs", str(own)]
-    monkeypatch.setattr(sys, "argv", [name, "--recipe", str(recipe.path), *options])
+    own = run.folder.parent if name == "lengths" else tmp_path / "own"
+    given = ["--recipe", str(recipe.path), "--runs", str(own)]
+    monkeypatch.setattr(sys, "argv", [name, *given, *options])
     module.main()
     result = json.loads((tmp_path / f"results/{name}.json").read_text(encoding="utf-8"))
     assert list(result)[: len(SHAPE)] == SHAPE and len(result["rows"]) >= 2

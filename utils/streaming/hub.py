@@ -174,6 +174,9 @@ def read_rows(
     """
     features = rows.features  # once: the property makes a copy
     sound, said = sound_column(features, source), said_column(features, source)
+    root = source.dataset
+    if is_on_hub(source):
+        root = f"hf://datasets/{source.dataset}@{commit_of(source)}"
     for file, address in files:
         whole = fetched_rows(source, address) if address else None
         reader, number = whole or _singly(rows.shard(rows.num_shards, file)), 0
@@ -183,7 +186,9 @@ def read_rows(
             text = text_of(row, said, features, where)
             return part is None or _split_of_row(row, text, source, part) == part.kept
 
-        while row := _next_row(reader, source, sound, where := f"{place}, row {number}", is_kept):
+        while row := _next_row(
+            reader, source, root, sound, where := f"{place}, row {number}", is_kept
+        ):
             if row[sound] is not None:
                 yield {
                     "audio": row[sound],
@@ -212,14 +217,12 @@ def _split_of_row(row: Mapping[str, Any], text: str, source: Source, part: Part)
 def _next_row(
     reader: Iterator,
     source: Source,
+    root: str,
     sound: str,
     place: str,
     is_kept: Callable[[Mapping[str, Any], str], bool],
 ) -> dict[str, Any] | None:
     """Return the next row, whose sound is None if it is passed over; None after the last."""
-    root = source.dataset
-    if is_on_hub(source):
-        root = f"hf://datasets/{source.dataset}@{commit_of(source)}"
     try:
         with PATIENCE.limit(source.patience_seconds):
             row = next(reader, None)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from posixpath import basename, splitext
 
 from utils.streaming import annotations
 from utils.streaming.cues import make_clips
@@ -39,12 +40,12 @@ def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
     """
     found: dict[Path, str] = {}
     for path, text in texts.items():
-        stem = path.with_suffix("")
-        if stem.suffix in (IN_WORDS, AS_WRITTEN):
-            stem = stem.with_suffix("")
-        sound = folder.find(folder.name(stem)) or folder.anywhere(stem.name)
-        sound = sound or path.with_suffix(".wav")
-        if sound not in found or path.with_suffix("").suffix == AS_WRITTEN:
+        stem, _ = splitext(folder.name(path))
+        name, kind = splitext(stem)
+        if kind not in (IN_WORDS, AS_WRITTEN):
+            name = stem
+        sound = folder.find(name) or folder.anywhere(basename(name)) or path.with_suffix(".wav")
+        if sound not in found or kind == AS_WRITTEN:
             found[sound] = text
     return found
 
@@ -66,7 +67,7 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
     plain = _plain(folder, {path: text for path, text in texts.items() if path not in timed})
     annotated = annotations.beside(folder.sounds, sorted(timed))
     found = []
-    for path in sorted({*folder.sounds, *annotated, *plain}):
+    for path in sorted({*folder.sounds, *annotated, *plain}, key=lambda path: path.parts):
         name = folder.name(path)
         if path in annotated and (tier or path not in plain):
             tracks = annotated[path].items()
