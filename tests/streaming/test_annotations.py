@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -101,7 +103,20 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
 <LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="t" TIME_ALIGNABLE="true" GRAPHIC_REFERENCES="false"/>
 </ANNOTATION_DOCUMENT>"""
 LABELS = "1.000000\t2.500000\tPrima frase.\n\\\t100.0\t200.0\n3.000000\t4.250000\tSeconda.\n"
+SBV = "0:00:01.000,0:00:02.500\nPrima frase.\n\n0:00:03.000,0:00:04.250\nSeconda.\n"
+TTML = """<?xml version="1.0" encoding="UTF-8"?>
+<tt xmlns="http://www.w3.org/ns/ttml"><body><div>
+<p begin="00:00:01.000" end="00:00:02.500">Prima frase.</p>
+<p begin="00:00:03.000" end="00:00:04.250">Seconda.</p></div></body></tt>"""
+SEGMENTS = [
+    {"id": 0, "start": 1.0, "end": 2.5, "text": " Prima frase."},
+    {"id": 1, "start": 3.0, "end": 4.25, "text": " Seconda."},
+]
+WHISPER = json.dumps({"text": " Prima frase. Seconda.", "segments": SEGMENTS, "language": "it"})
 FORMATS = {
+    "talk.sbv": SBV,
+    "talk.ttml": TTML,
+    "talk.json": WHISPER,
     "talk.srt": SRT,
     "talk.SRT": SRT.replace(",", "."),
     "talk.mp3.srt": SRT.replace("\n", "\r\n"),
@@ -132,8 +147,8 @@ def write(folder, wav, seconds=10.0, loudest=0.9, **files):
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_clip_at_its_place(tmp_path, wav, name, encoding):
-    if name.endswith("eaf") and encoding == "utf-16":
-        pytest.skip("ELAN writes UTF-8")
+    if name.endswith(("eaf", "ttml")) and encoding == "utf-16":
+        pytest.skip("ELAN and TTML are UTF-8, by their first line")
     folder = write(tmp_path, wav, **{name: FORMATS[name].encode(encoding)})
     (row,) = stream(Source("recordings", "it", folder, train="test"), "test")
     assert row["text"] == "<|0.00|> Prima frase.<|1.50|><|2.00|> Seconda.<|3.25|>"
@@ -149,6 +164,8 @@ def test_every_format_gives_the_same_clip_at_its_place(tmp_path, wav, name, enco
         ("talk.srt", SRT.replace("a", "à").encode("latin-1"), "talk.srt, line 3, is not UTF-8"),
         ("talk.srt", "solo testo", "not understood as subtitles: 0 lines have -->, 0 are"),
         ("talk.srt", SRT + "\n\n3\n5s --> 6s\nTerza", "3 lines have -->, 2 are the times"),
+        ("talk.ttml", TTML[:200], "talk.ttml is no TTML that can be read"),
+        ("talk.json", WHISPER.replace("start", "at"), "no transcript of Whisper's, segments of"),
         ("talk.eaf", EAF[:700], "no ELAN file that can be read"),
         ("talk.TextGrid", "File type", "no TextGrid that Praat would open"),
         ("talk.txt", LABELS + "ciao\n", "talk.txt, line 4, is no label of Audacity's"),
@@ -215,6 +232,17 @@ def test_a_plain_text_comes_first_and_an_annotation_alone_is_counted(tmp_path, w
     assert (other.id, other.fault) == ("other.wav", "annotation without a sound")
     timed = read_recordings(folder, "it", tier="")[1:]
     assert timed == [talk]
+
+
+def test_what_whisper_writes_of_a_long_recording_is_one_annotation(tmp_path, wav):
+    names = {"talk.srt": SRT, "talk.vtt": SRT, "talk.json": WHISPER, "talk.txt": "Prima. Seconda."}
+    (short,) = read_recordings(write(tmp_path, wav, **names), "it")
+    assert (short.text, short.start) == ("Prima. Seconda.", None)
+    (long,) = read_recordings(write(tmp_path, wav, seconds=40, **names), "it")
+    assert (long.start, long.end) == (1.0, 4.25)
+    corrected = SRT.replace("Seconda", "Terza")
+    with pytest.raises(RecipeError, match="not one tier, but several"):
+        read_recordings(write(tmp_path, wav, seconds=40, **names | {"talk.vtt": corrected}), "it")
 
 
 def cues(*times, text="Ciao."):

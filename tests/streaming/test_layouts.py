@@ -127,6 +127,26 @@ PLAIN = {
         for n in range(COUNT)
         for kind in ("normalized", "original")
     },
+    "OpenSLR": {"line_index.tsv": lines(f"c#\t{T}")},
+    "OpenSLR, with speakers": {"line_index.tsv": lines(f"c#\tanna\t{T}")},
+    "a list with tabs and speakers": {"list.txt": lines(f"c#\tanna\t{T}")},
+    "FLEURS": {"train.tsv": lines(f"1#\tc#.wav\t{T}\tfrase #\tf r #\t160#\tMALE")},
+    "CSS10": {"transcript.txt": lines(f"c#.wav|{T}|frase #|1.#")},
+    "Chinese, with pinyin": {"list.txt": lines(f"c#|{T}|ka2 er2 #")},
+    "Tatoeba": {"sentences.csv": lines(f"c#\tita\t{T}")},
+    "a header in German": {"daten.csv": lines(f"c#.wav;{T};anna", header="Datei;Satz;Wer\n")},
+    "SpeechBrain": {
+        "train.csv": table(",", {"ID": "u#", "duration": "1", "wav": "$root/c#.wav", "wrd": T})
+    },
+    "SpeechBrain, JSON": {
+        "train.json": json.dumps(
+            {f"u{n}": {"wav": f"{{root}}/c{n}.wav", "words": TEXT.format(n)} for n in range(COUNT)}
+        )
+    },
+    "a JSON each": {
+        f"c{n}.json": json.dumps({"text": TEXT.format(n), "f0": [1, 2]}) for n in range(COUNT)
+    },
+    "TIMIT": {f"c{n}.TXT": f"0 1600 {TEXT.format(n)}\n" for n in range(COUNT)},
     "MFA's .lab": {f"c{n}.lab": TEXT.format(n) for n in range(COUNT)},
 }
 
@@ -421,6 +441,52 @@ def test_a_speaker_in_a_table_without_a_header_is_no_text(corpus, third):
         assert {(one.text, one.speaker) for one in found} == {
             (TEXT.format(n), third) for n in range(COUNT)
         }
+
+
+@pytest.mark.parametrize(
+    ("files", "speaker"),
+    [
+        ({"transcript.txt": lines(f"c#.wav|{T}|frase|1.00")}, ""),  # CSS10: the last is seconds
+        ({"train.tsv": lines(f"1#\tc#.wav\t{T}\tfrase\tf r\t1600\tMALE")}, ""),  # all one sex
+        ({"line_index.tsv": lines(f"c#\tanna\t{T}")}, "anna"),
+        ({f"c{n}.json": json.dumps({"text": "a", "speaker": "anna"}) for n in range(4)}, "anna"),
+    ],
+)
+def test_what_recurs_in_a_column_is_a_speaker_only_where_it_can_be_one(corpus, files, speaker):
+    found = read_recordings(str(corpus(**files)), "it")
+    assert [one.speaker for one in found] == [speaker] * COUNT
+
+
+STM = """;; a comment
+c0 1 anna 0.00 0.50 <o,f0,female> Prima frase.
+c0 1 ugo 0.50 0.75 Seconda.
+c0 1 inter_segment_gap 0.75 0.80 <o,,> ignore_time_segment_in_scoring
+"""
+
+
+def test_an_stm_file_lists_parts_with_speakers(corpus):
+    first, second = read_recordings(str(corpus(count=1, seconds=1, **{"stm/dev.stm": STM})), "it")
+    assert (first.text, first.start, first.end) == ("Prima frase.", 0.0, 0.5)
+    assert (second.text, second.speaker, second.recording) == ("Seconda.", "ugo", "c0")
+    assert {first.split, second.split} == {"dev"}
+    with pytest.raises(RecipeError, match=r"x\.stm, line 1, is no segment of an STM file"):
+        read_recordings(str(corpus(**{"x.stm": "c0 1 anna Prima frase."})), "it")
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("talk.cha", "ELAN opens .cha"),
+        ("shard-000.tar", "Unpack an archive"),
+        ("cuts.jsonl.gz", "lhotse kaldi export"),
+        ("texts.docx", "as plain text"),
+        ("texts.xlsx", "as CSV"),
+        ("daten.csv", "line 2: the column of the file's name .* it has Datei, Text. The recipe's"),
+    ],
+)
+def test_what_is_not_read_leads_to_what_is(corpus, name, way):
+    with pytest.raises(RecipeError, match=way):
+        said(corpus(**{name: "Datei,Text\nx,y\n" if name.endswith("csv") else "x"}))
 
 
 def test_common_voice_s_own_table_leads_to_its_reader(corpus):

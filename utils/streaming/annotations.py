@@ -5,6 +5,7 @@
 """
 
 import html
+import json
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from utils.config import RecipeError
 from utils.streaming.cues import Cue
 
 LABELS = re.compile(r"\s*-?[\d.,]+\t-?[\d.,]+\t")  # Audacity: start, end, text
+SBV = re.compile(r"^(\d+:\d\d:\d\d\.\d+),(\d+:\d\d:\d\d\.\d+)\s*$", re.M)  # YouTube's times
 FREQUENCIES = re.compile(r"\\\t[\d.,-]+\t[\d.,-]+\s*$")  # its line for a spectral selection
 
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>\n]+)>")  # WebVTT: <v Anna>, <v.loud Anna>
@@ -28,13 +30,17 @@ Tiers = dict[str, list[Cue]]
 
 
 def _read_subtitles(path: Path, text: str) -> Tiers:
-    kinds = {"WEBVTT": "vtt", "[Script Info]": "ass"}
+    kinds = {"WEBVTT": "vtt", "[Script Info]": "ass", "<?xml": "ttml", "<tt": "ttml"}
     kind = next((kinds[mark] for mark in kinds if text.lstrip().startswith(mark)), "srt")
-    cues = pysubs2.SSAFile.from_string(text, format_=kind, keep_html_tags=True)
+    text = SBV.sub(r"\1 --> \2", text)
+    try:
+        cues = pysubs2.SSAFile.from_string(text, format_=kind, keep_html_tags=True)
+    except ParseError as error:
+        raise RecipeError(f"{path} is no TTML that can be read ({error}).") from None
     found = [one for one in cues if not one.is_comment]
     # A time that is not recognised would be taken for a line of the cue before.
     lines = [line for line in text.splitlines() if "-->" in line]
-    if kind != "ass" and (len(lines) != len(found) or not lines):
+    if kind in ("srt", "vtt") and (len(lines) != len(found) or not lines):
         raise RecipeError(
             f"{path} is not understood as subtitles: {len(lines)} lines have -->, {len(found)} are "
             "the times of a cue, such as 00:01:02,500 --> 00:01:04,000."
@@ -104,18 +110,33 @@ def _read_elan(path: Path, text: str) -> Tiers:
     }
 
 
+def _read_segments(path: Path, text: str) -> Tiers:
+    """Return the segments that Whisper and its kin write as JSON, perhaps corrected since."""
+    try:
+        found = json.loads(text)["segments"]
+        cues = [Cue(float(one["start"]), float(one["end"]), one["text"]) for one in found]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecipeError(
+            f"{path} is no transcript of Whisper's, segments of start, end and text ({error!r})."
+        ) from None
+    names = [str(one.get("speaker") or "") for one in found]
+    return {"": [cue._replace(speaker=name) for cue, name in zip(cues, names, strict=True)]}
+
+
 READERS: dict[str, Callable[[Path, str], Tiers]] = {
-    **dict.fromkeys((".srt", ".vtt", ".ass", ".ssa"), _read_subtitles),
+    **dict.fromkeys((".srt", ".vtt", ".sbv", ".ttml", ".ass", ".ssa"), _read_subtitles),
     ".textgrid": _read_textgrid,
     ".eaf": _read_elan,
+    ".json": _read_segments,
 }
 
 
 def is_annotation(path: Path, text: str = "") -> bool:
-    """Return whether a file has texts with times; for a .txt, `text` (its contents) decides."""
-    return path.suffix.lower() in READERS or bool(
-        path.suffix.lower() == ".txt" and (LABELS.match(text) or "-->" in text)
-    )
+    """Return whether a file has texts with times; for .txt and .json, `text` decides."""
+    kind = path.suffix.lower()
+    if kind == ".json":
+        return '"segments"' in text
+    return kind in READERS or (kind == ".txt" and bool(LABELS.match(text) or "-->" in text))
 
 
 def read_tiers(path: Path, text: str) -> Tiers:
@@ -166,11 +187,13 @@ def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list
     Raises:
         RecipeError: no tier or several have that name; the message lists them with their segments.
     """
-    found = [
-        (name or track, path, segments)
-        for (path, track), text in texts.items()
-        for name, segments in read_tiers(path, text).items()
-    ]
+    # One transcript in several formats, as Whisper writes them, is one tier.
+    tiers: dict[tuple[str, ...], tuple[str, Path, list[Cue]]] = {}
+    for (path, track), text in texts.items():
+        for name, segments in read_tiers(path, text).items():
+            said = (name or track, *(" ".join(one.text.split()) for one in segments))
+            tiers.setdefault(said, (name or track, path, segments))
+    found = list(tiers.values())
     chosen = [one for one in found if tier in ("", one[0])]
     if len(chosen) == 1:
         return chosen[0][2]

@@ -16,7 +16,16 @@ FILE_COLUMNS = (
 TEXT_COLUMNS = (
     *("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription"),
     *("raw_text", "original_text", "text_original", "text_normalized", "normalized_transcription"),
-    *("normalized_transcript", "utterance", "verbatim", "orthographic", "txt", "caption", "words"),
+    *(
+        "normalized_transcript",
+        "utterance",
+        "verbatim",
+        "orthographic",
+        "txt",
+        "caption",
+        "words",
+        "wrd",
+    ),
 )
 # client_id is Common Voice's, speaker_id is used by MLS and VoxPopuli.
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id")

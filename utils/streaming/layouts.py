@@ -7,12 +7,13 @@ file for each property of an utterance; VCTK and most people have a .txt for eac
 import math
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
 from utils.streaming.files import SPLITS, Line, is_transcript, read_text
 from utils.streaming.folders import Folder
-from utils.streaming.tables import read_table
+from utils.streaming.tables import read_nameless, read_table
 
 LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}
 LARGEST_LIST = 1 << 28  # bytes
@@ -69,6 +70,8 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
         return []  # not a list in UTF-8
     if "|" in text.partition("\n")[0]:
         return read_table(path)
+    if text.partition("\n")[0].count("\t") > 1:
+        return read_nameless(path, partial(folder.knows, beside=path.parent))
     pairs = list(_pairs_of(text))
     if not folder.knows([name for _, name, _ in pairs], path.parent):
         return []

@@ -1,6 +1,7 @@
 """Sound with its text in a file of the same name: a .txt for each clip, or an annotation."""
 
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import basename, splitext
@@ -10,8 +11,10 @@ from utils.streaming.cues import make_clips
 from utils.streaming.files import Recording, is_transcript, read_text, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.sound import promised_seconds
+from utils.whisper.audio_context import STOCK_SECONDS
 
 TEXTS = (".txt", ".lab")
+TIMIT = re.compile(r"\d+ \d+ (?=\D)")  # the first and the last sample, before each text
 # In LibriTTS a clip has two texts: the original, and one with numbers in words.
 IN_WORDS, AS_WRITTEN = ".normalized", ".original"
 
@@ -39,6 +42,8 @@ def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
     A text without a sound is filed under the name that its sound would have, as a .wav.
     """
     found: dict[Path, str] = {}
+    if all(map(TIMIT.match, texts.values())):
+        texts = {path: TIMIT.sub("", text, count=1) for path, text in texts.items()}
     for path, text in texts.items():
         stem, _ = splitext(folder.name(path))
         name, kind = splitext(stem)
@@ -50,26 +55,37 @@ def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
     return found
 
 
+def _is_long(sound: Path) -> bool:
+    return (promised_seconds(sound) or 0.0) > STOCK_SECONDS
+
+
 def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]:
     """Match every sound with the .txt of its name, or with its annotation.
 
     Either may lack the other, so that the report counts it. A .txt comes first, unless the recipe
-    names a tier.
+    names a tier, or the recording is longer than a window: Whisper writes both.
 
     Args:
         folder: whose files they are.
         language: Whisper's code.
         tier: of annotations or subtitles, where a recording has several.
     """
-    names = [path for path in folder.files if path.suffix.lower() in TEXTS and is_transcript(path)]
-    texts = {path: read_text(path) for path in names}
-    timed = {path for path in folder.files if annotations.is_annotation(path, texts.get(path, ""))}
+    texts, timed = {}, set()
+    for path in folder.files:
+        kind = path.suffix.lower()
+        is_text = kind in TEXTS and is_transcript(path)
+        if is_text or (kind == ".json" and folder.anywhere(path.stem)):
+            texts[path] = read_text(path)
+        if annotations.is_annotation(path, texts.get(path, "")):
+            timed.add(path)
+        elif not is_text:
+            texts.pop(path, None)
     plain = _plain(folder, {path: text for path, text in texts.items() if path not in timed})
     annotated = annotations.beside(folder.sounds, sorted(timed))
     found = []
     for path in sorted({*folder.sounds, *annotated, *plain}, key=lambda path: path.parts):
         name = folder.name(path)
-        if path in annotated and (tier or path not in plain):
+        if path in annotated and (tier or path not in plain or _is_long(path)):
             tracks = annotated[path].items()
             known = {(p, track): texts.get(p) or read_text(p) for p, track in tracks}
             found += _annotated(path, known, name, language, tier)

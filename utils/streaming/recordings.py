@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
@@ -19,21 +20,8 @@ from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
 from utils.streaming.pairs import read_pairs
 from utils.streaming.sound import promised_seconds
 from utils.streaming.splits import hold_out
-from utils.streaming.tables import TABLES, read_table
-
-SPREADSHEETS = (".xlsx", ".xls", ".ods")
-TOLD = 3  # names in a sentence
-LAYOUTS = (
-    "a metadata.csv with the columns file_name and text, sound files each beside a .txt of its "
-    "name or beside subtitles (.srt, .vtt), a TextGrid, an .eaf or Audacity's labels, or a list of "
-    "ids and texts"
-)
-
-
-def _shown(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - TOLD} more" if len(names) > TOLD else ""
-    return ", ".join(names[:TOLD]) + more
+from utils.streaming.tables import TABLES, read_beside, read_nameless, read_table
+from utils.streaming.unread import nothing_found, shown
 
 
 def _split_of_table(path: Path) -> str:
@@ -97,6 +85,21 @@ def _merge(found: Iterable[tuple[str, Recording]]) -> list[Recording]:
     ]
 
 
+def _read_table(path: Path, folder: Folder, text: str, audio: str) -> list[Line]:
+    """Return the lines of a table, by the names of its columns or by what is in them.
+
+    Raises:
+        RecipeError: it cannot be read, or has no column of files or texts.
+    """
+    try:
+        return read_table(path, text, audio)
+    except NoColumns:
+        known = read_nameless(path, partial(folder.knows, beside=path.parent))
+        if not known or audio or text != "text":  # the recipe names a column that is not there
+            raise
+        return known
+
+
 def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list[Line]]]:
     """Return the tables of clips in a folder, each with its lines.
 
@@ -108,36 +111,20 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     for path in tables:
         is_metadata = path.stem.lower() == "metadata"
         if path.suffix.lower() == ".json" and folder.anywhere(path.stem):
-            continue  # a recorder's file beside each of its recordings
+            found.append((path, read_beside(path, text)))
+            continue
         try:
-            found.append((path, read_table(path, text, audio)))
+            found.append((path, _read_table(path, folder, text, audio)))
         except NoColumns:
             if is_metadata or (audio and len(tables) == 1):
                 raise
     return [(path, lines) for path, lines in found if lines]
 
 
-def _nothing(folder: Folder) -> RecipeError:
-    """Return the error for a folder in which no texts were found."""
-    kinds = Counter(path.suffix.lower() or path.name for path in folder.files)
-    there = ", ".join(f"{count} × {kind}" for kind, count in kinds.most_common(8)) or "no files"
-    tables = [p for p in folder.files if p.suffix.lower() in (*TABLES, *SPREADSHEETS)]
-    hint = ""
-    if tables:
-        names = _shown(folder.name(path) for path in tables)
-        hint = f" In {names} no column of files and texts is known, or there is no row."
-    if any(path.suffix.lower() in SPREADSHEETS for path in tables):
-        hint += " Save a spreadsheet as CSV (UTF-8)."
-    what = "no texts that are" if folder.sounds else "no recordings that are"
-    return RecipeError(
-        f"{folder.root} holds {what} understood; it holds {there}.{hint} What is read: {LAYOUTS}."
-    )
-
-
 def _tell_unnamed(folder: Folder, recordings: Sequence[Recording]) -> None:
     named = {one.path for one in recordings}
     if left := [folder.name(path) for path in folder.sounds if path not in named]:
-        say(f"{len(left)} sound files of {folder.root} are in no table: {_shown(left)}.")
+        say(f"{len(left)} sound files of {folder.root} are in no table: {shown(left)}.")
 
 
 def _check_times(recordings: Sequence[Recording]) -> None:
@@ -178,7 +165,7 @@ def read_recordings(
     path = Path(name).expanduser()
     if path.is_file() and path.suffix.lower() in TABLES:
         folder = Folder(path.parent)
-        found = [(path, read_table(path, text_column, audio_column))]
+        found = [(path, _read_table(path, folder, text_column, audio_column))]
     elif path.is_file() and path.suffix.lower() in LISTS:
         folder = Folder(path.parent)
         found = [(path, read_list(path, folder))]
@@ -199,7 +186,7 @@ def read_recordings(
         _tell_unnamed(folder, recordings)
     recordings = recordings or (read_pairs(folder, language, tier) if path.is_dir() else [])
     if not any(one.text.strip() for one in recordings):
-        raise _nothing(folder)
+        raise nothing_found(folder)
     _check_times(recordings)
     return hold_out(recordings, language, path.name)
 

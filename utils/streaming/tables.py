@@ -1,12 +1,9 @@
-"""Tables of clips: CSV, TSV, JSON and Parquet from people and programs."""
+"""Tables of clips: CSV, TSV, JSON, Parquet and STM, from people and programs."""
 
-import csv
-import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from utils.config import RecipeError
 from utils.streaming import label_studio
@@ -22,112 +19,41 @@ from utils.streaming.columns import (
     plain,
     text_column,
 )
-from utils.streaming.files import SUFFIXES, Line, read_text
+from utils.streaming.delimited import Rows, by_name, delimited, name_columns, read_cells, stm_rows
+from utils.streaming.files import Line, read_text
 from utils.streaming.times import read_times, time_columns
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-TABLES = (".csv", ".tsv", *JSON_LINES, ".parquet")
-# The columns of a table without a header: those of LJSpeech on the Hub.
-NAMELESS = ("file_name", "text", "normalized_text")
+TABLES = (".csv", ".tsv", *JSON_LINES, ".parquet", ".stm")
+NAME = "file_name"
 COMMON_VOICE = {"client_id", "path", "sentence", "up_votes"}
 
-Rows = Iterator[tuple[int, dict[str, Any]]]
 
+def read_nameless(path: Path, knows: Callable[[Sequence[str]], bool]) -> list[Line]:
+    """Return the clips listed in a table without a header.
 
-def _unquoted(cell: str) -> str:
-    """Return a cell as pandas and Excel mean it: quoted as a whole, inner quotes doubled.
+    Args:
+        path: of the table.
+        knows: whether names or ids are those of sounds: it finds the column of the files.
 
-    Common Voice's lone quotes stay: they belong to the sentence.
+    Returns:
+        No lines if there is no such column, or if there is a header.
     """
-    inner = cell[1:-1]
-    is_quoted = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
-    return inner.replace('""', '"') if is_quoted else cell
-
-
-def _is_sound(cell: str) -> bool:
-    return Path(cell.strip()).suffix.lower() in SUFFIXES
-
-
-def _quoted_cells(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, cells) of a CSV.
-
-    Raises:
-        RecipeError: a quote opens a cell and does not close it, so that rows are swallowed.
-    """
-    csv.field_size_limit(1 << 24)
-    reader, first = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 1
-    try:
-        for cells in reader:
-            for cell in cells if reader.line_num > first else ():
-                inside = cell.split("\n")[1:]
-                if any(_is_sound(one) for line in inside for one in line.split(delimiter)):
-                    raise csv.Error("it swallows the rows that follow")
-            yield first, cells
-            first = reader.line_num + 1
-    except csv.Error as error:
-        raise RecipeError(
-            f'{path}, line {first}: a quote (") opens a cell there and is not closed ({error}): '
-            'write it twice within a quoted cell (""), or take it out.'
-        ) from None
-
-
-def _delimiter(path: Path, header: str) -> str:
-    """Return the delimiter with which the header has the most known names."""
-    likely = "\t" if path.suffix.lower() == ".tsv" else ","
-    known = {*FILE_COLUMNS, "text", "sentence", "transcription", "transcript"}
-
-    def names(delimiter: str) -> tuple[int, bool, int]:
-        cells = header.split(delimiter)
-        # Spreadsheets in half of Europe use semicolons, LJSpeech and Coqui bars.
-        return sum(plain(c) in known for c in cells[:50]), "|" == delimiter in header, len(cells)
-
-    return max((likely, *("\t|;,".replace(likely, ""))), key=names)
-
-
-def _delimited(path: Path, text: str) -> Rows:
-    first, _, rest = text.partition("\n")
-    if first.strip().lower().startswith("sep=") and len(first.strip()) == 5:  # Excel's own line
-        text, first = rest, rest.partition("\n")[0]
-    delimiter = _delimiter(path, first)
-    if delimiter in "\t|":
-        lines = enumerate((line.rstrip("\r") for line in text.split("\n")), 1)
-        table = ((n, [_unquoted(c) for c in line.split(delimiter)]) for n, line in lines if line)
-    else:
-        table = ((n, cells) for n, cells in _quoted_cells(path, text, delimiter) if any(cells))
-    number, header = next(table, (1, []))
-    if any(map(_is_sound, header)) or (delimiter == "|" and not find_column(header, FILE_COLUMNS)):
-        table = chain([(number, header)], table)
-        header = _names(header, table := list(table))
-    header = [cell.strip() for cell in header]
-    known = [name for name in header if plain(name) in (*FILE_COLUMNS, *TEXT_COLUMNS)]
-    if twice := next((name for name in known if known.count(name) > 1), None):
-        raise RecipeError(f'{path} has two columns called "{twice}": rename the one to leave out.')
-    for number, cells in table:
-        if any(cells[len(header) :]):
-            raise RecipeError(
-                f"{path}, line {number}, has more cells than the header: in a .csv, put a text "
-                'with a comma in it between quotes ("); in a .tsv, take tabs out of it.'
-            )
-        cells += [""] * (len(header) - len(cells))
-        # pandas' index has no name.
-        yield number, {key: v for key, v in zip(header, cells, strict=False) if key}
-
-
-def _names(first: Sequence[str], table: Sequence[tuple[int, list[str]]]) -> list[str]:
-    """Return names for the columns of a table without a header.
-
-    The file comes first. With three columns, the one with few distinct values is the speaker
-    (Piper: file, speaker, text; VITS: file, text, speaker); else they are LJSpeech's.
-    """
-    names = list(NAMELESS) + [f"column {n}" for n in range(4, len(first) + 1)]
-    rows = [cells for _, cells in table if len(cells) == len(first)]
-    for column in range(1, len(first)) if len(first) > 2 else ():
-        values = [row[column] for row in rows]
-        if not any(" " in value.strip() for value in values) and len(set(values)) < len(rows) / 2:
-            names = ["file_name", "text", "normalized_text"][: len(first) - 1]
-            names.insert(column, "speaker")
-            break
-    return names[: len(first)]
+    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        return []
+    rows = list(read_cells(path, read_text(path))[1])
+    first = rows[0][1] if rows else []
+    if find_column(first, (*FILE_COLUMNS, *TEXT_COLUMNS)):
+        return []
+    width = len(first)
+    columns = ([cells[n] for _, cells in rows if n < len(cells)] for n in range(width))
+    file = next((n for n, cells in enumerate(columns) if width > 1 and knows(cells)), None)
+    if file is None:
+        return []
+    if not knows([first[file]]):
+        del rows[0]  # a header in another language
+    names = name_columns([cells[:width] for _, cells in rows], file)
+    return list(_lines(path, by_name(path, names, iter(rows)), NAME, "text"))
 
 
 def _json_rows(path: Path, text: str) -> Rows:
@@ -145,6 +71,8 @@ def _json_rows(path: Path, text: str) -> Rows:
         columns = [value for value in data.values() if isinstance(value, dict)]
         if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
             data = lists[0]
+        elif len(columns) == len(data) and find_column(next(iter(columns), ()), FILE_COLUMNS):
+            data = columns  # SpeechBrain's: an object for each id
         elif len(columns) == len(data) > 1:
             data = [{name: column.get(key) for name, column in data.items()} for key in columns[0]]
         else:
@@ -189,9 +117,11 @@ def _rows(path: Path) -> Rows:
             raise RecipeError(f"{path} is no Parquet file that can be read: {reason}.") from None
         return _objects(path, enumerate(found, 1))
     text = read_text(path)
+    if kind == ".stm":
+        return stm_rows(path, text)
     if kind in JSON_LINES:
         return _objects(path, _json_rows(path, text))
-    return _delimited(path, text)
+    return delimited(path, text)
 
 
 def read_table(path: Path, wanted_text: str = "text", wanted_audio: str = "") -> list[Line]:
@@ -225,6 +155,20 @@ def read_table(path: Path, wanted_text: str = "text", wanted_audio: str = "") ->
         )
     text = text_column(columns, wanted_text, where)
     return list(_lines(path, chain([(number, first)], rows), file, text))
+
+
+def read_beside(path: Path, wanted_text: str = "text") -> list[Line]:
+    """Return the clip that a JSON of its sound's name describes; none if that is not what it is."""
+    try:
+        text = read_text(path)
+        rows = [] if '"segments"' in text else list(_objects(path, _json_rows(path, text)))
+        if len(rows) != 1:
+            return []
+        number, row = rows[0]
+        said = text_column(row, wanted_text, str(path))
+        return list(_lines(path, iter([(number, {**row, NAME: path.stem})]), NAME, said))
+    except RecipeError:
+        return []
 
 
 def _lines(path: Path, rows: Rows, file: str, text: str) -> Iterator[Line]:
