@@ -26,6 +26,7 @@ TARGET = (
 ROW = ("clips", "wer_before", "wer_before_low", "wer_before_high", "wer_after")
 ROW += ("wer_after_low", "wer_after_high", "cer_before", "cer_after", "p_value")
 ROW += ("wer_after_30s", "wer_after_30s_low", "wer_after_30s_high", "p_value_30s")
+ROW += ("cer_after_30s", "p_holm", "p_holm_30s")
 
 
 def last_line(notebook: Path) -> str:

@@ -47,7 +47,7 @@ double(2)
 """
 SECOND = "# %% [markdown]\n# # 2 · Second\n\n# %%\nprint(2)\n"
 ROW = {"language": "it", "source": "it carlo", "clips": 54, "cer_before": 0.079, "cer_after": 0.023}
-ROW |= {"wer_before": 0.225, "wer_before_low": 0.18, "wer_before_high": 0.271, "p_value": 0.0005}
+ROW |= {"wer_before": 0.225, "wer_before_low": 0.18, "wer_before_high": 0.271, "p_holm": 0.0005}
 ROW |= {"wer_after": 0.076, "wer_after_low": 0.05, "wer_after_high": 0.1}
 ROW |= {"run_seconds": 600, "peak_gib": 4.0}
 VERSIONS = {"python": "3.11.7", "torch": "2.13.0", "transformers": "5.23.0"}

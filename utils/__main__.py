@@ -180,17 +180,9 @@ def run_lessons(recipe: Recipe, run: Run, runs: str) -> dict[str, dict]:
 def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
     """Print the final table of `make run`, and where everything is."""
     # Imported here: the first line of progress should not wait for SciPy.
-    from utils.scoring.predictions import percent
+    from utils.evaluation.report import results_text
 
-    columns = ("wer_before", "wer_after", "cer_before", "cer_after")
-    heads = "".join(
-        f"{name.replace('wer', 'WER').replace('cer', 'CER').replace('_', ' '):22}"
-        for name in columns
-    )
-    print(f"\n{'language':9}{'source':12}{'clips':>6}  {heads}{'p':>7}")
-    for source, row in require(run, "evaluation")["languages"].items():
-        rates = "".join(f"{percent(row, name):22}" for name in columns)
-        print(f"{row['language']:9}{source:12}{row['clips']:6d}  {rates}{row['p_value']:7.4f}")
+    print(f"\n{results_text(require(run, 'evaluation')['languages'])}")
     peak = max(require(run, stage)["peak_gib"] for stage in STAGES)
     times = ", ".join(f"{stage} {done[stage]['seconds']:.0f}" for stage in STAGES)
     print(f"\nseconds:   {times}; all {sum(done[stage]['seconds'] for stage in STAGES):.0f}")

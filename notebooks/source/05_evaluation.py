@@ -533,15 +533,16 @@ apart = recipe.preprocessing.drop_tested_sentences
 for pair, found in shared.items():
     told = found["clips"] or (apart and found["texts"] and pair.startswith("train/"))
     assert not told, f"{pair} share {found}: give the sources other splits"
-for name in ("before", "after"):
+for name in columns:
     pair = [
         [normalize(row[key], row["language"]) for row in saved if row["split"] == "test"]
         for key in ("reference", name)
     ]
-    rate = report["summary"][f"wer_{name}"]
+    rate = report["test"][f"wer_{name}"]
     assert abs(jiwer.wer(*pair) - rate) < 1e-9, f"{run.predictions} gives another WER {name}"
-before, after = (report["summary"][f"wer_{name}"] for name in ("before", "after"))
-print(f"test WER {before:.1%} -> {after:.1%}, {say_p(report['test'])}; jiwer agrees")
+before, after, *_ = (report["test"][f"wer_{name}"] for name in columns)
+at = " at 30 s" if window else ""
+print(f"test WER {before:.1%} -> {after:.1%}{at}, {say_p(report['test'], window)}; jiwer agrees")
 
 # %% [markdown]
 # ## What you saw

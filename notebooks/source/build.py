@@ -191,10 +191,12 @@ def build_results(readme: str, results: dict[str, Any]) -> str:
     """Return the README with the measured table between its markers."""
     shown = {"wer_before": "WER before", "wer_after_30s": "WER after, at 30 s"}
     shown |= {"wer_after": "WER after, short window", "cer_before": "CER before"}
-    shown |= {"cer_after": "CER after"}
+    shown |= {"cer_after_30s": "CER after, at 30 s"}
+    if "cer_after_30s" not in results["rows"][0]:
+        shown |= {"cer_after": "CER after"}
     shown = {key: head for key, head in shown.items() if key in results["rows"][0]}
-    # Of the first rate after training that is shown.
-    tested = "p_value_30s" if "wer_after_30s" in shown else "p_value"
+    # Of the first rate after training that is shown, corrected for the number of rows.
+    tested = "p_holm_30s" if "wer_after_30s" in shown else "p_holm"
     table = f"| Source | Clips | {' | '.join(shown.values())} | p |\n"
     table += f"| --- |{' ---: |' * (len(shown) + 2)}\n"
     for row in results["rows"]:

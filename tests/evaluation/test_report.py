@@ -17,8 +17,9 @@ from utils.evaluation.report import (
     compare_runs,
     comparison_text,
     find_overlaps,
+    results_text,
 )
-from utils.scoring.predictions import SUMMARY_KEYS, load_predictions, save_predictions
+from utils.scoring.predictions import SUMMARY_KEYS, load_predictions, percent, save_predictions
 from utils.text import normalize
 
 
@@ -190,7 +191,7 @@ def test_a_sentence_or_clip_in_two_splits_is_found():
 
 
 def test_runs_are_compared_on_the_clips_that_all_have_read():
-    rows = prediction_rows(60)
+    rows = prediction_rows(60, after_30s=False)
     worse = [row | {"after": row["before"]} for row in rows[:40]]
     table = compare_runs({"runs/a": rows, "runs/b": worse}, 200)
     carlo = [row for row in table if row["source"] == "it carlo"]
@@ -200,3 +201,24 @@ def test_runs_are_compared_on_the_clips_that_all_have_read():
     first, second = (line for line in comparison_text(table).splitlines() if "carlo" in line)
     assert first.split()[-1] == "first" and float(second.split()[-1]) < 0.05
     assert compare_runs({"a": rows[:3], "b": rows[9:12]}, 200) == []
+
+
+def test_runs_are_compared_at_30_s_where_all_have_it():
+    rows = [row | {"after_30s": row["before"]} for row in prediction_rows(60)]
+    short = prediction_rows(60, after_30s=False)
+    table = compare_runs({"a": rows, "b": rows}, 200)
+    assert {row["model"] for row in table} == {"after_30s"}
+    assert "WER, at 30 s" in comparison_text(table)
+    assert {row["model"] for row in compare_runs({"a": rows, "b": short}, 200)} == {"after"}
+
+
+def test_the_table_of_a_run_leads_with_30_s_and_its_p():
+    rows = [row | {"after_30s": row["before"]} for row in prediction_rows(60)]
+    languages = build_report(rows, recipe())["languages"]
+    first = results_text(languages).splitlines()
+    assert "WER after, at 30 s    short window" in first[0]
+    carlo = next(line for line in first if line.startswith("it carlo"))
+    same = percent(languages["it carlo"], "wer_before")
+    assert carlo.count(same) == 2 and carlo.split()[-1] == "1.00"
+    languages = build_report(prediction_rows(60, after_30s=False), recipe())["languages"]
+    assert "short window" not in results_text(languages)

@@ -17,7 +17,7 @@ from utils.embedded.fetch import speech
 from utils.environment.templates import render
 from utils.evaluation.page import window_line
 from utils.export.documented import is_multilingual, snippet, whisper_cli
-from utils.scoring.predictions import percent, say_p
+from utils.scoring.predictions import headline_window, percent, say_p
 from utils.streaming.hub import is_on_hub
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -122,6 +122,7 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
     apart = "No sentence of *test* or *unseen* was trained on."
     if not recipe.preprocessing.drop_tested_sentences:
         apart = "The same sentences, other recordings of them, may have been trained on."
+    window = headline_window(evaluation["test"])
     metadata = _metadata(recipe, repository, exported["documented"])
     text = render(
         TEMPLATE,
@@ -135,6 +136,8 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
         is_openai=recipe.model.checkpoint.startswith(PREFIX),
         data_lines=[data_line(source) for source in recipe.sources],
         apart=apart,
+        window=window,
+        at=", at 30 s" if window else "",
         window_line=window_line(evaluation["test"]),
         # Code of ours, and names that the Hub allows: nothing to escape.
         faster_whisper=Markup(snippet("faster-whisper", "ctranslate2-int8", code, has_languages)),
