@@ -1,5 +1,9 @@
 """Columns of data sets in the Hub's layout, whatever they are called and hold."""
 
+import io
+import json
+import tarfile
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as parquet
@@ -68,7 +72,39 @@ def test_a_csv_has_paths_relative_to_its_data_set(tmp_path, wav):
     assert [row["seconds"] for row in rows] == [1.0] * COUNT
 
 
-@pytest.mark.parametrize("name", ["/etc/hostname", "../secret.wav", "http://127.0.0.1:1/a.wav"])
+def test_texts_and_speakers_in_a_structure_are_found(tmp_path, wav):
+    """WebDataset: a tar with a sound and a JSON for each clip."""
+    with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
+        for n in range(COUNT):
+            about = json.dumps({"text": text(n), "speaker": "anna", "duration": 1.0}).encode()
+            for name, data in ((f"{n}.wav", wav(1.0)), (f"{n}.json", about)):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    rows = rows_of(tmp_path)
+    assert [row["text"] for row in rows] == [text(n) for n in range(COUNT)]
+    assert {(row["speaker"], row["seconds"]) for row in rows} == {("anna", 1.0)}
+
+
+def test_a_column_beside_a_structure_comes_first(hub, wav):
+    sound = {"bytes": wav(1.0)}
+    inner = {"text": "altro", "speaker": "anna"}
+    (row, *_) = rows_of(hub(audio=lambda n: sound, text=text, about=lambda n: inner))
+    assert (row["text"], row["speaker"]) == (text(0), "anna")
+
+
+def test_a_folder_without_texts_leads_to_recordings(tmp_path, wav):
+    (tmp_path / "train").mkdir()
+    for n in range(COUNT):
+        (tmp_path / f"train/{n}.wav").write_bytes(wav(1.0))
+        (tmp_path / f"train/{n}.txt").write_text(text(n))
+    with pytest.raises(RecipeError, match='is dataset = "recordings" with name = '):
+        rows_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/hostname", "../secret.wav", "http://127.0.0.1:1/a.wav", "UklGRiQZAAB" * 500]
+)
 def test_a_row_opens_no_file_beyond_its_data_set(hub, tmp_path, wav, name):
     folder = tmp_path / "set"
     folder.mkdir()

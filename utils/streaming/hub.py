@@ -9,7 +9,14 @@ from datasets import Audio, IterableDataset
 from utils.config import RecipeError, Source
 from utils.streaming.columns import RECORDING_COLUMNS, SPEAKER_COLUMNS
 from utils.streaming.files import SPLITS, say
-from utils.streaming.hub_columns import encoded, said_column, sound_column, text_of
+from utils.streaming.hub_columns import (
+    encoded,
+    flattened,
+    nested,
+    said_column,
+    sound_column,
+    text_of,
+)
 from utils.streaming.hub_files import (
     builder_of,
     commit_of,
@@ -83,7 +90,7 @@ def open_split(source: Source, split: str) -> tuple[IterableDataset, list[tuple[
         commit_of(source)  # it retries by itself
     rows, files = patiently(source, f'{source.dataset}, split "{split}"', opened)
     sound = sound_column(rows.features, source)
-    said_column(rows.features, source)
+    said_column(flattened(rows.features, nested(rows.features, sound)), source)
     if isinstance(rows.features[sound], Audio):
         rows = rows.cast_column(sound, Encoded(decode=False))
     return rows, list(enumerate(files))
@@ -173,13 +180,17 @@ def read_rows(
         HubError: the Hub stopped answering, or refuses; the message says how to continue.
     """
     features = rows.features  # once: the property makes a copy
-    sound, said = sound_column(features, source), said_column(features, source)
+    sound = sound_column(features, source)
+    structures = nested(features, sound)
+    features = flattened(features, structures)
+    said = said_column(features, source)
     root = source.dataset
     if is_on_hub(source):
         root = f"hf://datasets/{source.dataset}@{commit_of(source)}"
     for file, address in files:
         whole = fetched_rows(source, address) if address else None
         reader, number = whole or _singly(rows.shard(rows.num_shards, file)), 0
+        reader = (flattened(row, structures) for row in reader) if structures else reader
         place = f"{source.dataset}, {split}, file {file}"
 
         def is_kept(row: Mapping[str, Any], where: str) -> bool:

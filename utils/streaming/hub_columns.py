@@ -1,7 +1,8 @@
 """Which columns of a data set on the Hub have the audio and the text, and their contents."""
 
+import errno
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import soundfile
 from datasets import Audio, ClassLabel, Features, Value
 
 from utils.config import RecipeError, Source
-from utils.streaming.columns import FILE_COLUMNS, as_text, find_column, text_column
+from utils.streaming.columns import FILE_COLUMNS, NoColumns, as_text, find_column, text_column
 from utils.streaming.files import leads_out
 
 # What the builders of datasets call a file within a data set; a table may not name others.
@@ -44,13 +45,43 @@ def sound_column(features: Features, source: Source) -> str:
     return found
 
 
-def said_column(features: Features, source: Source) -> str:
+def nested(features: Mapping[str, Any], sound: str) -> list[str]:
+    """Return the columns of structures, besides the sound's: WebDataset has one called json."""
+    return [name for name in features if name != sound and isinstance(features[name], Mapping)]
+
+
+def flattened(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Return a row, or its features, with what is in its structures beside them, by its own name.
+
+    Args:
+        values: by column.
+        names: of `nested`.
+    """
+    found = dict(values)
+    for name in names:
+        found = {**(values[name] or {}), **found}
+    return found
+
+
+def said_column(features: Mapping[str, Any], source: Source) -> str:
     """Return the column of the texts.
+
+    Args:
+        features: of `flattened`.
+        source: the recipe's.
 
     Raises:
         RecipeError: there is none, or its cells are structures; the message lists the columns.
     """
-    name = text_column(features, source.text_column, source.dataset)
+    try:
+        name = text_column(features, source.text_column, source.dataset)
+    except NoColumns as error:
+        if not Path(source.dataset).is_dir():
+            raise
+        raise RecipeError(
+            f"{error} A folder of your own, such as sounds each beside a .txt, is dataset = "
+            f'"recordings" with name = "{source.dataset}".'
+        ) from None
     if not isinstance(features[name], Value | ClassLabel):
         raise RecipeError(
             f'{source.dataset}: the column "{name}" holds no texts but {features[name]}: set '
@@ -59,7 +90,7 @@ def said_column(features: Features, source: Source) -> str:
     return name
 
 
-def text_of(row: Mapping[str, Any], name: str, features: Features, where: str) -> str:
+def text_of(row: Mapping[str, Any], name: str, features: Mapping[str, Any], where: str) -> str:
     """Return the text of a row: numbers are converted, and a class is its name."""
     value = row[name]
     if isinstance(features[name], ClassLabel) and isinstance(value, int):
@@ -104,6 +135,10 @@ def _file(path: str, source: Source, root: str) -> bytes:
         with fsspec.open(path, "rb") as file:
             return file.read()
     except FileNotFoundError:
+        return b""
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # the sound itself, as text
+            raise
         return b""
 
 
