@@ -8,6 +8,7 @@ import argparse
 import io
 import json
 import random
+import re
 import resource
 import signal
 import struct
@@ -17,12 +18,15 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 
+from tests.streaming.test_annotations import ASS
+from tests.streaming.test_annotations import FORMATS as ANNOTATED
 from utils.artifacts import STAGES, Run, require
 from utils.config import UserError, load_recipe
 from utils.demo.kept import UnusableRecording, kept_rows, read_chunk, read_recording
@@ -49,6 +53,7 @@ NASTY = (
     *('""', '"x"', '"\\u0000"', '"4e-5"', '"${HOME}"', '"../../etc"', '"/"', '"~"', '"a\\nb"'),
     *("true", "[]", "{}", "[[]]", "1979-05-27", "[1, 'a']", "'''\n'''", "[" * 5000, "{a.b.c = 1}"),
 )
+TIMES = re.compile(r"\d+[.,]\d+|\d+")
 RECIPES = sorted(Path("recipes").glob("*.toml"))
 
 
@@ -151,7 +156,7 @@ def recipe_texts(draw: random.Random) -> Iterator[bytes]:
 
 
 def manifests(draw: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Yield (suffix, bytes) of manifests that something went wrong with."""
+    """Yield (name, bytes) of manifests that something went wrong with."""
     table = [["file_name", "text", "start", "end", "split"]]
     table += [[f"{n}.wav", f"testo {n}", str(n / 10), "1.5", "train"] for n in range(4)]
     while True:
@@ -169,7 +174,19 @@ def manifests(draw: random.Random) -> Iterator[tuple[str, bytes]]:
                 "3.wav", draw.choice(("n" * 300 + ".wav", "../x.wav", "", "\0.wav"))
             )
         data = text.encode("utf-8", "surrogatepass")
-        yield suffix, mutate(data, draw) if draw.random() < 0.6 else data
+        yield f"metadata{suffix}", mutate(data, draw) if draw.random() < 0.6 else data
+
+
+def annotations(draw: random.Random) -> Iterator[tuple[str, bytes]]:
+    """Yield (name, bytes) of damaged annotations beside `talk.wav`, and of lists with times."""
+    stm = "talk 1 anna 0.0 1.5 <o,f0,female> Prima.\ntalk 1 ugo 1.5 2.5 Seconda.\n"
+    whole = list((ANNOTATED | {"talk.ass": ASS, "list.stm": stm}).items())
+    while True:
+        name, text = draw.choice(whole)
+        for found in draw.sample(TIMES.findall(text), draw.randrange(2)):
+            text = text.replace(found, draw.choice(("-1", "9" * 30, "nan", "1e308", "x", "")))
+        data = text.encode()
+        yield name.replace(".mp3", ""), mutate(data, draw) if draw.random() < 0.7 else data
 
 
 def sounds(draw: random.Random) -> Iterator[bytes]:
@@ -272,13 +289,13 @@ def loaders(folder: Path, draw: random.Random) -> dict[str, tuple[int, Iterator,
 
         return run
 
-    def manifest(given: tuple[str, bytes]) -> None:
+    def manifest(given: tuple[str, bytes], sound: str = "0.wav") -> None:
         place = folder / "recordings"
         place.mkdir(exist_ok=True)
         for old in place.iterdir():
             old.unlink()
-        soundfile.write(place / "0.wav", np.zeros(8000), 8000)
-        (place / f"metadata{given[0]}").write_bytes(given[1])
+        soundfile.write(place / sound, np.zeros(8000), 8000)
+        (place / given[0]).write_bytes(given[1])
         for recording in read_recordings(str(place), "it"):
             read_audio(recording)
 
@@ -322,8 +339,9 @@ def loaders(folder: Path, draw: random.Random) -> dict[str, tuple[int, Iterator,
     soundfile.write(first, np.zeros(8000), 8000, format="WAV")
     decode_audio(first.getvalue())  # librosa imports numba at its first call, which takes seconds
     return {
-        "recipes": (22, recipe_texts(draw), written("fuzz.toml", load_recipe)),
+        "recipes": (14, recipe_texts(draw), written("fuzz.toml", load_recipe)),
         "manifests": (14, manifests(draw), manifest),
+        "annotations": (8, annotations(draw), partial(manifest, sound="talk.wav")),
         "archives": (8, archives(draw), written("cv.tar", lambda p: [*read_clips(p, "train")])),
         "sound": (20, sound, decode_audio),
         "uploads": (10, sound, written("upload.wav", lambda p: read_recording(str(p)))),

@@ -35,8 +35,8 @@ def _read_subtitles(path: Path, text: str) -> Tiers:
     text = SBV.sub(r"\1 --> \2", text)
     try:
         cues = pysubs2.SSAFile.from_string(text, format_=kind, keep_html_tags=True)
-    except ParseError as error:
-        raise RecipeError(f"{path} is no TTML that can be read ({error}).") from None
+    except (ParseError, ValueError, LookupError, NotImplementedError) as error:
+        raise RecipeError(f"{path} is no {kind.upper()} that can be read ({error}).") from None
     found = [one for one in cues if not one.is_comment]
     # A time that is not recognised would be taken for a line of the cue before.
     lines = [line for line in text.splitlines() if "-->" in line]
@@ -77,14 +77,16 @@ def _read_labels(path: Path, text: str) -> Tiers:
 def _read_textgrid(path: Path, text: str) -> Tiers:
     try:
         grid = textgrid_io.parseTextgridStr(text)
+        # Points have no duration, and so no sound.
+        return {
+            tier["name"]: [
+                Cue(float(start), float(end), said) for start, end, said in tier["entries"]
+            ]
+            for tier in grid["tiers"]
+            if tier["class"] == INTERVAL_TIER
+        }
     except Exception as error:  # whatever the parser fails on: it has no error of its own
         raise RecipeError(f"{path} is no TextGrid that Praat would open: {error}.") from None
-    # Points have no duration, and so no sound.
-    return {
-        tier["name"]: [Cue(float(start), float(end), said) for start, end, said in tier["entries"]]
-        for tier in grid["tiers"]
-        if tier["class"] == INTERVAL_TIER
-    }
 
 
 def _read_elan(path: Path, text: str) -> Tiers:
@@ -114,8 +116,8 @@ def _read_segments(path: Path, text: str) -> Tiers:
     """Return the segments that Whisper and its kin write as JSON, perhaps corrected since."""
     try:
         found = json.loads(text)["segments"]
-        cues = [Cue(float(one["start"]), float(one["end"]), one["text"]) for one in found]
-    except (ValueError, KeyError, TypeError) as error:
+        cues = [Cue(float(one["start"]), float(one["end"]), str(one["text"])) for one in found]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecipeError(
             f"{path} is no transcript of Whisper's, segments of start, end and text ({error!r})."
         ) from None
@@ -135,7 +137,7 @@ def is_annotation(path: Path, text: str = "") -> bool:
     """Return whether a file has texts with times; for .txt and .json, `text` decides."""
     kind = path.suffix.lower()
     if kind == ".json":
-        return '"segments"' in text
+        return '"segments"' in text and '"text"' in text  # diarization has no text
     return kind in READERS or (kind == ".txt" and bool(LABELS.match(text) or "-->" in text))
 
 

@@ -101,7 +101,14 @@ def read_audio(recording: Recording) -> tuple[bytes, float | None]:
         return data, promised_seconds(data)
     try:
         samples, rate, subtype = _part(recording.path, recording.start or 0.0, recording.end)
-    except (soundfile.SoundFileError, av.FFmpegError, AudioError, OSError, ValueError):
+    except (
+        soundfile.SoundFileError,
+        av.FFmpegError,
+        AudioError,
+        OSError,
+        ValueError,
+        OverflowError,
+    ):
         with recording.path.open("rb") as file:
             return file.read(64), None  # enough to identify the format
     part = io.BytesIO()
