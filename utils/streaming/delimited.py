@@ -63,14 +63,14 @@ def _quoted_cells(path: Path, text: str, delimiter: str) -> Cells:
 
 
 def _delimiter(path: Path, header: str) -> str:
-    """Return the delimiter with which the header has the most known names."""
+    """Return a .tsv's tab, or the delimiter with which the header has the most known names."""
     likely = "\t" if path.suffix.lower() == ".tsv" else ","
+    if likely == "\t" and likely in header:
+        return likely  # a sentence has commas
     known = {*FILE_COLUMNS, "text", "sentence", "transcription", "transcript"}
 
     def names(delimiter: str) -> tuple[int, bool, int]:
         cells = header.split(delimiter)
-        if delimiter == likely == "\t" in header:
-            return len(known), True, len(cells)  # a sentence has commas
         # Spreadsheets in half of Europe use semicolons, LJSpeech and Coqui bars.
         return sum(plain(c) in known for c in cells[:50]), "|" == delimiter in header, len(cells)
 
@@ -146,8 +146,10 @@ def name_columns(rows: Sequence[Sequence[str]], file: int | None = None) -> list
     others = [n for n in range(width) if n != file]
     few = [n for n in others if _recur(columns[n])]
     texts = [n for n in others if n not in few and not all(map(NUMBER.fullmatch, columns[n]))]
-    if not texts:
-        texts = sorted(others, key=lambda n: -sum(map(len, columns[n])))[:1]
+    if not texts:  # commands of one word, which recur as speakers do
+        texts = (
+            others[-1:] if width == 3 else sorted(others, key=lambda n: -len("".join(columns[n])))
+        )
     names = [f"column {n}" for n in range(1, width + 1)]
     names[file] = "file_name"
     for column, name in zip(texts, TEXTS, strict=False):
