@@ -141,7 +141,8 @@ def table(name, line):
             (TRAIN, f"{TRAIN}\n{line}", ["[training]", *words])
             for line, words in {
                 'learning_rate = "4e-5"': ['learning_rate = "4e-5"', "a number"],
-                "learning_rate = -1": ["must be from 0 to 10"],
+                "learning_rate = -1": ["must be from 0 to 1"],
+                "learning_rate = 5": ["must be from 0 to 1"],
                 "learning_rate = nan": ["calculated"],
                 "num_train_epochs = true": ["a number"],
                 "per_device_train_batch_size = 0": ["from 1"],

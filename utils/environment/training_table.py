@@ -83,7 +83,7 @@ LIMITS: Mapping[str, tuple[float, float]] = {
     "gradient_accumulation_steps": (1, 1_000_000),
     "num_train_epochs": (0.001, 1_000_000),
     "max_steps": (-1, 1_000_000_000),  # -1: num_train_epochs counts
-    "learning_rate": (0, 10),
+    "learning_rate": (0, 1),  # 5 or 1e5 is a slip for 1e-5
     "warmup_steps": (0, 1_000_000_000),
     "weight_decay": (0, 10),
     "max_grad_norm": (0, 1e9),
