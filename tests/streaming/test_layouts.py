@@ -146,6 +146,11 @@ PLAIN = {
     "a JSON each": {
         f"c{n}.json": json.dumps({"text": TEXT.format(n), "f0": [1, 2]}) for n in range(COUNT)
     },
+    "a JSON each, and its .txt": {
+        f"c{n}.{kind}": TEXT.format(n) if kind == "txt" else '{"text": "prima"}'
+        for n in range(COUNT)
+        for kind in ("json", "txt")
+    },
     "TIMIT": {f"c{n}.TXT": f"0 1600 {TEXT.format(n)}\n" for n in range(COUNT)},
     "MFA's .lab": {f"c{n}.lab": TEXT.format(n) for n in range(COUNT)},
 }

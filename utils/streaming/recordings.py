@@ -17,7 +17,7 @@ from utils.streaming.columns import NoColumns
 from utils.streaming.files import SPLITS, Line, Recording, say, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
-from utils.streaming.pairs import read_pairs
+from utils.streaming.pairs import TEXTS, read_pairs
 from utils.streaming.sound import promised_seconds
 from utils.streaming.splits import hold_out
 from utils.streaming.tables import TABLES, read_beside, read_nameless, read_table
@@ -111,7 +111,8 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     for path in tables:
         is_metadata = path.stem.lower() == "metadata"
         if path.suffix.lower() == ".json" and folder.anywhere(path.stem):
-            found.append((path, read_beside(path, text)))
+            if not any(path.with_suffix(kind).is_file() for kind in TEXTS):
+                found.append((path, read_beside(path, text)))
             continue
         try:
             found.append((path, _read_table(path, folder, text, audio)))
