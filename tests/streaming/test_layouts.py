@@ -462,6 +462,26 @@ def test_what_recurs_in_a_column_is_a_speaker_only_where_it_can_be_one(corpus, f
     assert [one.speaker for one in found] == [speaker] * COUNT
 
 
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"utt2dur.tsv": lines("c#\t1.#")},
+        {"utt2spk.tsv": lines("c#\tanna")},
+        {"asr.tsv": lines("c#\tun'altra frase #")},
+        {f"c{n}.json": json.dumps({"text": "altro"}) for n in range(COUNT)},
+    ],
+)
+def test_a_table_with_a_header_is_not_contradicted_by_what_has_none(corpus, others):
+    folder = corpus(**{"metadata.csv": table(",", CSV)}, **others)
+    assert said(folder) == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
+
+
+def test_lists_of_speakers_and_seconds_are_no_texts(corpus):
+    folder = corpus(**{"utt2dur.tsv": lines("c#\t1.#"), "utt2spk.tsv": lines("c#\tanna")})
+    with pytest.raises(RecipeError, match="holds no texts"):
+        said(folder)
+
+
 STM = """;; a comment
 c0 1 anna 0.00 0.50 <o,f0,female> Prima frase.
 c0 1 ugo 0.50 0.75 Seconda.

@@ -145,7 +145,7 @@ def name_columns(rows: Sequence[Sequence[str]], file: int | None = None) -> list
         file = next(sounds, 0)
     others = [n for n in range(width) if n != file]
     few = [n for n in others if _recur(columns[n])]
-    texts = [n for n in others if n not in few and not all(map(NUMBER.fullmatch, columns[n]))]
+    texts = [n for n in others if are_texts(columns[n])]
     if not texts:  # commands of one word, which recur as speakers do
         texts = (
             others[-1:] if width == 3 else sorted(others, key=lambda n: -len("".join(columns[n])))
@@ -158,6 +158,11 @@ def name_columns(rows: Sequence[Sequence[str]], file: int | None = None) -> list
         if column not in texts:
             names[column] = "speaker"
     return names
+
+
+def are_texts(values: Sequence[str]) -> bool:
+    """Return whether a column's values may be texts: they neither recur nor are all numbers."""
+    return not _recur(values) and not all(NUMBER.fullmatch(value.strip()) for value in values)
 
 
 def _recur(values: Sequence[str]) -> bool:

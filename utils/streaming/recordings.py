@@ -86,7 +86,7 @@ def _merge(found: Iterable[tuple[str, Recording]]) -> list[Recording]:
 
 
 def _read_table(path: Path, folder: Folder, text: str, audio: str) -> list[Line]:
-    """Return the lines of a table, by the names of its columns or by what is in them.
+    """Return the lines of the table that the recipe names.
 
     Raises:
         RecipeError: it cannot be read, or has no column of files or texts.
@@ -94,32 +94,42 @@ def _read_table(path: Path, folder: Folder, text: str, audio: str) -> list[Line]
     try:
         return read_table(path, text, audio)
     except NoColumns:
-        known = read_nameless(path, partial(folder.knows, beside=path.parent))
-        if not known or audio or text != "text":  # the recipe names a column that is not there
-            raise
-        return known
+        if guessed := _guess(path, folder, text, audio):
+            return guessed
+        raise
+
+
+def _guess(path: Path, folder: Folder, text: str, audio: str) -> list[Line]:
+    """Return the lines of a table without known columns by what is in it; else none."""
+    if audio or text != "text":  # the recipe names a column, which is not there
+        return []
+    return read_nameless(path, partial(folder.knows, beside=path.parent))
 
 
 def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list[Line]]]:
     """Return the tables of clips in a folder, each with its lines.
 
+    If one has a header, those without and the JSONs of single clips tell something else.
+
     Raises:
         RecipeError: a table cannot be read, or one called metadata has no column of texts.
     """
     tables = [path for path in folder.files if path.suffix.lower() in TABLES]
-    found = []
+    found, guessed = [], []
     for path in tables:
-        is_metadata = path.stem.lower() == "metadata"
         if path.suffix.lower() == ".json" and folder.anywhere(path.stem):
             if not any(path.with_suffix(kind).is_file() for kind in TEXTS):
-                found.append((path, read_beside(path, text)))
+                guessed.append((path, read_beside(path, text)))
             continue
         try:
-            found.append((path, _read_table(path, folder, text, audio)))
+            found.append((path, read_table(path, text, audio)))
         except NoColumns:
-            if is_metadata or (audio and len(tables) == 1):
+            guessed.append((path, _guess(path, folder, text, audio)))
+            is_metadata = path.stem.lower() == "metadata"
+            if not guessed[-1][1] and (is_metadata or (audio and len(tables) == 1)):
                 raise
-    return [(path, lines) for path, lines in found if lines]
+    found = [(path, lines) for path, lines in found if lines]
+    return found or [(path, lines) for path, lines in guessed if lines]
 
 
 def _tell_unnamed(folder: Folder, recordings: Sequence[Recording]) -> None:

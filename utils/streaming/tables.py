@@ -19,7 +19,15 @@ from utils.streaming.columns import (
     plain,
     text_column,
 )
-from utils.streaming.delimited import Rows, by_name, delimited, name_columns, read_cells, stm_rows
+from utils.streaming.delimited import (
+    Rows,
+    are_texts,
+    by_name,
+    delimited,
+    name_columns,
+    read_cells,
+    stm_rows,
+)
 from utils.streaming.files import Line, read_text
 from utils.streaming.times import read_times, time_columns
 
@@ -37,7 +45,7 @@ def read_nameless(path: Path, knows: Callable[[Sequence[str]], bool]) -> list[Li
         knows: whether names or ids are those of sounds: it finds the column of the files.
 
     Returns:
-        No lines if there is no such column, or if there is a header.
+        No lines if there is no such column, none of texts (a list of speakers), or a header.
     """
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         return []
@@ -53,7 +61,8 @@ def read_nameless(path: Path, knows: Callable[[Sequence[str]], bool]) -> list[Li
     if not knows([first[file]]):
         del rows[0]  # a header in another language
     names = name_columns([cells[:width] for _, cells in rows], file)
-    return list(_lines(path, by_name(path, names, iter(rows)), NAME, "text"))
+    lines = list(_lines(path, by_name(path, names, iter(rows)), NAME, "text"))
+    return lines if are_texts([line.text for line in lines]) else []
 
 
 def _json_rows(path: Path, text: str) -> Rows:
