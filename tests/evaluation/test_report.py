@@ -191,7 +191,7 @@ def test_a_sentence_or_clip_in_two_splits_is_found():
 
 
 def test_runs_are_compared_on_the_clips_that_all_have_read():
-    rows = prediction_rows(60, after_30s=False)
+    rows = prediction_rows(60)
     worse = [row | {"after": row["before"]} for row in rows[:40]]
     table = compare_runs({"runs/a": rows, "runs/b": worse}, 200)
     carlo = [row for row in table if row["source"] == "it carlo"]
@@ -201,15 +201,6 @@ def test_runs_are_compared_on_the_clips_that_all_have_read():
     first, second = (line for line in comparison_text(table).splitlines() if "carlo" in line)
     assert first.split()[-1] == "first" and float(second.split()[-1]) < 0.05
     assert compare_runs({"a": rows[:3], "b": rows[9:12]}, 200) == []
-
-
-def test_runs_are_compared_at_30_s_where_all_have_it():
-    rows = [row | {"after_30s": row["before"]} for row in prediction_rows(60)]
-    short = prediction_rows(60, after_30s=False)
-    table = compare_runs({"a": rows, "b": rows}, 200)
-    assert {row["model"] for row in table} == {"after_30s"}
-    assert "WER, at 30 s" in comparison_text(table)
-    assert {row["model"] for row in compare_runs({"a": rows, "b": short}, 200)} == {"after"}
 
 
 def test_the_table_of_a_run_leads_with_30_s_and_its_p():

@@ -63,10 +63,9 @@ def compare(folders: Sequence[Path], fail_if_worse: bool) -> int:
     worse = [row for row in table if row["worse"]] if fail_if_worse else []
     for row in worse:
         rate = row["first_rate"]
-        found = percent(row, f"{rate}_{row['model']}")
         print(
             f"{row['run']} is worse than {folders[0]} on {row['source']}: "
-            f"{rate.upper()} {found}, {row['more']} errors more, "
+            f"{rate.upper()} {percent(row, f'{rate}_after')}, {row['more']} errors more, "
             f"{say_p(row)}.",
             file=sys.stderr,
         )

@@ -156,38 +156,34 @@ def build_report(rows: Sequence[Row], recipe: Recipe) -> dict[str, Any]:
 def compare_runs(runs: Mapping[str, Sequence[Row]], resamples: int) -> list[dict[str, Any]]:
     """Return the rates of several runs, source by source, each tested against the first run.
 
-    They are those at 30 s if all runs have decoded at 30 s, as other programs do.
-
     Args:
         runs: prediction rows by the run's name; clips that not all of them have are left out.
         resamples: of the intervals and of the permutation test.
 
     Returns:
         A row for each source and run: `source`, `run`, `is_first`, `worse` (significantly: p < 0.05
-        after Holm's correction for all rows but the first run's), `first_rate`, `model` ("after" or
-        "after_30s"), and `measure`, with the test against the first run in place of that against
-        `before`. None where no clip is shared.
+        after Holm's correction for all rows but the first run's), `first_rate`, and `measure`, with
+        the test against the first run in place of that against `before`. None where no clip is
+        shared.
     """
     shared = set.intersection(*({row["id"] for row in rows} for rows in runs.values()))
     chosen = {
         name: sorted((row for row in rows if row["id"] in shared), key=lambda row: row["id"])
         for name, rows in runs.items()
     }
-    at_30s = all(row["after_30s"] is not None for rows in chosen.values() for row in rows)
-    model = "after_30s" if at_30s else "after"
     first, table = next(iter(chosen)), []
     for source in dict.fromkeys(row["source"] for row in chosen[first]):
         parts = {
             name: [row for row in rows if row["source"] == source] for name, rows in chosen.items()
         }
         unit = first_unit(parts[first])
-        counts = {name: count_row_errors(rows, model, unit) for name, rows in parts.items()}
+        counts = {name: count_row_errors(rows, "after", unit) for name, rows in parts.items()}
         for name, rows in parts.items():
             pair = [drawn(parts[first], counts[one]) for one in (first, name)]
             table.append(
                 {"source": source, "run": name, "is_first": name == first, "worse": False}
                 | {"first_rate": f"{unit[0]}er", "more": int((pair[1] - pair[0])[:, 0].sum())}
-                | {"model": model, **measure_rates(rows, resamples)}
+                | measure_rates(rows, resamples)
                 | compare_counts(*pair, resamples)
             )
     others = [row for row in table if not row["is_first"]]
@@ -201,15 +197,14 @@ def comparison_text(table: Sequence[Mapping[str, Any]]) -> str:
     """Return `compare_runs` as a table for a terminal."""
     width = max(len(row["run"]) for row in table) + 2
     named = max(14, *(len(row["source"]) + 2 for row in table))
-    at = ", at 30 s" if table[0]["model"] == "after_30s" else ""
-    lines = [
-        f"{'source':{named}}{'run':{width}}{'clips':>6}  {f'WER{at}':22}{f'CER{at}':22}{'p':>10}"
-    ]
+    lines = [f"{'source':{named}}{'run':{width}}{'clips':>6}  {'WER':22}{'CER':22}{'p':>10}"]
     for row in table:
         tested = "first" if row["is_first"] else _bare_p(row)
-        wer, cer = (percent(row, f"{rate}_{row['model']}") for rate in ("wer", "cer"))
-        named_row = f"{row['source']:{named}}{row['run']:{width}}{row['clips']:6d}"
-        lines.append(f"{named_row}  {wer:22}{cer:22}{tested:>10}")
+        lines.append(
+            f"{row['source']:{named}}{row['run']:{width}}{row['clips']:6d}  "
+            f"{percent(row, 'wer_after'):22}{percent(row, 'cer_after'):22}{tested:>10}"
+        )
+    lines += ["each model in the window that it was trained in"]
     return "\n".join(
         [*lines, "p: the difference from the first run on the same clips, corrected (Holm)"]
     )
