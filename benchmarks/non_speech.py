@@ -48,10 +48,9 @@ def main() -> None:
     run = prepare_once(recipe, options.runs)
     whole = load_from_disk(str(run.prepared))
     splits = Splits(whole["train"], whole["dev"], test_rows(whole, recipe, options.clips))
-    steps, everything = (
-        options.steps or recipe.training["max_steps"],
-        tuple(range(len(splits.train))),
-    )
+    steps = options.steps or recipe.training["max_steps"]
+    everything = tuple(range(len(splits.train)))
+    kinds, waves = zip(*sounds, strict=True)
     resamples, rows, counts = recipe.evaluation.resamples, [], {}
     for share in (None, *options.shares):
         changed = replace(recipe, augmentation=replace(recipe.augmentation, non_speech=share or 0))
@@ -60,9 +59,8 @@ def main() -> None:
             point = Point(0, seed, everything, steps if share is not None else 0)
             model, processor = train_point(changed, point, splits, run.folder / f"{share} {seed}")
             found.append(count_dev_errors(model, processor, splits.tested, recipe, None)["wer"])
-            waves = [one for _, one in sounds]
             told = transcribe(model, processor, waves, language=recipe.languages[0])
-            texts += zip([kind for kind, _ in sounds], told, strict=True)
+            texts += zip(kinds, told, strict=True)
         errors = counts[share] = np.sum(found, axis=0)
         low, high = confidence_interval(errors, resamples)
         row = {"share": share, "steps": point.steps, "seeds": len(found), "clips": len(errors)}

@@ -224,9 +224,10 @@ def results_text(languages: Mapping[str, Mapping[str, Any]]) -> str:
         languages: `build_report`'s, `measure` by source.
     """
     window = headline_window(next(iter(languages.values())))
-    heads = {"wer_before": "WER before", f"wer_after{window}": "WER after"}
+    heads = {"wer_before": "WER before", "wer_after": "WER after"}
     if window:
-        heads = {**heads, f"wer_after{window}": "WER after, at 30 s", "wer_after": "short window"}
+        heads = {"wer_before": "WER before", f"wer_after{window}": "WER after, at 30 s"}
+        heads["wer_after"] = "short window"
     lines = [f"{'source':18}{'clips':>6}  {''.join(f'{head:22}' for head in heads.values())}"]
     lines[0] += f"{'CER':18}{'p':>8}"
     for source, row in languages.items():

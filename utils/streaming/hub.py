@@ -21,6 +21,7 @@ from utils.streaming.hub_files import (
     builder_of,
     commit_of,
     fetched_rows,
+    root_of,
     splits_of,
     too_large_to_stream,
 )
@@ -183,10 +184,7 @@ def read_rows(
     sound = sound_column(features, source)
     structures = nested(features, sound)
     features = flattened(features, structures)
-    said = said_column(features, source)
-    root = source.dataset
-    if is_on_hub(source):
-        root = f"hf://datasets/{source.dataset}@{commit_of(source)}"
+    said, root = said_column(features, source), root_of(source)
     for file, address in files:
         whole = fetched_rows(source, address) if address else None
         reader, number = whole or _singly(rows.shard(rows.num_shards, file)), 0

@@ -31,6 +31,13 @@ def commit_of(source: Source) -> str:
     return info.sha
 
 
+def root_of(source: Source) -> str:
+    """Return the address of a data set's files at its commit, or its folder on this machine."""
+    if is_on_hub(source):
+        return f"hf://datasets/{source.dataset}@{commit_of(source)}"
+    return source.dataset
+
+
 def _folder_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
     """Return a folder, and its Parquet files by split, if no card lists the config.
 
@@ -38,8 +45,8 @@ def _folder_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
     NAME/.
     """
     for folder in (f"parquet-data/{source.name}", source.name) if source.name else ():
+        base = root_of(source)
         if is_on_hub(source):
-            base = f"hf://datasets/{source.dataset}@{commit_of(source)}"
             at_commit = {"revision": commit_of(source), "repo_type": "dataset"}
             tree = HfApi().list_repo_tree(source.dataset, folder, recursive=True, **at_commit)
             try:
@@ -47,7 +54,6 @@ def _folder_splits(source: Source) -> tuple[str, dict[str, list[str]]]:
             except EntryNotFoundError:
                 continue
         else:
-            base = source.dataset
             found = (Path(base) / folder).rglob("*.parquet")
             files = [path.relative_to(base).as_posix() for path in found]
         splits: dict[str, list[str]] = {}
@@ -110,7 +116,7 @@ def splits_of(source: Source) -> tuple[str, ...]:
 def _in_cache(source: Source, address: str) -> tuple[dict[str, str], str | None]:
     """Return huggingface_hub's arguments for a file, and its path if it has been fetched."""
     commit = commit_of(source)
-    name = address.removeprefix(f"hf://datasets/{source.dataset}@{commit}/")
+    name = address.removeprefix(f"{root_of(source)}/")
     file = {"repo_id": source.dataset, "filename": name, "revision": commit, "repo_type": "dataset"}
     found = try_to_load_from_cache(**file)
     return file, found if isinstance(found, str) else None
