@@ -62,7 +62,7 @@ class Source:
     text_column: str = "text"
     audio_column: str = ""
     # recordings with annotations: the tier (Praat, ELAN), or the track of subtitles ("it" of
-    # talk.it.srt), where a recording has several
+    # talk.it.srt), where a recording has several; "*": all of them, one for each speaker
     tier: str = ""
     # For a language that Whisper lacks: its own name ("Friulian"); `language` is then the nearest
     # one that Whisper has, whose token is used to train and decode it.

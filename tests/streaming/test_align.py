@@ -63,6 +63,24 @@ def test_phrases_end_where_a_speaker_may_pause(text, language, expected):
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[00:01] Ciao a tutti.\n\n1:02:03 - Oggi piove.", ["Ciao a tutti.", "Oggi piove."]),
+        (
+            "0:12\nCiao a tutti\n0:15\nAlle 12:30 si mangia",
+            ["Ciao a tutti", "Alle 12:30 si mangia"],
+        ),
+        (
+            "12:30 era ora.\nPoi venne sera.\nE notte fonda.",
+            ["12:30 era ora.", "Poi venne sera.", "E notte fonda."],
+        ),
+    ],
+)
+def test_times_in_front_of_lines_are_not_part_of_what_is_said(text, expected):
+    assert phrases(text, "it") == expected
+
+
+@pytest.mark.parametrize(
     ("files", "message"),
     [
         ({}, "talk.wav"),

@@ -113,10 +113,19 @@ SEGMENTS = [
     {"id": 1, "start": 3.0, "end": 4.25, "text": " Seconda."},
 ]
 WHISPER = json.dumps({"text": " Prima frase. Seconda.", "segments": SEGMENTS, "language": "it"})
+FRAGMENTS = [
+    {"begin": "1.000", "end": "2.500", "id": "f1", "lines": ["Prima", "frase."]},
+    {"begin": "3.000", "end": "4.250", "id": "f2", "lines": ["Seconda."]},
+]
 FORMATS = {
     "talk.sbv": SBV,
     "talk.ttml": TTML,
+    "talk.dfxp": TTML,
     "talk.json": WHISPER,
+    "talk.mp3.words.json": WHISPER,
+    "talk.it.json": json.dumps({"fragments": FRAGMENTS}),
+    "talk.tsv": "start\tend\ttext\n1000\t2500\tPrima frase.\n3000\t4250\tSeconda.\n",
+    "talk.mp3.csv": "id,Start,End,Text\n1,0:01,0:02.5,Prima frase.\n2,0:03,0:04.25,Seconda.\n",
     "talk.srt": SRT,
     "talk.SRT": SRT.replace(",", "."),
     "talk.mp3.srt": SRT.replace("\n", "\r\n"),
@@ -195,6 +204,44 @@ def test_a_tier_or_a_track_is_chosen_and_the_error_lists_them(tmp_path, wav):
     ):
         (one,) = read_recordings(folder, "it", tier=tier)
         assert from_marks(one.text)[0].text == first
+
+
+ALIGNED = {
+    "words": [(1.0, 1.6, "Prima"), (1.6, 2.5, "frase."), (3.0, 4.25, "Seconda.")],
+    "phones": [(1.0, 1.2, "p"), (1.2, 2.5, "f"), (3.0, 4.25, "s")],
+}
+
+
+def grid(tiers):
+    """Return a TextGrid in Praat's short form, as an aligner fills it."""
+    head = ['File type = "ooTextFile"', '"TextGrid"', "", "0\n10\n<exists>", str(len(tiers))]
+    for name, rows in tiers.items():
+        head += ['"IntervalTier"', f'"{name}"', "0\n10", str(len(rows))]
+        head += [f'{start}\n{end}\n"{text}"' for start, end, text in rows]
+    return "\n".join(head) + "\n"
+
+
+def test_an_aligner_s_tiers_of_phones_and_words_are_not_asked_about(tmp_path, wav):
+    (one,) = read_recordings(write(tmp_path, wav, **{"talk.TextGrid": grid(ALIGNED)}), "it")
+    assert [part.text for part in from_marks(one.text)] == ["Prima", "frase.", "Seconda."]
+    both = {"talk.srt": SRT, "talk.words.srt": SRT.replace("Prima frase", "Prima")}
+    (tmp_path / "talk.TextGrid").unlink()
+    (one,) = read_recordings(write(tmp_path, wav, **both), "it")
+    assert from_marks(one.text)[0].text == "Prima frase."
+
+
+def test_all_tiers_of_a_recording_are_its_speakers(tmp_path, wav):
+    named = {
+        f"{name} - {kind}": rows[:2] if name == "anna" else rows[2:]
+        for name in ("anna", "bruno")
+        for kind, rows in ALIGNED.items()
+    }
+    folder = write(tmp_path, wav, **{"talk.TextGrid": grid(named)})
+    with pytest.raises(RecipeError, match=r'not one tier, but several; .*tier = "\*" for all'):
+        read_recordings(folder, "it")
+    anna, bruno = read_recordings(folder, "it", tier="*")
+    assert (anna.speaker, anna.start, anna.end) == ("anna", 1.0, 2.5)
+    assert (bruno.speaker, bruno.start, bruno.end) == ("bruno", 3.0, 4.25)
 
 
 ASS = """[Script Info]

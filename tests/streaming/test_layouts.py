@@ -152,6 +152,15 @@ PLAIN = {
         for kind in ("json", "txt")
     },
     "TIMIT": {f"c{n}.TXT": f"0 1600 {TEXT.format(n)}\n" for n in range(COUNT)},
+    "Sphinx": {
+        "etc/an4_train.transcription": lines(f"<s> {T} </s> (c#)"),
+        "etc/an4_train.fileids": lines("c#"),
+    },
+    "NIST's .trn": {"ref.trn": lines(f"{T} (c#)")},
+    "a list of files, and a .txt each": {
+        "files": lines("c#"),
+        **{f"c{n}.txt": TEXT.format(n) for n in range(COUNT)},
+    },
     "MFA's .lab": {f"c{n}.lab": TEXT.format(n) for n in range(COUNT)},
 }
 
@@ -160,6 +169,37 @@ PLAIN = {
 def test_a_layout_is_recognised_by_its_files(corpus, kind):
     folder = corpus(**PLAIN[kind])
     assert said(folder) == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
+
+
+def test_one_clip_in_several_formats_is_read_once(corpus):
+    for kind in ("mp3", "wav", "ogg"):
+        corpus(f"wavs/c{{}}.{kind}")
+    folder = corpus("wavs/c{}.flac", **{"metadata.csv": lines(f"c#|{T}")})
+    assert said(folder) == {f"c{n}.flac": TEXT.format(n) for n in range(COUNT)}
+    corpus("other/c{}.flac")  # another clip of the same name
+    assert set(said(folder)) == {f"c{n}.flac" for n in range(COUNT)}
+
+
+HTK = "0 2500000 sil\n2500000 4100000 p r\n"
+ESPS = "0.23\t0.23\tspeech\n6.76\t6.76\tsilence\n"
+AENEAS = 'f000001 0.000 2.680 "Prima"\nf000002 2.680 5.880 "frase"\n'
+
+
+@pytest.mark.parametrize("aligned", [HTK, ESPS, AENEAS])
+def test_times_and_labels_are_no_transcript(corpus, capsys, aligned):
+    kind = "txt" if aligned is AENEAS else "lab"
+    alone = corpus(**{f"c{n}.{kind}": aligned for n in range(COUNT)})
+    with pytest.raises(RecipeError, match="no texts that are understood"):
+        read_recordings(str(alone), "it")
+    assert f"{COUNT} files such as c0.{kind} have times and labels" in capsys.readouterr().out
+    other = "lab" if kind == "txt" else "txt"
+    both = corpus(**{f"c{n}.{other}": TEXT.format(n) for n in range(COUNT)})
+    assert said(both) == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
+
+
+def test_a_text_of_no_sound_alone_is_no_layout(corpus):
+    with pytest.raises(RecipeError, match=f"no texts that are understood; it holds {COUNT} × .wav"):
+        read_recordings(str(corpus(**{"pip_requirements.txt": "numpy==2.3\n"})), "it")
 
 
 def test_sounds_in_folders_below_the_table(corpus):

@@ -22,7 +22,7 @@ from utils.config import RecipeError
 from utils.embedded.fetch import resolve
 from utils.environment.command import command
 from utils.environment.machine import device
-from utils.streaming.cues import LONGEST_PAUSE
+from utils.streaming.cues import LONGEST_PAUSE, without_clocks
 from utils.streaming.files import read_text
 from utils.streaming.pauses import Levels
 from utils.streaming.sound import decode_audio
@@ -59,7 +59,7 @@ class Alignment:
 
 def phrases(text: str, language: str) -> list[str]:
     """Return a text cut where a speaker may pause: sentences, lines, and clauses of long ones."""
-    parts = regex.split(r"(?<=[.!?…。！？؟।])\s*(?=[\s\p{Lo}])|\n+", text)
+    parts = regex.split(r"(?<=[.!?…。！？؟।])\s*(?=[\s\p{Lo}])|\n+", without_clocks(text))
     clauses = [
         clause
         for part in parts

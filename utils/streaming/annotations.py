@@ -8,8 +8,9 @@ import html
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import ParseError
 
 import pympi
@@ -19,12 +20,19 @@ from praatio.utilities.constants import INTERVAL_TIER
 
 from utils.config import RecipeError
 from utils.streaming.cues import Cue
+from utils.streaming.tables import lists_parts, read_parts
 
 LABELS = re.compile(r"\s*-?[\d.,]+\t-?[\d.,]+\t")  # Audacity: start, end, text
 SBV = re.compile(r"^(\d+:\d\d:\d\d\.\d+),(\d+:\d\d:\d\d\.\d+)\s*$", re.M)  # YouTube's times
 FREQUENCIES = re.compile(r"\\\t[\d.,-]+\t[\d.,-]+\s*$")  # its line for a spectral selection
 
 VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>\n]+)>")  # WebVTT: <v Anna>, <v.loud Anna>
+
+# Tiers that aligners add, in the order in which they are left out while another remains: those of
+# the Montreal Forced Aligner ("words", "Anna - phones") and of whisper-timestamped.
+FINER = [re.compile(rf"(.* - )?{names}", re.I) for names in ("phone(me)?s", "words")]
+OF = re.compile(" - words$")  # after a speaker's name
+EVERY = "*"  # the recipe's name for all tiers, one for each speaker
 
 Tiers = dict[str, list[Cue]]
 
@@ -112,10 +120,17 @@ def _read_elan(path: Path, text: str) -> Tiers:
     }
 
 
+def _as_segment(fragment: Mapping[str, Any]) -> dict[str, Any]:
+    said = " ".join(fragment["lines"])
+    return {"start": fragment["begin"], "end": fragment["end"], "text": said}
+
+
 def _read_segments(path: Path, text: str) -> Tiers:
-    """Return the segments that Whisper and its kin write as JSON, perhaps corrected since."""
+    """Return the segments that Whisper and its kin write as JSON, or aeneas its fragments."""
     try:
-        found = json.loads(text)["segments"]
+        data = json.loads(text)
+        found = data["segments"] if "segments" in data else map(_as_segment, data["fragments"])
+        found = list(found)
         cues = [Cue(float(one["start"]), float(one["end"]), str(one["text"])) for one in found]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecipeError(
@@ -126,18 +141,23 @@ def _read_segments(path: Path, text: str) -> Tiers:
 
 
 READERS: dict[str, Callable[[Path, str], Tiers]] = {
-    **dict.fromkeys((".srt", ".vtt", ".sbv", ".ttml", ".ass", ".ssa"), _read_subtitles),
+    **dict.fromkeys((".srt", ".vtt", ".sbv", ".ttml", ".dfxp", ".ass", ".ssa"), _read_subtitles),
     ".textgrid": _read_textgrid,
     ".eaf": _read_elan,
     ".json": _read_segments,
+    **dict.fromkeys((".tsv", ".csv"), lambda path, text: {"": read_parts(path, text)}),
 }
 
 
 def is_annotation(path: Path, text: str = "") -> bool:
-    """Return whether a file has texts with times; for .txt and .json, `text` decides."""
+    """Return whether a file has texts with times; for what may be else, `text` decides."""
     kind = path.suffix.lower()
     if kind == ".json":
-        return '"segments"' in text and '"text"' in text  # diarization has no text
+        # Diarization has no text.
+        kinds = ('"segments"', '"text"'), ('"fragments"', '"lines"')
+        return any(all(mark in text for mark in marks) for marks in kinds)
+    if kind in (".tsv", ".csv"):
+        return lists_parts(path, text)
     return kind in READERS or (kind == ".txt" and bool(LABELS.match(text) or "-->" in text))
 
 
@@ -181,9 +201,11 @@ def beside(sounds: Iterable[Path], annotations: Iterable[Path]) -> dict[Path, di
 def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list[Cue]:
     """Return the segments of the tier that a recipe names, or of the only one there is.
 
+    Tiers of phones do not count, those of words only where there is no other.
+
     Args:
         texts: (annotation, track) → contents of the file; all that belong to one recording.
-        tier: the recipe's; "" if there is only one.
+        tier: the recipe's; "" if there is only one; "*" for all, each called after its speaker.
         where: the recording, for the message.
 
     Raises:
@@ -196,13 +218,21 @@ def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list
             said = (name or track, *(" ".join(one.text.split()) for one in segments))
             tiers.setdefault(said, (name or track, path, segments))
     found = list(tiers.values())
-    chosen = [one for one in found if tier in ("", one[0])]
+    chosen = [one for one in found if tier in ("", EVERY, one[0])]
+    for finer in FINER if tier in ("", EVERY) else ():
+        chosen = [one for one in chosen if not finer.fullmatch(one[0])] or chosen
     if len(chosen) == 1:
         return chosen[0][2]
+    if chosen and tier == EVERY:
+        cues = [(cue, name) for name, _, cues in chosen for cue in cues]
+        return [cue._replace(speaker=cue.speaker or OF.sub("", name)) for cue, name in cues]
     there = ", ".join(f'"{n}" of {path.name} ({len(cues)} segments)' for n, path, cues in found)
     problem = f'no tier called "{tier}"' if tier and not chosen else "not one tier, but several"
     if not found:
         raise RecipeError(
             f"{where} has annotations without any text: {', '.join(map(str, texts))}."
         )
-    raise RecipeError(f'{where} has {problem}; tier = "…" in [[sources]] names one of {there}.')
+    raise RecipeError(
+        f'{where} has {problem}; tier = "…" in [[sources]] names one of {there}; or write '
+        f'tier = "{EVERY}" for all of them, one for each speaker.'
+    )

@@ -33,6 +33,9 @@ CHANGE = regex.compile(r"^\s*(?:>>+|[-–—‐](?!\d))\s*(?=\S)", regex.M)  # a
 NAME = regex.compile(
     r"^\s*(\p{Lu}[\p{L}\p{M}\d.'’ -]{0,30}?|\p{Lo}{1,8}) ?[:：](?=\s|\p{Lo})", regex.M
 )
+CLOCK = regex.compile(  # [00:01:02] or 1:02 - before what is said from there on
+    r"^\s*[\[(]?(?:\d+:)?\d{1,2}:\d{2}(?:[.,]\d+)?[\])]?(?:\s*[-–:]\s|\s|$)\s*", regex.M
+)
 OFTEN = 3  # cues that a name in lower case must open to count as a speaker's
 
 
@@ -96,6 +99,13 @@ def clean(text: str, language: str, speakers: Iterable[str] = ()) -> tuple[str, 
     if not regex.search(r"[\p{L}\p{N}]", said):
         return "", notes or ["cue without words left out"]
     return said, notes
+
+
+def without_clocks(text: str) -> str:
+    """Return a transcript without the times in front of its lines, if at least half have one."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    are_many = 2 * sum(bool(CLOCK.match(line)) for line in lines) >= len(lines) > 1
+    return CLOCK.sub("", text) if are_many else text
 
 
 def _fault(cue: Cue, seconds: float) -> str:

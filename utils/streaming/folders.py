@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from utils.config import RecipeError
 from utils.streaming.files import SUFFIXES, Line, leads_out, parts_of, say
 
+LOSSLESS = (".wav", ".flac")  # of a clip that lies there in several formats, one of these is read
 SAMPLE = 60  # names of a table that are tried to find the folder of its files
 
 
@@ -49,11 +50,11 @@ class Folder:
         for path in self.sounds:
             name = _form(self.name(path))
             exact[name] = path
-            # A loose name that several files share refers to none of them.
+            # A loose name that several clips share refers to none of them.
             for other in {name.casefold(), _stem(name), _stem(name).casefold()}:
-                loose[other] = None if other in loose else path
+                loose[other] = _same_clip(loose[other], path) if other in loose else path
             stem = _stem(_form(path.name))
-            alone[stem] = None if stem in alone else path
+            alone[stem] = _same_clip(alone[stem], path) if stem in alone else path
         return exact, loose, alone
 
     @cached_property
@@ -169,6 +170,10 @@ class Folder:
         """Return the only sound with a name that has no folder, wherever it is."""
         return self._names[2].get(_stem(_form(name)))
 
+    def of(self, path: Path) -> Path | None:
+        """Return the sound that a file beside it is named after: talk.json, talk.mp3.words.json."""
+        return self.anywhere(path.stem) or self.anywhere(path.with_suffix("").stem)
+
     def _missing(self, line: Line, beside: Path, count: int, of: int = 0) -> str:
         close = get_close_matches(parts_of(line.name)[-1], [p.name for p in self.sounds], n=1)
         hint = f'; there is "{close[0]}"' if close else ""
@@ -179,6 +184,14 @@ class Folder:
             f"{share} that the table names are not there. The first is {line.where}: "
             f"{beside / line.name}{hint}. Names are relative to the table's folder."
         )
+
+
+def _same_clip(one: Path | None, other: Path) -> Path | None:
+    """Return the file to read of two that are one clip in two formats: None if they are not."""
+    kinds = [path.suffix.lower() for path in (one, other) if path]
+    if len(set(kinds)) < 2 or one.with_suffix("") != other.with_suffix(""):
+        return None
+    return one if kinds[0] in LOSSLESS or kinds[1] not in LOSSLESS else other
 
 
 def _stem(name: str) -> str:

@@ -1,7 +1,8 @@
 """Lists and folders of corpora, besides tables: the format is detected from the contents.
 
-LibriSpeech, MLS, AISHELL, VoxForge and CMU Arctic have lists of an id and its text; Kaldi has a
-file for each property of an utterance; VCTK and most people have a .txt for each clip.
+LibriSpeech, MLS, AISHELL, VoxForge and CMU Arctic have lists of an id and its text, Sphinx and
+NIST's sclite of a text and its id; Kaldi has a file for each property of an utterance; VCTK and
+most people have a .txt for each clip.
 """
 
 import math
@@ -16,8 +17,11 @@ from utils.streaming.folders import Folder
 from utils.streaming.tables import read_nameless, read_table
 
 LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}
+LISTS |= {".transcription", ".trn"}
 LARGEST_LIST = 1 << 28  # bytes
 ARCTIC = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # ( arctic_a0001 "Author of the danger trail." )
+SPHINX = re.compile(r"(?:<s>)?(.*?)(?:</s>)?\s*\((\S+)\)")  # <s> ten of clubs </s> (001)
+FILLER = re.compile(r"<sil>|\+\+\S+\+\+")  # Sphinx's words for silence and noise
 LIBRISPEECH = re.compile(r"(\d+)[-_](\d+)[-_]\d+")  # speaker, chapter, number
 
 
@@ -33,11 +37,18 @@ def _split_within(folder: Folder, path: Path) -> str:
 
 def _pairs_of(text: str) -> Iterator[tuple[int, str, str]]:
     """Yield (line number, id, text) of a list."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if arctic := ARCTIC.fullmatch(line.strip()):
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
+    lines = [(number, line) for number, line in lines if line]
+    if all(SPHINX.fullmatch(line) and not ARCTIC.fullmatch(line) for _, line in lines):
+        for number, line in lines:
+            said, name = SPHINX.fullmatch(line).groups()
+            yield number, name, " ".join(FILLER.sub(" ", said).split())
+        return
+    for number, line in lines:
+        if arctic := ARCTIC.fullmatch(line):
             yield number, *arctic.groups()
-        elif line.strip():
-            name, _, said = line.strip().replace("\t", " ", 1).partition(" ")
+        else:
+            name, _, said = line.replace("\t", " ", 1).partition(" ")
             yield number, name, said.strip()
 
 
@@ -73,7 +84,8 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
     if text.partition("\n")[0].count("\t") > 1:
         return read_nameless(path, partial(folder.knows, beside=path.parent))
     pairs = list(_pairs_of(text))
-    if not folder.knows([name for _, name, _ in pairs], path.parent):
+    has_texts = any(said for _, _, said in pairs)  # not a list of files
+    if not has_texts or not folder.knows([name for _, name, _ in pairs], path.parent):
         return []
     split = _split_within(folder, path)
     return [

@@ -8,13 +8,15 @@ from posixpath import basename, splitext
 
 from utils.streaming import annotations
 from utils.streaming.cues import make_clips
-from utils.streaming.files import Recording, is_transcript, read_text, split_of
+from utils.streaming.files import Recording, is_transcript, read_text, say, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.sound import promised_seconds
 from utils.whisper.audio_context import STOCK_SECONDS
 
 TEXTS = (".txt", ".lab")
-TIMIT = re.compile(r"\d+ \d+ (?=\D)")  # the first and the last sample, before each text
+TIMIT = re.compile(r"\d+ \d+ (?=\D)(.*)\s*")  # the first and the last sample before the text
+# What aligners write: times and a phone, a word or a phrase in each line.
+ALIGNED = re.compile(r"(?:\S+\s+)?\d+(?:\.\d+)?\s+\d+(?:\.\d+)?\s+\S.*")
 # In LibriTTS a clip has two texts: the original, and one with numbers in words.
 IN_WORDS, AS_WRITTEN = ".normalized", ".original"
 
@@ -42,9 +44,16 @@ def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
     A text without a sound is filed under the name that its sound would have, as a .wav.
     """
     found: dict[Path, str] = {}
-    if all(map(TIMIT.match, texts.values())):
-        texts = {path: TIMIT.sub("", text, count=1) for path, text in texts.items()}
-    for path, text in texts.items():
+    if all(map(TIMIT.fullmatch, texts.values())):
+        texts = {path: TIMIT.fullmatch(text)[1] for path, text in texts.items()}
+    plain = {path: text for path, text in texts.items() if not _is_aligned(text)}
+    if aligned := [path.name for path in texts if path not in plain]:
+        say(
+            f"{len(aligned)} files such as {aligned[0]} have times and labels in their lines: they "
+            "are no transcripts, and not read. What is said when is read from subtitles, a "
+            "TextGrid or an .eaf."
+        )
+    for path, text in plain.items():
         stem, _ = splitext(folder.name(path))
         name, kind = splitext(stem)
         if kind not in (IN_WORDS, AS_WRITTEN):
@@ -53,6 +62,11 @@ def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
         if sound not in found or kind == AS_WRITTEN:
             found[sound] = text
     return found
+
+
+def _is_aligned(text: str) -> bool:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return len(lines) > 1 and all(map(ALIGNED.fullmatch, map(str.strip, lines)))
 
 
 def _is_long(sound: Path) -> bool:
@@ -74,7 +88,7 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
     for path in folder.files:
         kind = path.suffix.lower()
         is_text = kind in TEXTS and is_transcript(path)
-        if is_text or (kind == ".json" and folder.anywhere(path.stem)):
+        if is_text or (kind in (".json", ".tsv", ".csv") and folder.of(path)):
             texts[path] = read_text(path)
         if annotations.is_annotation(path, texts.get(path, "")):
             timed.add(path)

@@ -14,13 +14,19 @@ from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
 from utils.streaming.columns import NoColumns
-from utils.streaming.files import SPLITS, Line, Recording, say, split_of
+from utils.streaming.files import SPLITS, Line, Recording, read_text, say, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
 from utils.streaming.pairs import TEXTS, read_pairs
 from utils.streaming.sound import promised_seconds
 from utils.streaming.splits import hold_out
-from utils.streaming.tables import TABLES, read_beside, read_nameless, read_table
+from utils.streaming.tables import (
+    TABLES,
+    lists_parts,
+    read_beside,
+    read_nameless,
+    read_table,
+)
 from utils.streaming.unread import nothing_found, shown
 
 
@@ -117,10 +123,13 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     tables = [path for path in folder.files if path.suffix.lower() in TABLES]
     found, guessed = [], []
     for path in tables:
-        if path.suffix.lower() == ".json" and folder.anywhere(path.stem):
+        if path.suffix.lower() == ".json" and folder.of(path):
             if not any(path.with_suffix(kind).is_file() for kind in TEXTS):
                 guessed.append((path, read_beside(path, text)))
             continue
+        is_delimited = path.suffix.lower() in (".csv", ".tsv")
+        if is_delimited and folder.of(path) and lists_parts(path, read_text(path)):
+            continue  # of that sound
         try:
             found.append((path, read_table(path, text, audio)))
         except NoColumns:
@@ -150,7 +159,8 @@ def _check_times(recordings: Sequence[Recording]) -> None:
     if seconds and 2 * sum(end > 2 * seconds + 10 for end in ends) > len(ends):
         raise RecipeError(
             f"{first.name} is {seconds:.0f} s long, and most of its parts end later, the last at "
-            f"{max(ends):g} s: if these are milliseconds, call the columns start_ms and end_ms."
+            f"{max(ends):g} s: if these are milliseconds, call the columns start_ms and end_ms; "
+            "if they count samples, divide them by the sampling rate."
         )
 
 
@@ -196,7 +206,7 @@ def read_recordings(
     if recordings and path.is_dir():
         _tell_unnamed(folder, recordings)
     recordings = recordings or (read_pairs(folder, language, tier) if path.is_dir() else [])
-    if not any(one.text.strip() for one in recordings):
+    if not any(one.text.strip() and one.path.is_file() for one in recordings):
         raise nothing_found(folder)
     _check_times(recordings)
     return hold_out(recordings, language, path.name)

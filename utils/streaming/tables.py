@@ -1,6 +1,7 @@
 """Tables of clips: CSV, TSV, JSON, Parquet and STM, from people and programs."""
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -9,6 +10,7 @@ from utils.config import RecipeError
 from utils.streaming import label_studio
 from utils.streaming.columns import (
     FILE_COLUMNS,
+    ID_COLUMNS,
     RECORDING_COLUMNS,
     SPEAKER_COLUMNS,
     SPLIT_COLUMNS,
@@ -19,6 +21,7 @@ from utils.streaming.columns import (
     plain,
     text_column,
 )
+from utils.streaming.cues import Cue
 from utils.streaming.delimited import (
     Rows,
     are_texts,
@@ -29,7 +32,7 @@ from utils.streaming.delimited import (
     stm_rows,
 )
 from utils.streaming.files import Line, read_text
-from utils.streaming.times import read_times, time_columns
+from utils.streaming.times import has_start, read_times, time_columns, written_times
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 TABLES = (".csv", ".tsv", *JSON_LINES, ".parquet", ".stm")
@@ -178,6 +181,30 @@ def read_beside(path: Path, wanted_text: str = "text") -> list[Line]:
         return list(_lines(path, iter([(number, {**row, NAME: path.stem})]), NAME, said))
     except RecipeError:
         return []
+
+
+def lists_parts(path: Path, text: str) -> bool:
+    """Return whether a table beside a recording lists its parts: begins and texts, and no files."""
+    columns = next(read_cells(path, text.partition("\n")[0])[1], (1, []))[1]
+    names_files = find_column(columns, [one for one in FILE_COLUMNS if one not in ID_COLUMNS])
+    return bool(find_column(columns, TEXT_COLUMNS) and has_start(columns) and not names_files)
+
+
+def read_parts(path: Path, text: str) -> list[Cue]:
+    """Return the parts of one recording that a table lists: Whisper's .tsv, or a person's.
+
+    Raises:
+        RecipeError: a time is none.
+    """
+    found = []
+    for number, row in delimited(path, text):
+        where, said = f"{path}, line {number}", find_column(row, TEXT_COLUMNS)
+        times = time_columns({key: value for key, value in row.items() if key != said}, where)
+        start, end = (math.nan if at is None else at for at in written_times(row, times, where))
+        found.append(Cue(start, end, row[said], row.get(find_column(row, SPEAKER_COLUMNS), "")))
+    # Whisper's times are milliseconds, and its header does not say so.
+    unit = 1e-3 if text.startswith("start\tend\ttext") else 1.0
+    return [cue._replace(start=cue.start * unit, end=cue.end * unit) for cue in found]
 
 
 def _lines(path: Path, rows: Rows, file: str, text: str) -> Iterator[Line]:

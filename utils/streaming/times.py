@@ -44,9 +44,14 @@ def time_columns(row: Mapping[str, str], where: str) -> Columns:
         if name is None and (not SUSPECT.search(plain(column)) or not holds_times):
             continue
         use = name and next(one for one in ("start", "end", "duration") if name[one])
-        if use == "duration" and not _has_start(row):
+        if use == "duration" and not has_start(row):
             continue  # the duration of the file
-        if name is None or name["other"] or use in found:
+        if use in found:
+            raise RecipeError(
+                f'{where}: the column "{column}" holds times, as "{found[use][0]}" does: rename '
+                "the one to leave out."
+            )
+        if name is None or name["other"]:
             raise RecipeError(
                 f'{where}: the column "{column}" holds times that are not understood ("{value}"): '
                 "call the columns start and end (seconds or h:mm:ss.s), or start_ms and end_ms; "
@@ -57,7 +62,8 @@ def time_columns(row: Mapping[str, str], where: str) -> Columns:
     return found
 
 
-def _has_start(columns: Iterable[str]) -> bool:
+def has_start(columns: Iterable[str]) -> bool:
+    """Return whether one of the columns is named as the begin of a part."""
     names = (NAME.fullmatch(plain(column).replace("_", "")) for column in columns)
     return any(name and name["start"] for name in names)
 
@@ -78,19 +84,31 @@ def _seconds(row: Mapping[str, str], columns: Columns, use: str, where: str) -> 
     return float(number[1].replace(",", ".")) * unit
 
 
-def read_times(
+def written_times(
     row: Mapping[str, str], columns: Columns, where: str
 ) -> tuple[float | None, float | None]:
-    """Return when a row's part begins and ends, in seconds; None is the file's own begin or end.
+    """Return when a row's part begins and ends, in seconds, as its table says; None: it does not.
 
     Raises:
-        RecipeError: it is not a time, or it ends before it begins.
+        RecipeError: it is not a time.
     """
     start, end, duration = (
         _seconds(row, columns, use, where) for use in ("start", "end", "duration")
     )
     if end is None and duration:
         end = (start or 0.0) + duration
+    return start, end
+
+
+def read_times(
+    row: Mapping[str, str], columns: Columns, where: str
+) -> tuple[float | None, float | None]:
+    """Return `written_times`; None is the file's own begin or end.
+
+    Raises:
+        RecipeError: it is not a time, or it ends before it begins.
+    """
+    start, end = written_times(row, columns, where)
     if end is not None and end <= (start or 0.0):
         raise RecipeError(f"{where}: the clip ends at {end:g} s, before it starts.")
     return start, end
