@@ -117,6 +117,14 @@ FRAGMENTS = [
     {"begin": "1.000", "end": "2.500", "id": "f1", "lines": ["Prima", "frase."]},
     {"begin": "3.000", "end": "4.250", "id": "f2", "lines": ["Seconda."]},
 ]
+OFFSETS = [
+    {"offsets": {"from": 1000, "to": 2500}, "text": " Prima frase."},
+    {"offsets": {"from": 3000, "to": 4250}, "text": " Seconda."},
+]
+CHUNKS = [
+    {"timestamp": [1.0, 2.5], "text": " Prima frase."},
+    {"timestamp": [3.0, 4.25], "text": " Seconda."},
+]
 FORMATS = {
     "talk.sbv": SBV,
     "talk.ttml": TTML,
@@ -124,6 +132,8 @@ FORMATS = {
     "talk.json": WHISPER,
     "talk.mp3.words.json": WHISPER,
     "talk.it.json": json.dumps({"fragments": FRAGMENTS}),
+    "talk.cpp.json": json.dumps({"transcription": OFFSETS}),
+    "talk.hf.json": json.dumps({"text": "Prima frase. Seconda.", "chunks": CHUNKS}),
     "talk.tsv": "start\tend\ttext\n1000\t2500\tPrima frase.\n3000\t4250\tSeconda.\n",
     "talk.mp3.csv": "id,Start,End,Text\n1,0:01,0:02.5,Prima frase.\n2,0:03,0:04.25,Seconda.\n",
     "talk.srt": SRT,

@@ -5,12 +5,10 @@
 """
 
 import html
-import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 from xml.etree.ElementTree import ParseError
 
 import pympi
@@ -20,6 +18,7 @@ from praatio.utilities.constants import INTERVAL_TIER
 
 from utils.config import RecipeError
 from utils.streaming.cues import Cue
+from utils.streaming.program_json import list_of_segments, read_segments
 from utils.streaming.tables import lists_parts, read_parts
 
 LABELS = re.compile(r"\s*-?[\d.,]+\t-?[\d.,]+\t")  # Audacity: start, end, text
@@ -30,8 +29,8 @@ VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>\n]+)>")  # WebVTT: <v Anna>, <
 
 # Tiers that aligners add, in the order in which they are left out while another remains: those of
 # the Montreal Forced Aligner ("words", "Anna - phones") and of whisper-timestamped.
-FINER = [re.compile(rf"(.* - )?{names}", re.I) for names in ("phone(me)?s", "words")]
-OF = re.compile(" - words$")  # after a speaker's name
+FINER = [re.compile(rf"(.* - )?{names}", re.I) for names in ("phone(me)?s?", "words?")]
+OF = re.compile(" - words?$", re.I)  # after a speaker's name
 EVERY = "*"  # the recipe's name for all tiers, one for each speaker
 
 Tiers = dict[str, list[Cue]]
@@ -120,31 +119,11 @@ def _read_elan(path: Path, text: str) -> Tiers:
     }
 
 
-def _as_segment(fragment: Mapping[str, Any]) -> dict[str, Any]:
-    said = " ".join(fragment["lines"])
-    return {"start": fragment["begin"], "end": fragment["end"], "text": said}
-
-
-def _read_segments(path: Path, text: str) -> Tiers:
-    """Return the segments that Whisper and its kin write as JSON, or aeneas its fragments."""
-    try:
-        data = json.loads(text)
-        found = data["segments"] if "segments" in data else map(_as_segment, data["fragments"])
-        found = list(found)
-        cues = [Cue(float(one["start"]), float(one["end"]), str(one["text"])) for one in found]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RecipeError(
-            f"{path} is no transcript of Whisper's, segments of start, end and text ({error!r})."
-        ) from None
-    names = [str(one.get("speaker") or "") for one in found]
-    return {"": [cue._replace(speaker=name) for cue, name in zip(cues, names, strict=True)]}
-
-
 READERS: dict[str, Callable[[Path, str], Tiers]] = {
     **dict.fromkeys((".srt", ".vtt", ".sbv", ".ttml", ".dfxp", ".ass", ".ssa"), _read_subtitles),
     ".textgrid": _read_textgrid,
     ".eaf": _read_elan,
-    ".json": _read_segments,
+    ".json": lambda path, text: {"": read_segments(path, text)},
     **dict.fromkeys((".tsv", ".csv"), lambda path, text: {"": read_parts(path, text)}),
 }
 
@@ -153,9 +132,7 @@ def is_annotation(path: Path, text: str = "") -> bool:
     """Return whether a file has texts with times; for what may be else, `text` decides."""
     kind = path.suffix.lower()
     if kind == ".json":
-        # Diarization has no text.
-        kinds = ('"segments"', '"text"'), ('"fragments"', '"lines"')
-        return any(all(mark in text for mark in marks) for marks in kinds)
+        return bool(list_of_segments(text))  # diarization has no text
     if kind in (".tsv", ".csv"):
         return lists_parts(path, text)
     return kind in READERS or (kind == ".txt" and bool(LABELS.match(text) or "-->" in text))
@@ -230,7 +207,7 @@ def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list
     problem = f'no tier called "{tier}"' if tier and not chosen else "not one tier, but several"
     if not found:
         raise RecipeError(
-            f"{where} has annotations without any text: {', '.join(map(str, texts))}."
+            f"{where} has annotations without any text: {', '.join(p.name for p, _ in texts)}."
         )
     raise RecipeError(
         f'{where} has {problem}; tier = "…" in [[sources]] names one of {there}; or write '

@@ -18,6 +18,7 @@ from utils.streaming.files import SPLITS, Line, Recording, read_text, say, split
 from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
 from utils.streaming.pairs import TEXTS, read_pairs
+from utils.streaming.program_json import list_of_segments
 from utils.streaming.sound import promised_seconds
 from utils.streaming.splits import hold_out
 from utils.streaming.tables import (
@@ -124,7 +125,8 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     found, guessed = [], []
     for path in tables:
         if path.suffix.lower() == ".json" and folder.of(path):
-            if not any(path.with_suffix(kind).is_file() for kind in TEXTS):
+            has_text = any(path.with_suffix(kind).is_file() for kind in TEXTS)
+            if not has_text and not list_of_segments(read_text(path)):
                 guessed.append((path, read_beside(path, text)))
             continue
         is_delimited = path.suffix.lower() in (".csv", ".tsv")
@@ -155,7 +157,7 @@ def _check_times(recordings: Sequence[Recording]) -> None:
     """
     first = next((one.path for one in recordings if one.end and one.path.is_file()), None)
     seconds = first and promised_seconds(first)
-    ends = [one.end for one in recordings if one.path == first and one.end]
+    ends = [one.end for one in recordings if one.path == first and one.end and not one.fault]
     if seconds and 2 * sum(end > 2 * seconds + 10 for end in ends) > len(ends):
         raise RecipeError(
             f"{first.name} is {seconds:.0f} s long, and most of its parts end later, the last at "

@@ -172,8 +172,7 @@ def read_table(path: Path, wanted_text: str = "text", wanted_audio: str = "") ->
 def read_beside(path: Path, wanted_text: str = "text") -> list[Line]:
     """Return the clip that a JSON of its sound's name describes; none if that is not what it is."""
     try:
-        text = read_text(path)
-        rows = [] if '"segments"' in text else list(_objects(path, _json_rows(path, text)))
+        rows = list(_objects(path, _json_rows(path, read_text(path))))
         if len(rows) != 1:
             return []
         number, row = rows[0]
