@@ -148,6 +148,16 @@ def test_what_nobody_decodes_is_named_with_its_format_and_the_way_out(data, said
     assert "0x" not in str(found.value)
 
 
+@pytest.mark.parametrize("data", [b"", b"FORM\0\0\0\0AIFFCOMM\0\0\0\x12" + bytes(90)])
+@pytest.mark.parametrize("kind", ["mp3", "flac", "m4a", "aiff"])
+def test_a_file_on_disk_is_refused_as_its_bytes_are_and_prints_nothing(tmp_path, capfd, kind, data):
+    path = tmp_path / f"x.{kind}"
+    path.write_bytes(data)
+    with pytest.raises(AudioError, match=path.name):
+        decode_audio(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_playlist_opens_no_file_and_no_address(tmp_path, wav, monkeypatch):
     (tmp_path / "other.wav").write_bytes(wav(1.0))
     monkeypatch.chdir(tmp_path)

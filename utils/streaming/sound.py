@@ -27,6 +27,26 @@ CUT_OFF = 0.05  # share of the audio stated in its header that a file may lack
 Source = bytes | str | Path  # an encoded file, or its path
 
 
+class _SeeksQuietly:
+    """A file in which a place before its start, which damaged headers name, is no exception.
+
+    It would come from a callback of the decoder, which prints it and goes on.
+    """
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go to a place; return -1, and stay, where there is none."""
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
+class _Bytes(_SeeksQuietly, io.BytesIO): ...
+
+
+class _File(_SeeksQuietly, io.BufferedReader): ...
+
+
 def _unreadable(name: str, head: bytes, why: Exception) -> AudioError:
     """Return the error for a file that no decoder accepts."""
     if instead := what_instead(head):
@@ -44,7 +64,7 @@ def _unreadable(name: str, head: bytes, why: Exception) -> AudioError:
 def _explained(source: Source, name: str) -> Iterator[BinaryIO]:
     """Open a source, and turn any fault into a message with the file and its format."""
     name = name or ("the clip" if isinstance(source, bytes) else Path(source).name)
-    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+    with _Bytes(source) if isinstance(source, bytes) else _File(io.FileIO(source)) as file:
         try:
             yield file
         except AudioError as error:
