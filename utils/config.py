@@ -137,7 +137,8 @@ class AudioContext:
     # Training adds a silent tail of U(0, tail_seconds), so that the model can decode any tail;
     # decoding adds half of it. Without a tail the model does not learn where speech ends.
     tail_seconds: Window = 1.0
-    # Share of the training batches at 30 s, for programs with that window only.
+    # Share of the training batches at 30 s, for programs with that window only. A batch of more
+    # clips than per_device_train_batch_size leaves the others out there.
     stock_share: Share = 0.0
 
 

@@ -28,6 +28,18 @@ def test_a_share_of_the_batches_is_at_30_seconds_and_the_same_ones_again(base, r
     assert (windows[0.5][~stock] == windows[0.0][~stock]).all(), "the share moved the tails"
 
 
+def test_a_batch_at_30_seconds_has_no_more_clips_than_a_batch_on_average(base, rows):
+    drawn = {"most_at_30s": 3}
+    for share, clips, frames in ((0.0, 8, 400), (1.0, 3, 3000)):
+        collator = SpeechCollator(base[1], AudioContext(stock_share=share), **drawn)
+        batch = collator([rows[n] for n in range(8)])
+        assert len(batch["labels"]) == clips and batch["input_features"].shape[-1] <= frames
+    few = collator([rows[0], rows[7]])
+    assert len(few["labels"]) == 2, "a small batch is whole"
+    every = SpeechCollator(base[1], AudioContext(enabled=False), **drawn)
+    assert len(every([rows[n] for n in range(8)])["labels"]) == 8, "where all are at 30 s"
+
+
 def test_an_update_of_fewer_clips_than_batches_is_filled_with_nothing_to_learn(base, tiny_model):
     batch = SpeechCollator(base[1], AudioContext(step_seconds=0.02))([])
     assert (batch["labels"] == IGNORED).all()

@@ -35,6 +35,8 @@ class SpeechCollator:
         seed: of the tail, of the augmentation and of the choice of labels.
         augmentation: the recipe's; None leaves the clips as they are.
         windows: the recipe's; None uses neither timestamps nor the text before.
+        most_at_30s: clips in a batch of `stock_share`; None: all. A batch of short clips has many,
+            and each costs as much there as a clip of 30 s.
 
     Random choices depend on the seed and the clips of the batch, not on the state of a generator: a
     resumed run, and any number of loader workers, draw the same.
@@ -47,12 +49,14 @@ class SpeechCollator:
         seed: int = 42,
         augmentation: Augmentation | None = None,
         windows: Windows | None = None,
+        most_at_30s: int | None = None,
     ):
         self.processor = processor
         self.context = context
         self.seed = seed
         self.augmentation = augmentation or Augmentation()
         self.windows = windows or Windows()
+        self.most_at_30s = most_at_30s
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
         """Return a batch with its log-mels.
@@ -85,14 +89,15 @@ class SpeechCollator:
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
         random = np.random.default_rng([self.seed, batch_key])
         tail, stock = random.uniform(0, self.context.tail_seconds), random.random()
+        at_30s = stock < self.context.stock_share
+        if at_30s and self.most_at_30s:
+            rows = [rows[n] for n in sorted(random.permutation(len(rows))[: self.most_at_30s])]
         if share := self.augmentation.non_speech:
             rows = [without_speech(row, random) if random.random() < share else row for row in rows]
         read = waveform if self.augmentation.changes_sound else _stored
         clips = [vary(read(row), self.augmentation, random) for row in rows]
         seconds = [len(clip) / SAMPLING_RATE for clip in clips]
-        context = context_seconds(max(seconds), tail, self.context)
-        if stock < self.context.stock_share:
-            context = STOCK_SECONDS
+        context = STOCK_SECONDS if at_30s else context_seconds(max(seconds), tail, self.context)
         pairs = [self._read_and_write(*pair, random) for pair in zip(rows, clips, strict=True)]
         reads, writes = zip(*pairs, strict=True)
         batch = {

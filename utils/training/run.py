@@ -110,7 +110,12 @@ def build_trainer(recipe: Recipe, run: Run, watch: Watch | None = None) -> Whisp
         "numpy", columns=["audio"], output_all_columns=True
     )
     collator = SpeechCollator(
-        processor, recipe.audio_context, arguments.seed, recipe.augmentation, recipe.windows
+        processor,
+        recipe.audio_context,
+        arguments.seed,
+        recipe.augmentation,
+        recipe.windows,
+        arguments.per_device_train_batch_size,
     )
     # With one process there is nothing to divide.
     sharded = recipe.method.shard and arguments.world_size > 1
