@@ -177,6 +177,19 @@ def test_every_format_gives_the_same_clip_at_its_place(tmp_path, wav, name, enco
     assert samples[-100] == pytest.approx(0.9 * 16 / 39, abs=1e-3)
 
 
+@pytest.mark.parametrize("name", ["talk.srt", "talk.it.srt", "talk.mp3.srt"])
+def test_annotations_may_lie_in_a_folder_of_their_own(tmp_path, wav, name):
+    for folder in ("audio", "subtitles", "other"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "audio", wav)
+    (tmp_path / "subtitles" / name).write_text(SRT)
+    (one,) = read_recordings(str(tmp_path), "it")
+    assert (one.path.name, one.start, one.end, one.fault) == ("talk.mp3", 1.0, 4.25, "")
+    write(tmp_path / "other", wav)  # whose are they now?
+    with pytest.raises(RecipeError, match="no texts that are understood"):
+        read_recordings(str(tmp_path), "it")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

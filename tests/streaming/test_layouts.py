@@ -116,6 +116,23 @@ PLAIN = {
     "CMU Arctic": {"etc/txt.done.data": lines(f'( c# "{T}" )')},
     "Kaldi's text alone": {"text": lines(f"c# {T}")},
     "Kaldi": {"data/text": lines(f"u# {T}"), "data/wav.scp": lines("u# c#.wav")},
+    "a list of paths, as of Whisper scripts": {
+        "audio_paths": lines("u# /data/c#.wav"),
+        "text": lines(f"u# {T}"),
+    },
+    "FunASR": {
+        "list/train_wav.scp": lines("u# /data/c#.wav"),
+        "list/train_text.txt": lines(f"u# {T}"),
+    },
+    "FunASR, JSON": {"train.jsonl": jsons(key="u#", source="/data/c#.wav", target=T)},
+    "WeNet": {"data.list": jsons(key="u#", wav="/data/c#.wav", txt=T)},
+    "commas in a .txt": {"texts.txt": lines(f"c#.wav,{T}")},
+    "colons in a .txt": {"texts.txt": lines(f"c#.wav: {T}")},
+    "a CSV called .txt": {"texts.txt": table(",", CSV)},
+    "LibriSpeech, with alignments": {
+        "84-121.trans.txt": lines(f"c# {T}"),
+        "84-121.alignment.txt": lines('c# ",FRASE," "0.5,0.8"'),
+    },
     "Label Studio": {"export.json": "[" + ",".join(lines(json.dumps(TASK)).splitlines()) + "]"},
     "Label Studio, JSON_MIN": {
         "min.json": f"[{','.join(jsons(**LOCAL, annotator=1).splitlines())}]"
@@ -169,6 +186,15 @@ PLAIN = {
 def test_a_layout_is_recognised_by_its_files(corpus, kind):
     folder = corpus(**PLAIN[kind])
     assert said(folder) == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
+
+
+def test_of_vctk_s_two_microphones_the_first_is_read(corpus):
+    corpus("wav48/p225_{}_mic2.wav")
+    texts = {f"txt/p225_{n}.txt": TEXT.format(n) for n in range(COUNT)}
+    found = said(corpus("wav48/p225_{}_mic1.wav", **texts))
+    assert {n: text for n, text in found.items() if text} == {
+        f"p225_{n}_mic1.wav": TEXT.format(n) for n in range(COUNT)
+    }
 
 
 def test_one_clip_in_several_formats_is_read_once(corpus):

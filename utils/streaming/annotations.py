@@ -18,6 +18,7 @@ from praatio.utilities.constants import INTERVAL_TIER
 
 from utils.config import RecipeError
 from utils.streaming.cues import Cue
+from utils.streaming.folders import Folder
 from utils.streaming.program_json import list_of_segments, read_segments
 from utils.streaming.tables import lists_parts, read_parts
 
@@ -157,21 +158,24 @@ def read_tiers(path: Path, text: str) -> Tiers:
     }
 
 
-def beside(sounds: Iterable[Path], annotations: Iterable[Path]) -> dict[Path, dict[Path, str]]:
+def beside(folder: Folder, annotations: Iterable[Path]) -> dict[Path, dict[Path, str]]:
     """Return the annotations of each sound: annotation → its track, "" if its name has none.
 
-    An annotation without a sound is filed under the name that its sound would have, as a .wav.
+    They lie beside it, or in a folder of their own. An annotation without a sound is filed under
+    the name that its sound would have, as a .wav.
     """
     names: dict[Path, Path] = {}
-    for sound in sounds:
+    for sound in folder.sounds:
         names |= {sound: sound, sound.with_suffix(""): sound}
     found: dict[Path, dict[Path, str]] = defaultdict(dict)
     for path in annotations:
         name = path.with_suffix("")
-        if name in names or name.with_suffix("") not in names:
-            found[names.get(name, path.with_suffix(".wav"))][path] = ""
-        else:
-            found[names[name.with_suffix("")]][path] = name.suffix[1:]
+        shorter, track = name.with_suffix(""), name.suffix[1:]
+        ways = ((names.get(name), ""), (names.get(shorter), track))
+        ways += ((folder.anywhere(name.name), ""), (folder.anywhere(shorter.name), track))
+        ways += ((path.with_suffix(".wav"), ""),)
+        sound, track = next(way for way in ways if way[0])
+        found[sound][path] = track
     return found
 
 

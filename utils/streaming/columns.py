@@ -13,12 +13,13 @@ FILE_COLUMNS = (
     *("file_name", "filename", "audio_filepath", "audio_path", "audio_file", "audio", "path"),
     *("wav_filename", "wav_path", "wav_file", "wav", "file", "file_path", "filepath", "sound"),
     *("mp3", "flac", "clip", "recording_path", "fname", *ID_COLUMNS),
+    *("source", "key"),  # FunASR, WeNet
 )
 TEXT_COLUMNS = (
     *("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription"),
     *("raw_text", "original_text", "text_original", "text_normalized", "normalized_transcription"),
     *("normalized_transcript", "utterance", "verbatim", "orthographic", "txt", "caption", "words"),
-    "wrd",
+    *("wrd", "target"),
 )
 # client_id is Common Voice's, speaker_id is used by MLS and VoxPopuli.
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id")

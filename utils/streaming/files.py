@@ -74,8 +74,9 @@ def read_text(path: Path) -> str:
 
 
 def is_transcript(path: Path) -> bool:
-    """Return whether a text file may be a transcript: not a README or a licence."""
-    return path.stem.lower() not in NO_TRANSCRIPTS
+    """Return whether a text file may be a transcript: not a README, a licence or an alignment."""
+    # LibriSpeech's alignments are lists of words and times beside those of texts.
+    return path.stem.lower() not in NO_TRANSCRIPTS and not path.stem.endswith(".alignment")
 
 
 def split_of(name: str, folders: Sequence[str] = ()) -> str:

@@ -8,16 +8,20 @@ most people have a .txt for each clip.
 import math
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
+from utils.streaming.columns import FILE_COLUMNS, find_column
+from utils.streaming.delimited import is_sound
 from utils.streaming.files import SPLITS, Line, is_transcript, read_text
 from utils.streaming.folders import Folder
 from utils.streaming.tables import read_nameless, read_table
 
 LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}
 LISTS |= {".transcription", ".trn"}
+GAPS = (" ", ",", ";", ":")  # between an id and its text
 LARGEST_LIST = 1 << 28  # bytes
 ARCTIC = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # ( arctic_a0001 "Author of the danger trail." )
 SPHINX = re.compile(r"(?:<s>)?(.*?)(?:</s>)?\s*\((\S+)\)")  # <s> ten of clubs </s> (001)
@@ -35,8 +39,8 @@ def _split_within(folder: Folder, path: Path) -> str:
     return next(filter(None, map(corpus_split, parts)), "")
 
 
-def _pairs_of(text: str) -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, id, text) of a list."""
+def _pairs_of(text: str, gap: str = " ") -> Iterator[tuple[int, str, str]]:
+    """Yield (line number, id, text) of a list; what is between them is a tab or a `gap`."""
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     lines = [(number, line) for number, line in lines if line]
     if all(SPHINX.fullmatch(line) and not ARCTIC.fullmatch(line) for _, line in lines):
@@ -48,7 +52,7 @@ def _pairs_of(text: str) -> Iterator[tuple[int, str, str]]:
         if arctic := ARCTIC.fullmatch(line):
             yield number, *arctic.groups()
         else:
-            name, _, said = line.replace("\t", " ", 1).partition(" ")
+            name, _, said = line.replace("\t", gap, 1).partition(gap)
             yield number, name, said.strip()
 
 
@@ -79,14 +83,22 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
         text = read_text(path)
     except RecipeError:
         return []  # not a list in UTF-8
-    if "|" in text.partition("\n")[0]:
+    first, knows = text.partition("\n")[0], partial(folder.knows, beside=path.parent)
+    if "|" in first:
         return read_table(path)
-    if text.partition("\n")[0].count("\t") > 1:
-        return read_nameless(path, partial(folder.knows, beside=path.parent))
-    pairs = list(_pairs_of(text))
-    has_texts = any(said for _, _, said in pairs)  # not a list of files
-    if not has_texts or not folder.knows([name for _, name, _ in pairs], path.parent):
+    if first.count("\t") > 1:
+        return read_nameless(path, knows)
+    with suppress(RecipeError):
+        if first.startswith("{") or find_column(re.split("[,;\t]", first), FILE_COLUMNS):
+            return read_table(path)
+    for gap in GAPS:
+        pairs = list(_pairs_of(text, gap))
+        if knows([name for _, name, _ in pairs]):
+            break
+    else:
         return []
+    if not any(said and not is_sound(said) for _, _, said in pairs):
+        return []  # a list of files
     split = _split_within(folder, path)
     return [
         Line(f"{path}, line {n}", name, said, None, None, split, *_speaker(path, name))
@@ -114,6 +126,18 @@ def _table(path: Path, columns: int) -> dict[str, tuple[int, list[str]]]:
     return rows
 
 
+def _texts_of(sounds: Path) -> list[Path]:
+    """Return what the texts beside a list of ids and files may be called; none: it is no such list.
+
+    Kaldi's are wav.scp and text, FunASR's train_wav.scp and train_text.txt, and a script of many
+    Whisper recipes takes audio_paths and text.
+    """
+    if sounds.name == "audio_paths":
+        return [sounds.with_name("text")]
+    first, found, rest = sounds.name.partition("wav.scp")
+    return [sounds.with_name(f"{first}text{kind}") for kind in ("", ".txt") if found and not rest]
+
+
 def read_kaldi(folder: Folder) -> list[tuple[Path, list[Line]]]:
     """Return the texts of Kaldi's data folders, each with its lines.
 
@@ -121,12 +145,16 @@ def read_kaldi(folder: Folder) -> list[tuple[Path, list[Line]]]:
         RecipeError: wav.scp has commands, which are not run; a segment has no times.
     """
     there = set(folder.files)
-    texts = [p for p in folder.files if p.name == "text" and p.with_name("wav.scp") in there]
-    return [(path, list(_read_kaldi(path, _split_within(folder, path)))) for path in texts]
+    pairs = [(sounds, text) for sounds in folder.files for text in _texts_of(sounds)]
+    return [
+        (text, list(_read_kaldi(text, sounds, _split_within(folder, text))))
+        for sounds, text in pairs
+        if text in there
+    ]
 
 
-def _read_kaldi(path: Path, split: str) -> Iterator[Line]:
-    sounds = _table(path.with_name("wav.scp"), 1)
+def _read_kaldi(path: Path, files: Path, split: str) -> Iterator[Line]:
+    sounds = _table(files, 1)
     segments = _table(path.with_name("segments"), 3)
     speakers = _table(path.with_name("utt2spk"), 1)
     for utterance, (number, (said,)) in _table(path, 1).items():
@@ -148,7 +176,7 @@ def _read_kaldi(path: Path, split: str) -> Iterator[Line]:
         at, (name,) = sounds.get(recording, (number, [recording]))
         if name.rstrip().endswith("|"):
             raise RecipeError(
-                f"{path.with_name('wav.scp')}, line {at}, is a command ({name[:60]}), and commands "
+                f"{files}, line {at}, is a command ({name[:60]}), and commands "
                 "in data are not run: write the file's path."
             )
         speaker = speakers.get(utterance, (0, [""]))[1][0]

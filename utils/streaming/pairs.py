@@ -58,7 +58,10 @@ def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
         name, kind = splitext(stem)
         if kind not in (IN_WORDS, AS_WRITTEN):
             name = stem
-        sound = folder.find(name) or folder.anywhere(basename(name)) or path.with_suffix(".wav")
+        # The last is VCTK's, with a file for each of two microphones.
+        own = (basename(name), f"{basename(name)}_mic1")
+        sound = folder.find(name) or next(filter(None, map(folder.anywhere, own)), None)
+        sound = sound or path.with_suffix(".wav")
         if sound not in found or kind == AS_WRITTEN:
             found[sound] = text
     return found
@@ -95,7 +98,7 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
         elif not is_text:
             texts.pop(path, None)
     plain = _plain(folder, {path: text for path, text in texts.items() if path not in timed})
-    annotated = annotations.beside(folder.sounds, sorted(timed))
+    annotated = annotations.beside(folder, sorted(timed))
     found = []
     for path in sorted({*folder.sounds, *annotated, *plain}, key=lambda path: path.parts):
         name = folder.name(path)

@@ -131,7 +131,7 @@ def _rows(path: Path) -> Rows:
     text = read_text(path)
     if kind == ".stm":
         return stm_rows(path, text)
-    if kind in JSON_LINES:
+    if kind in JSON_LINES or (kind not in TABLES and text.startswith("{")):  # WeNet's data.list
         return _objects(path, _json_rows(path, text))
     return delimited(path, text)
 
