@@ -137,8 +137,8 @@ class AudioContext:
     # Training adds a silent tail of U(0, tail_seconds), so that the model can decode any tail;
     # decoding adds half of it. Without a tail the model does not learn where speech ends.
     tail_seconds: Window = 1.0
-    # Share of the training batches at 30 s, for programs with that window only. A batch of more
-    # clips than per_device_train_batch_size leaves the others out there.
+    # Share of the training batches at 30 s, for programs with that window only. There a clip costs
+    # five to ten times as much, so such a batch has half of per_device_train_batch_size at most.
     stock_share: Share = 0.0
 
 

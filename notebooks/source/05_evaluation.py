@@ -40,6 +40,7 @@ from utils.scoring.error_rates import count_errors
 from utils.scoring.intervals import confidence_interval, resampled_rates
 from utils.scoring.metrics import WER
 from utils.scoring.predictions import (
+    bare_p,
     count_row_errors,
     drawn,
     first_unit,
@@ -357,7 +358,7 @@ columns = dict.fromkeys(["before", f"after{window}", "after"])
 table = {
     source: {key: rates[key] for key in ("split", "clips")}
     | {name: percent(rates, f"wer_{name}") for name in columns}
-    | {"p": say_p(rates, window).removeprefix("p ").removeprefix("= ")}
+    | {"p": bare_p(rates, window)}
     | {"verdict": verdict_word(rates, window)}
     for source, rates in report["languages"].items()
 }

@@ -17,6 +17,7 @@ from utils.scoring.predictions import (
     SIGNIFICANT,
     SUMMARY_KEYS,
     Row,
+    bare_p,
     compare_counts,
     correct_for_many,
     count_kinds,
@@ -27,7 +28,6 @@ from utils.scoring.predictions import (
     measure,
     measure_rates,
     percent,
-    say_p,
     summarize,
 )
 from utils.text import normalize, normalizer_name
@@ -199,7 +199,7 @@ def comparison_text(table: Sequence[Mapping[str, Any]]) -> str:
     named = max(14, *(len(row["source"]) + 2 for row in table))
     lines = [f"{'source':{named}}{'run':{width}}{'clips':>6}  {'WER':22}{'CER':22}{'p':>10}"]
     for row in table:
-        tested = "first" if row["is_first"] else _bare_p(row)
+        tested = "first" if row["is_first"] else bare_p(row)
         lines.append(
             f"{row['source']:{named}}{row['run']:{width}}{row['clips']:6d}  "
             f"{percent(row, 'wer_after'):22}{percent(row, 'cer_after'):22}{tested:>10}"
@@ -208,11 +208,6 @@ def comparison_text(table: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(
         [*lines, "p: the difference from the first run on the same clips, corrected (Holm)"]
     )
-
-
-def _bare_p(measured: Mapping[str, Any], window: str = "") -> str:
-    """Return `say_p` for a column that is called p."""
-    return say_p(measured, window).removeprefix("p = ").removeprefix("p ")
 
 
 def results_text(languages: Mapping[str, Mapping[str, Any]]) -> str:
@@ -233,5 +228,5 @@ def results_text(languages: Mapping[str, Mapping[str, Any]]) -> str:
     for source, row in languages.items():
         rates = "".join(f"{percent(row, rate):22}" for rate in heads)
         cer = f"{100 * row['cer_before']:.1f} → {100 * row[f'cer_after{window}']:.1f} %"
-        lines.append(f"{source:18}{row['clips']:6d}  {rates}{cer:18}{_bare_p(row, window):>8}")
+        lines.append(f"{source:18}{row['clips']:6d}  {rates}{cer:18}{bare_p(row, window):>8}")
     return "\n".join(lines)

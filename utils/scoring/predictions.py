@@ -188,9 +188,15 @@ def correct_for_many(table: Sequence[dict[str, Any]]) -> None:
 
 
 def say_p(measured: Mapping[str, Any], window: str = "") -> str:
-    """Format a p value for people, corrected where it is one of several: `p = 0.15`.
+    """Format a p value for a sentence: `p = 0.15`, `p < 0.001`."""
+    said = bare_p(measured, window)
+    return f"p {said}" if said[0] in "<≤" else f"p = {said}"
 
-    `p ≤ 0.002` if no random swap was as extreme: with more swaps it might be lower.
+
+def bare_p(measured: Mapping[str, Any], window: str = "") -> str:
+    """Format a p value for a column called p, corrected where it is one of several: `0.15`.
+
+    `≤ 0.002` if no random swap was as extreme: with more swaps it might be lower.
 
     Args:
         measured: of `measure`.
@@ -199,9 +205,9 @@ def say_p(measured: Mapping[str, Any], window: str = "") -> str:
     uncorrected = measured[f"p_value{window}"]
     p = measured.get(f"p_holm{window}", uncorrected)
     if p < 0.001:
-        return "p < 0.001"
+        return "< 0.001"
     at_floor = uncorrected <= measured[f"p_floor{window}"] * (1 + 1e-9)
-    return f"p {'≤' if at_floor else '='} {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
+    return f"{'≤ ' if at_floor else ''}{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
 def summarize(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One training from a recipe to saved weights: build the trainer, resume, keep the weights."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -115,7 +116,7 @@ def build_trainer(recipe: Recipe, run: Run, watch: Watch | None = None) -> Whisp
         arguments.seed,
         recipe.augmentation,
         recipe.windows,
-        arguments.per_device_train_batch_size,
+        math.ceil(arguments.per_device_train_batch_size / 2),
     )
     # With one process there is nothing to divide.
     sharded = recipe.method.shard and arguments.world_size > 1
