@@ -125,6 +125,7 @@ PLAIN = {
         "list/train_text.txt": lines(f"u# {T}"),
     },
     "FunASR, JSON": {"train.jsonl": jsons(key="u#", source="/data/c#.wav", target=T)},
+    "ULCA": {"data.json": f"[{','.join(jsons(audioFilename='c#.wav', text=T).splitlines())}]"},
     "WeNet": {"data.list": jsons(key="u#", wav="/data/c#.wav", txt=T)},
     "commas in a .txt": {"texts.txt": lines(f"c#.wav,{T}")},
     "colons in a .txt": {"texts.txt": lines(f"c#.wav: {T}")},

@@ -6,20 +6,21 @@ from typing import Any
 
 from utils.config import RecipeError
 
-ID_COLUMNS = ("utt_id", "utterance_id", "id", "name")
 # The first match wins if a table has several: audiofolder, NeMo, Coqui, DeepSpeech, Common Voice,
-# and names that people choose. An id names a file if it is the stem of one.
-FILE_COLUMNS = (
+# ULCA, and names that people choose.
+PATH_COLUMNS = (
     *("file_name", "filename", "audio_filepath", "audio_path", "audio_file", "audio", "path"),
     *("wav_filename", "wav_path", "wav_file", "wav", "file", "file_path", "filepath", "sound"),
-    *("mp3", "flac", "clip", "recording_path", "fname", *ID_COLUMNS),
-    *("source", "key"),  # FunASR, WeNet
+    *("mp3", "flac", "clip", "recording_path", "fname", "audio_filename", "audio_name"),
 )
+# An id names a file if it is the stem of one; source is FunASR's.
+ID_COLUMNS = ("utt_id", "utterance_id", "id", "name", "source", "key")
+FILE_COLUMNS = (*PATH_COLUMNS, *ID_COLUMNS)
 TEXT_COLUMNS = (
     *("text", "sentence", "transcription", "transcript", "normalized_text", "raw_transcription"),
     *("raw_text", "original_text", "text_original", "text_normalized", "normalized_transcription"),
     *("normalized_transcript", "utterance", "verbatim", "orthographic", "txt", "caption", "words"),
-    *("wrd", "target"),
+    *("wrd", "target", "transcripts", "transcriptions", "orthography", "ground_truth", "reference"),
 )
 # client_id is Common Voice's, speaker_id is used by MLS and VoxPopuli.
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id")

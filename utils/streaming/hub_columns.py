@@ -13,7 +13,7 @@ import soundfile
 from datasets import Audio, ClassLabel, Features, Value
 
 from utils.config import RecipeError, Source
-from utils.streaming.columns import FILE_COLUMNS, NoColumns, as_text, find_column, text_column
+from utils.streaming.columns import PATH_COLUMNS, NoColumns, as_text, find_column, text_column
 from utils.streaming.files import leads_out
 
 # What the builders of datasets call a file within a data set; a table may not name others.
@@ -36,7 +36,7 @@ def sound_column(features: Features, source: Source) -> str:
     if source.audio_column in features or (not source.audio_column and "audio" in features):
         return source.audio_column or "audio"
     typed = [name for name, feature in features.items() if _is_sound(feature)]
-    found = typed[0] if len(typed) == 1 else find_column(features, FILE_COLUMNS[:-5])
+    found = typed[0] if len(typed) == 1 else find_column(features, PATH_COLUMNS)
     if source.audio_column or found is None:
         raise RecipeError(
             f'{source.dataset} has no column "{source.audio_column or "audio"}"; it has '

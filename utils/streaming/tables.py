@@ -10,7 +10,7 @@ from utils.config import RecipeError
 from utils.streaming import label_studio
 from utils.streaming.columns import (
     FILE_COLUMNS,
-    ID_COLUMNS,
+    PATH_COLUMNS,
     RECORDING_COLUMNS,
     SPEAKER_COLUMNS,
     SPLIT_COLUMNS,
@@ -185,8 +185,8 @@ def read_beside(path: Path, wanted_text: str = "text") -> list[Line]:
 def lists_parts(path: Path, text: str) -> bool:
     """Return whether a table beside a recording lists its parts: begins and texts, and no files."""
     columns = next(read_cells(path, text.partition("\n")[0])[1], (1, []))[1]
-    names_files = find_column(columns, [one for one in FILE_COLUMNS if one not in ID_COLUMNS])
-    return bool(find_column(columns, TEXT_COLUMNS) and has_start(columns) and not names_files)
+    has_texts = find_column(columns, TEXT_COLUMNS) and not find_column(columns, PATH_COLUMNS)
+    return bool(has_texts and has_start(columns))
 
 
 def read_parts(path: Path, text: str) -> list[Cue]:
