@@ -135,6 +135,7 @@ FORMATS = {
     "talk.cpp.json": json.dumps({"transcription": OFFSETS}),
     "talk.hf.json": json.dumps({"text": "Prima frase. Seconda.", "chunks": CHUNKS}),
     "talk.tsv": "start\tend\ttext\n1000\t2500\tPrima frase.\n3000\t4250\tSeconda.\n",
+    "talk.TSV": "start\tend\ttext\n1.0\t2.5\tPrima frase.\n3.0\t4.25\tSeconda.\n",
     "talk.mp3.csv": "id,Start,End,Text\n1,0:01,0:02.5,Prima frase.\n2,0:03,0:04.25,Seconda.\n",
     "talk.srt": SRT,
     "talk.SRT": SRT.replace(",", "."),
@@ -302,6 +303,14 @@ def test_a_plain_text_comes_first_and_an_annotation_alone_is_counted(tmp_path, w
     assert (other.id, other.fault) == ("other.wav", "annotation without a sound")
     timed = read_recordings(folder, "it", tier="")[1:]
     assert timed == [talk]
+
+
+def test_an_annotation_without_text_costs_its_own_recording(tmp_path, wav):
+    folder = write(tmp_path, wav, **{"talk.srt": SRT, "empty.json": '{"text": "", "segments": []}'})
+    (tmp_path / "empty.wav").write_bytes(wav(5))
+    empty, talk = read_recordings(folder, "it")
+    assert (empty.id, empty.fault) == ("empty.wav", "annotation without any text")
+    assert (talk.start, talk.fault) == (1.0, "")
 
 
 def test_what_whisper_writes_of_a_long_recording_is_one_annotation(tmp_path, wav):

@@ -180,7 +180,7 @@ def beside(folder: Folder, annotations: Iterable[Path]) -> dict[Path, dict[Path,
 
 
 def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list[Cue]:
-    """Return the segments of the tier that a recipe names, or of the only one there is.
+    """Return the segments of the tier that a recipe names, or of the only one; none without text.
 
     Tiers of phones do not count, those of words only where there is no other.
 
@@ -210,9 +210,7 @@ def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list
     there = ", ".join(f'"{n}" of {path.name} ({len(cues)} segments)' for n, path, cues in found)
     problem = f'no tier called "{tier}"' if tier and not chosen else "not one tier, but several"
     if not found:
-        raise RecipeError(
-            f"{where} has annotations without any text: {', '.join(p.name for p, _ in texts)}."
-        )
+        return []
     raise RecipeError(
         f'{where} has {problem}; tier = "…" in [[sources]] names one of {there}; or write '
         f'tier = "{EVERY}" for all of them, one for each speaker.'

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
-from utils.streaming.columns import FILE_COLUMNS, find_column
+from utils.streaming.columns import FILE_COLUMNS, TEXT_COLUMNS, find_column
 from utils.streaming.delimited import is_sound
 from utils.streaming.files import SPLITS, Line, is_transcript, read_text
 from utils.streaming.folders import Folder
@@ -21,11 +21,10 @@ from utils.streaming.tables import read_nameless, read_table
 
 LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}
 LISTS |= {".transcription", ".trn"}
-GAPS = (" ", ",", ";", ":")  # between an id and its text
+GAPS = (" ", "(", ",", ";", ":")  # between an id and its text; Sphinx: a text and its (id)
 LARGEST_LIST = 1 << 28  # bytes
 ARCTIC = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # ( arctic_a0001 "Author of the danger trail." )
-SPHINX = re.compile(r"(?:<s>)?(.*?)(?:</s>)?\s*\((\S+)\)")  # <s> ten of clubs </s> (001)
-FILLER = re.compile(r"<sil>|\+\+\S+\+\+")  # Sphinx's words for silence and noise
+FILLER = re.compile(r"</?s>|<sil>|\+\+\w+\+\+")  # Sphinx's words for silence and noise
 LIBRISPEECH = re.compile(r"(\d+)[-_](\d+)[-_]\d+")  # speaker, chapter, number
 
 
@@ -40,18 +39,19 @@ def _split_within(folder: Folder, path: Path) -> str:
 
 
 def _pairs_of(text: str, gap: str = " ") -> Iterator[tuple[int, str, str]]:
-    """Yield (line number, id, text) of a list; what is between them is a tab or a `gap`."""
-    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
-    lines = [(number, line) for number, line in lines if line]
-    if all(SPHINX.fullmatch(line) and not ARCTIC.fullmatch(line) for _, line in lines):
-        for number, line in lines:
-            said, name = SPHINX.fullmatch(line).groups()
-            yield number, name, " ".join(FILLER.sub(" ", said).split())
-        return
-    for number, line in lines:
+    """Yield (line number, id, text) of a list.
+
+    Args:
+        text: of the list.
+        gap: between an id and its text, where it is no tab; "(" for a text before its id.
+    """
+    for number, line in enumerate(map(str.strip, text.split("\n")), 1):
         if arctic := ARCTIC.fullmatch(line):
             yield number, *arctic.groups()
-        else:
+        elif gap == "(" and line.endswith(")"):  # <s> ten of clubs </s> (001)
+            said, _, name = line[:-1].rpartition("(")
+            yield number, name, " ".join(FILLER.sub(" ", said).split())
+        elif line:
             name, _, said = line.replace("\t", gap, 1).partition(gap)
             yield number, name, said.strip()
 
@@ -89,7 +89,9 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
     if first.count("\t") > 1:
         return read_nameless(path, knows)
     with suppress(RecipeError):
-        if first.startswith("{") or find_column(re.split("[,;\t]", first), FILE_COLUMNS):
+        header = re.split("[,;\t]", first)
+        named = find_column(header, FILE_COLUMNS) and find_column(header, TEXT_COLUMNS)
+        if named or first.startswith("{"):
             return read_table(path)
     for gap in GAPS:
         pairs = list(_pairs_of(text, gap))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from posixpath import basename, splitext
 
+from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.cues import make_clips
 from utils.streaming.files import Recording, is_transcript, read_text, say, split_of
@@ -20,6 +21,7 @@ ALIGNED = re.compile(r"(?:\S+\s+)?\d+(?:\.\d+)?\s+\d+(?:\.\d+)?\s+\S.*")
 # In LibriTTS a clip has two texts: the original, and one with numbers in words.
 IN_WORDS, AS_WRITTEN = ".normalized", ".original"
 
+EMPTY = "annotation without any text"
 Texts = dict[tuple[Path, str], str]  # annotation, its track → contents of the file
 
 
@@ -33,7 +35,12 @@ def _annotated(
         yield Recording(sound, said, name, fault="annotation without a sound", **known)
         return
     seconds = promised_seconds(sound) or math.inf
-    for clip in make_clips(annotations.read_cues(texts, tier, name), language, seconds):
+    cues = annotations.read_cues(texts, tier, name)
+    if not cues:
+        there = ", ".join(path.name for path, _ in texts)
+        said = f"{name} has annotations without any text: {there}."
+        yield Recording(sound, said, name, fault=EMPTY, **known)
+    for clip in make_clips(cues, language, seconds):
         told = {name: getattr(clip, name) for name in ("start", "end", "speaker", "notes", "fault")}
         yield Recording(sound, clip.text, f"{name}@{clip.start:g}", **told, **known)
 
@@ -86,6 +93,9 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
         folder: whose files they are.
         language: Whisper's code.
         tier: of annotations or subtitles, where a recording has several.
+
+    Raises:
+        RecipeError: an annotation cannot be read, or none has any text.
     """
     texts, timed = {}, set()
     for path in folder.files:
@@ -109,4 +119,6 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
         else:
             split = split_of("", PurePosixPath(name).parts[:-1])
             found.append(Recording(path, plain.get(path, ""), name, split))
+    if found and all(one.fault == EMPTY for one in found):
+        raise RecipeError(found[0].text)
     return found

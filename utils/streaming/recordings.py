@@ -13,21 +13,15 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
+from utils.streaming import annotations
 from utils.streaming.columns import NoColumns
 from utils.streaming.files import SPLITS, Line, Recording, read_text, say, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
 from utils.streaming.pairs import TEXTS, read_pairs
-from utils.streaming.program_json import list_of_segments
 from utils.streaming.sound import promised_seconds
 from utils.streaming.splits import hold_out
-from utils.streaming.tables import (
-    TABLES,
-    lists_parts,
-    read_beside,
-    read_nameless,
-    read_table,
-)
+from utils.streaming.tables import TABLES, read_beside, read_nameless, read_table
 from utils.streaming.unread import nothing_found, shown
 
 
@@ -124,14 +118,14 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     tables = [path for path in folder.files if path.suffix.lower() in TABLES]
     found, guessed = [], []
     for path in tables:
-        if path.suffix.lower() == ".json" and folder.of(path):
-            has_text = any(path.with_suffix(kind).is_file() for kind in TEXTS)
-            if not has_text and not list_of_segments(read_text(path)):
+        kind = path.suffix.lower()
+        is_beside = kind in (".json", ".csv", ".tsv") and folder.of(path)
+        if is_beside and annotations.is_annotation(path, read_text(path)):
+            continue
+        if kind == ".json" and folder.anywhere(path.stem):
+            if not any(path.with_suffix(other).is_file() for other in TEXTS):
                 guessed.append((path, read_beside(path, text)))
             continue
-        is_delimited = path.suffix.lower() in (".csv", ".tsv")
-        if is_delimited and folder.of(path) and lists_parts(path, read_text(path)):
-            continue  # of that sound
         try:
             found.append((path, read_table(path, text, audio)))
         except NoColumns:

@@ -201,8 +201,9 @@ def read_parts(path: Path, text: str) -> list[Cue]:
         times = time_columns({key: value for key, value in row.items() if key != said}, where)
         start, end = (math.nan if at is None else at for at in written_times(row, times, where))
         found.append(Cue(start, end, row[said], row.get(find_column(row, SPEAKER_COLUMNS), "")))
-    # Whisper's times are milliseconds, and its header does not say so.
-    unit = 1e-3 if text.startswith("start\tend\ttext") else 1.0
+    # Whisper's times are whole milliseconds, and its header does not say so.
+    are_whole = all(float(at).is_integer() for cue in found for at in cue[:2])
+    unit = 1e-3 if are_whole and text.startswith("start\tend\ttext") else 1.0
     return [cue._replace(start=cue.start * unit, end=cue.end * unit) for cue in found]
 
 
