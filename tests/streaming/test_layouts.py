@@ -124,6 +124,11 @@ PLAIN = {
         "list/train_wav.scp": lines("u# /data/c#.wav"),
         "list/train_text.txt": lines(f"u# {T}"),
     },
+    "MAGICDATA": {
+        "TRANS.txt": lines(f"c#.wav\tanna\t{T}", header="UtteranceID\tSpeakerID\tTranscription\n")
+    },
+    "JSUT": {"transcript_utf8.txt": lines(f"c#:{T}")},
+    "THCHS-30": {f"c{n}.wav.trn": f"{TEXT.format(n)}\nfra2 ze4\nf r a\n" for n in range(COUNT)},
     "FunASR, JSON": {"train.jsonl": jsons(key="u#", source="/data/c#.wav", target=T)},
     "ULCA": {"data.json": f"[{','.join(jsons(audioFilename='c#.wav', text=T).splitlines())}]"},
     "WeNet": {"data.list": jsons(key="u#", wav="/data/c#.wav", txt=T)},
@@ -234,6 +239,17 @@ def test_sounds_in_folders_below_the_table(corpus):
     assert said(folder) == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
     one = read_recordings(str(folder), "it")[0]
     assert one.id == "wavs/c0.wav"
+
+
+def test_a_table_may_lie_above_the_folder_that_its_names_begin_in(corpus):
+    corpus("train/a/c{}.wav")
+    corpus("train/b/c{}.wav")
+    rows = [f"{folder}/c{n}.wav|123|{folder} {n}" for folder in "ab" for n in range(COUNT)]
+    table = "wav_filename|wav_filesize|transcript\n" + "\n".join(rows)
+    found = read_recordings(str(corpus(count=0, **{"train.csv": table})), "en")
+    assert {one.id: one.text for one in found} == {
+        f"train/{folder}/c{n}.wav": f"{folder} {n}" for folder in "ab" for n in range(COUNT)
+    }
 
 
 def test_mls_has_its_splits_speakers_and_books_in_names(corpus):

@@ -145,6 +145,7 @@ class Folder:
         near = self._by_parent.get(str(inner.parent), [])
         first = bisect(self._with_sound, f"{here}/") if here != "." else 0
         below = self._with_sound[first : first + SAMPLE]
+        below += dict.fromkeys(str(one) for name in below for one in PurePosixPath(name).parents)
         depth = max((len(parts_of(name)) for name in sample), default=1)
         ways = [
             partial(self._below, folder, stripped=stripped)

@@ -15,13 +15,14 @@ from pathlib import Path, PurePosixPath
 from utils.config import RecipeError
 from utils.streaming.columns import FILE_COLUMNS, TEXT_COLUMNS, find_column
 from utils.streaming.delimited import is_sound
-from utils.streaming.files import SPLITS, Line, is_transcript, read_text
+from utils.streaming.files import SPLITS, VCTK, Line, is_transcript, read_text
 from utils.streaming.folders import Folder
 from utils.streaming.tables import read_nameless, read_table
 
 LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}
 LISTS |= {".transcription", ".trn"}
 GAPS = (" ", "(", ",", ";", ":")  # between an id and its text; Sphinx: a text and its (id)
+SAMPLE = 2000  # characters in which each line must have a gap to be parsed by it
 LARGEST_LIST = 1 << 28  # bytes
 ARCTIC = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # ( arctic_a0001 "Author of the danger trail." )
 FILLER = re.compile(r"</?s>|<sil>|\+\+\w+\+\+")  # Sphinx's words for silence and noise
@@ -70,7 +71,8 @@ def _speaker(path: Path, name: str) -> tuple[str, str]:
 def _is_list(path: Path, folder: Folder) -> bool:
     """Return whether a file may be a list: not a clip's own text, and not a program's file."""
     is_named = path.suffix.lower() in LISTS and is_transcript(path)
-    if not is_named or folder.anywhere(path.stem) or path.stat().st_size > LARGEST_LIST:
+    is_one_clip_s = folder.anywhere(path.stem) or folder.anywhere(f"{path.stem}{VCTK}")
+    if not is_named or is_one_clip_s or path.stat().st_size > LARGEST_LIST:
         return False
     # VoxForge has its list in capitals beside the original one.
     is_second = path.name == "PROMPTS" and path.with_name("prompts-original").is_file()
@@ -86,14 +88,17 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
     first, knows = text.partition("\n")[0], partial(folder.knows, beside=path.parent)
     if "|" in first:
         return read_table(path)
-    if first.count("\t") > 1:
-        return read_nameless(path, knows)
     with suppress(RecipeError):
         header = re.split("[,;\t]", first)
         named = find_column(header, FILE_COLUMNS) and find_column(header, TEXT_COLUMNS)
         if named or first.startswith("{"):
             return read_table(path)
+    if first.count("\t") > 1:
+        return read_nameless(path, knows)
+    some = list(filter(str.strip, text[:SAMPLE].split("\n")))
     for gap in GAPS:
+        if gap != " " and not all(gap in line for line in some):
+            continue
         pairs = list(_pairs_of(text, gap))
         if knows([name for _, name, _ in pairs]):
             break

@@ -9,12 +9,12 @@ from posixpath import basename, splitext
 from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.cues import make_clips
-from utils.streaming.files import Recording, is_transcript, read_text, say, split_of
+from utils.streaming.files import VCTK, Recording, is_transcript, read_text, say, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.sound import promised_seconds
 from utils.whisper.audio_context import STOCK_SECONDS
 
-TEXTS = (".txt", ".lab")
+TEXTS = (".txt", ".lab", ".trn")
 TIMIT = re.compile(r"\d+ \d+ (?=\D)(.*)\s*")  # the first and the last sample before the text
 # What aligners write: times and a phone, a word or a phrase in each line.
 ALIGNED = re.compile(r"(?:\S+\s+)?\d+(?:\.\d+)?\s+\d+(?:\.\d+)?\s+\S.*")
@@ -61,12 +61,13 @@ def _plain(folder: Folder, texts: dict[Path, str]) -> dict[Path, str]:
             "TextGrid or an .eaf."
         )
     for path, text in plain.items():
-        stem, _ = splitext(folder.name(path))
+        stem, suffix = splitext(folder.name(path))
+        if suffix == ".trn":  # THCHS-30's, whose other lines are pinyin and phones
+            text = text.partition("\n")[0]
         name, kind = splitext(stem)
         if kind not in (IN_WORDS, AS_WRITTEN):
             name = stem
-        # The last is VCTK's, with a file for each of two microphones.
-        own = (basename(name), f"{basename(name)}_mic1")
+        own = (basename(name), f"{basename(name)}{VCTK}")
         sound = folder.find(name) or next(filter(None, map(folder.anywhere, own)), None)
         sound = sound or path.with_suffix(".wav")
         if sound not in found or kind == AS_WRITTEN:
