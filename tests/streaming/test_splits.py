@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils.streaming.files import Recording, say
+from utils.streaming.recordings import read_recordings
 from utils.streaming.splits import hold_out
 
 
@@ -107,3 +108,16 @@ def test_a_speaker_of_very_many_recordings_takes_seconds_and_not_hours():
     held = hold_out(clips, "it")
     assert time.perf_counter() - started < 10
     assert {one.split for one in held} == {"train", "dev", "test"}
+
+
+def test_what_cannot_be_used_is_not_held_out(tmp_path, wav):
+    for number in range(8):
+        (tmp_path / f"c{number}.wav").write_bytes(wav(1.0))
+        (tmp_path / f"c{number}.txt").write_text(f"frase numero {number}")
+    before = {one.id: one.split for one in read_recordings(str(tmp_path), "it")}
+    for name in ("a", "notes", "z"):  # by their hashes, some of these would be all of a split
+        (tmp_path / f"{name}.txt").write_text("un testo senza suono")
+        (tmp_path / f"{name}-empty.wav").write_bytes(wav(1.0))
+    after = {one.id: one.split for one in read_recordings(str(tmp_path), "it")}
+    assert len(after) == 14 and before.items() <= after.items()
+    assert {split for name, split in after.items() if name not in before} == {"train"}

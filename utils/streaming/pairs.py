@@ -9,7 +9,7 @@ from posixpath import basename, splitext
 from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.cues import make_clips
-from utils.streaming.files import VCTK, Recording, is_transcript, read_text, say, split_of
+from utils.streaming.files import MISSING, VCTK, Recording, is_transcript, read_text, say, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.sound import promised_seconds
 from utils.whisper.audio_context import STOCK_SECONDS
@@ -110,8 +110,8 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
             texts.pop(path, None)
     plain = _plain(folder, {path: text for path, text in texts.items() if path not in timed})
     annotated = annotations.beside(folder, sorted(timed))
-    found = []
-    for path in sorted({*folder.sounds, *annotated, *plain}, key=lambda path: path.parts):
+    found, sounds = [], set(folder.sounds)
+    for path in sorted({*sounds, *annotated, *plain}, key=lambda path: path.parts):
         name = folder.name(path)
         if path in annotated and (tier or path not in plain or _is_long(path)):
             tracks = annotated[path].items()
@@ -119,7 +119,8 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
             found += _annotated(path, known, name, language, tier)
         else:
             split = split_of("", PurePosixPath(name).parts[:-1])
-            found.append(Recording(path, plain.get(path, ""), name, split))
+            fault = "" if path in sounds else MISSING
+            found.append(Recording(path, plain.get(path, ""), name, split, fault=fault))
     if found and all(one.fault == EMPTY for one in found):
         raise RecipeError(found[0].text)
     return found

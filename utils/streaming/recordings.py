@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.columns import NoColumns
-from utils.streaming.files import SPLITS, Line, Recording, read_text, say, split_of
+from utils.streaming.files import MISSING, SPLITS, Line, Recording, read_text, say, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
 from utils.streaming.pairs import TEXTS, read_pairs
@@ -51,6 +51,7 @@ def _resolve(path: Path, lines: Sequence[Line], folder: Folder) -> Iterable[tupl
                 end=line.end,
                 speaker=line.speaker,
                 recording=line.recording or (name if is_part else ""),
+                fault="" if sound else MISSING,
             ),
         )
 

@@ -109,7 +109,9 @@ def hold_out(recordings: list[Recording], language: str, name: str = "") -> list
     """
     splits = {one.split or "train" for one in recordings}
     missing = [split for split in HELD_OUT if split not in splits]
-    rest = [number for number, one in enumerate(recordings) if one.split in ("", "train")]
+    # What the report will drop is not held out: with few clips it could be all that a test has.
+    is_usable = [bool(one.text.strip()) and not one.fault for one in recordings]
+    rest = [n for n, one in enumerate(recordings) if one.split in ("", "train") and is_usable[n]]
     found = [replace(one, split=one.split or "train") for one in recordings]
     if not missing or not rest:
         return found
