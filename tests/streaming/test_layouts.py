@@ -559,6 +559,26 @@ def test_a_table_with_a_header_is_not_contradicted_by_what_has_none(corpus, othe
     assert said(folder) == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
 
 
+SPEAKERS = lines("c# anna")
+SECONDS = lines("c# 3.#5")
+
+
+@pytest.mark.parametrize("other", [SPEAKERS, SECONDS])
+@pytest.mark.parametrize("texts", ["list", "each"])
+def test_a_list_of_speakers_or_seconds_does_not_hide_the_texts(corpus, texts, other):
+    files = {f"c{n}.txt": TEXT.format(n) for n in range(COUNT)}
+    files = files if texts == "each" else {"texts.txt": lines(f"c# {T}")}
+    found = said(corpus(**files, **{"a.txt": other}))
+    assert found.items() >= {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}.items()
+
+
+def test_commands_that_recur_are_texts_where_there_are_no_others(corpus):
+    found = said(corpus(**{"labels.txt": lines("c# avanti"), "utt2spk": SPEAKERS}))
+    assert found == {f"c{n}.wav": "avanti" for n in range(COUNT)}
+    with pytest.raises(RecipeError, match="no texts that are understood"):
+        said(corpus(**{"labels.txt": "", "utt2dur": SECONDS}))
+
+
 def test_lists_of_speakers_and_seconds_are_no_texts(corpus):
     folder = corpus(**{"utt2dur.tsv": lines("c#\t1.#"), "utt2spk.tsv": lines("c#\tanna")})
     with pytest.raises(RecipeError, match="holds no texts"):

@@ -19,10 +19,12 @@ SUFFIXES = {
     *(".wma", ".asf", ".webm", ".weba", ".mkv", ".mka", ".mov", ".avi", ".flv", ".mpg", ".mpeg"),
     *(".mp2", ".ac3", ".ape", ".wv", ".tta", ".voc", ".gsm", ".spx", ".dsf"),
 }
-MISSING = "missing audio"  # the fault of a text whose sound is not there
+# Faults of a text, and of an annotation, whose sound is not there.
+MISSING, ALONE = "missing audio", "annotation without a sound"
 VCTK = "_mic1"  # the first of two microphones, whose name the text beside does not have
 BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 NO_TRANSCRIPTS = {"readme", "license", "licence", "copying", "changelog", "requirements"}
+NO_TRANSCRIPTS |= {"utt2spk", "utt2dur", "utt2lang", "utt2num_frames", "reco2dur"}  # Kaldi's
 
 
 class Line(NamedTuple):

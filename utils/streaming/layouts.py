@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
 from utils.streaming.columns import FILE_COLUMNS, TEXT_COLUMNS, find_column
-from utils.streaming.delimited import is_sound
+from utils.streaming.delimited import are_texts, is_sound
 from utils.streaming.files import SPLITS, VCTK, Line, is_transcript, read_text
 from utils.streaming.folders import Folder
 from utils.streaming.tables import read_nameless, read_table
@@ -113,10 +113,19 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
     ]
 
 
-def read_lists(folder: Folder) -> list[tuple[Path, list[Line]]]:
-    """Return the lists of a folder, each with its lines."""
+def read_lists(folder: Folder, of_labels: bool = False) -> list[tuple[Path, list[Line]]]:
+    """Return the lists of a folder, each with its lines.
+
+    Args:
+        folder: whose files they are.
+        of_labels: those in which values recur or are numbers: speakers, seconds, or short commands.
+    """
     lists = [(path, read_list(path, folder)) for path in folder.files if _is_list(path, folder)]
-    return [(path, lines) for path, lines in lists if lines]
+    return [
+        (path, lines)
+        for path, lines in lists
+        if lines and are_texts([line.text for line in lines]) != of_labels
+    ]
 
 
 def _is_binary(path: Path) -> bool:

@@ -9,7 +9,16 @@ from posixpath import basename, splitext
 from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.cues import make_clips
-from utils.streaming.files import MISSING, VCTK, Recording, is_transcript, read_text, say, split_of
+from utils.streaming.files import (
+    ALONE,
+    MISSING,
+    VCTK,
+    Recording,
+    is_transcript,
+    read_text,
+    say,
+    split_of,
+)
 from utils.streaming.folders import Folder
 from utils.streaming.sound import promised_seconds
 from utils.whisper.audio_context import STOCK_SECONDS
@@ -32,7 +41,7 @@ def _annotated(
     known = {"split": split_of("", PurePosixPath(name).parts[:-1]), "recording": name}
     if not sound.is_file():
         said = f"{next(iter(texts))[0].name} lies beside no sound of its name"
-        yield Recording(sound, said, name, fault="annotation without a sound", **known)
+        yield Recording(sound, said, name, fault=ALONE, **known)
         return
     seconds = promised_seconds(sound) or math.inf
     cues = annotations.read_cues(texts, tier, name)

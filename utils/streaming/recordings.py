@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.columns import NoColumns
-from utils.streaming.files import MISSING, SPLITS, Line, Recording, read_text, say, split_of
+from utils.streaming.files import ALONE, MISSING, SPLITS, Line, Recording, read_text, say, split_of
 from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
 from utils.streaming.pairs import TEXTS, read_pairs
@@ -138,6 +138,14 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     return found or [(path, lines) for path, lines in guessed if lines]
 
 
+def _listed(found: Iterable[tuple[Path, list[Line]]], folder: Folder) -> list[Recording]:
+    return _merge(one for table, lines in found for one in _resolve(table, lines, folder))
+
+
+def _have_texts(recordings: Iterable[Recording]) -> bool:
+    return any(one.text.strip() and one.fault not in (MISSING, ALONE) for one in recordings)
+
+
 def _tell_unnamed(folder: Folder, recordings: Sequence[Recording]) -> None:
     named = {one.path for one in recordings}
     if left := [folder.name(path) for path in folder.sounds if path not in named]:
@@ -199,12 +207,15 @@ def read_recordings(
             f"{path} is neither a folder nor a table ({', '.join(TABLES)}): name in the recipe "
             "says where your recordings are."
         )
-    recordings = _merge(one for table, lines in found for one in _resolve(table, lines, folder))
-    if recordings and path.is_dir():
-        _tell_unnamed(folder, recordings)
-    recordings = recordings or (read_pairs(folder, language, tier) if path.is_dir() else [])
-    if not any(one.text.strip() and one.path.is_file() for one in recordings):
+    recordings = _listed(found, folder)
+    if path.is_dir() and not recordings:
+        recordings = read_pairs(folder, language, tier)
+        if not _have_texts(recordings):
+            recordings = found = _listed(read_lists(folder, of_labels=True), folder)
+    if not _have_texts(recordings):
         raise nothing_found(folder)
+    if found and path.is_dir():
+        _tell_unnamed(folder, recordings)
     _check_times(recordings)
     return hold_out(recordings, language, path.name)
 
