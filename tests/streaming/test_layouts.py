@@ -572,6 +572,16 @@ def test_a_list_of_speakers_or_seconds_does_not_hide_the_texts(corpus, texts, ot
     assert found.items() >= {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}.items()
 
 
+@pytest.mark.parametrize("form", ["c#", "c#.wav", "sounds/c#.wav"])
+def test_lists_of_names_alone_say_which_split_they_are(corpus, form):
+    each = {f"sounds/c{n}.txt": TEXT.format(n) for n in range(6)}
+    named = lines(form, count=6).splitlines(keepends=True)
+    splits = {"train.txt": "".join(named[:3]), "lists/dev.lst": named[3], "test_set.txt": named[4]}
+    found = read_recordings(str(corpus("sounds/c{}.wav", count=6, **each, **splits)), "it")
+    order = ["train", "train", "train", "dev", "test", "train"]
+    assert [one.split for one in found] == order and len(found) == 6
+
+
 def test_commands_that_recur_are_texts_where_there_are_no_others(corpus):
     found = said(corpus(**{"labels.txt": lines("c# avanti"), "utt2spk": SPEAKERS}))
     assert found == {f"c{n}.wav": "avanti" for n in range(COUNT)}

@@ -1,6 +1,7 @@
 """What the files of a folder of recordings are: sound, text, which split, one line of a table."""
 
 import posixpath
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -88,6 +89,12 @@ def split_of(name: str, folders: Sequence[str] = ()) -> str:
     name = name.strip().lower()
     known = (SPLITS.get(part.lower(), "") for part in folders)
     return SPLITS.get(name, name) or next(filter(None, known), "")
+
+
+def split_in_name(path: Path) -> str:
+    """Return the split in the name of a table or list: train.csv, test_manifest.jsonl."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    return next((SPLITS[word] for word in words if word in SPLITS), "")
 
 
 def parts_of(name: str) -> tuple[str, ...]:

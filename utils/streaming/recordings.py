@@ -5,7 +5,6 @@ each, or one table. If a layout is not recognised, the message lists what is the
 """
 
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -15,25 +14,28 @@ from pathlib import Path, PurePosixPath
 from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.columns import NoColumns
-from utils.streaming.files import ALONE, MISSING, SPLITS, Line, Recording, read_text, say, split_of
+from utils.streaming.files import (
+    ALONE,
+    MISSING,
+    Line,
+    Recording,
+    read_text,
+    say,
+    split_in_name,
+    split_of,
+)
 from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
 from utils.streaming.pairs import TEXTS, read_pairs
 from utils.streaming.sound import promised_seconds
-from utils.streaming.splits import hold_out
+from utils.streaming.splits import hold_out, with_listed_splits
 from utils.streaming.tables import TABLES, read_beside, read_nameless, read_table
 from utils.streaming.unread import nothing_found, shown
 
 
-def _split_of_table(path: Path) -> str:
-    """Return the split in a table's own name: train.csv, test_manifest.jsonl."""
-    words = re.split(r"[^a-z]+", path.stem.lower())
-    return next((SPLITS[word] for word in words if word in SPLITS), "")
-
-
 def _resolve(path: Path, lines: Sequence[Line], folder: Folder) -> Iterable[tuple[str, Recording]]:
     """Yield (place, recording) of each line of one table or list."""
-    by_name = _split_of_table(path)
+    by_name = split_in_name(path)
     for line, sound in zip(lines, folder.locate(lines, path.parent), strict=True):
         beside = folder.name(path.parent)
         wanted = posixpath.normpath(posixpath.join(beside, line.name.replace("\\", "/")))
@@ -214,8 +216,10 @@ def read_recordings(
             recordings = found = _listed(read_lists(folder, of_labels=True), folder)
     if not _have_texts(recordings):
         raise nothing_found(folder)
-    if found and path.is_dir():
-        _tell_unnamed(folder, recordings)
+    if path.is_dir():
+        if found:
+            _tell_unnamed(folder, recordings)
+        recordings = with_listed_splits(recordings, folder)
     _check_times(recordings)
     return hold_out(recordings, language, path.name)
 

@@ -4,8 +4,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from utils.streaming.files import Recording, say
+from utils.streaming.files import Line, Recording, is_transcript, read_text, say, split_in_name
+from utils.streaming.folders import Folder
+from utils.streaming.layouts import LISTS
 from utils.text import normalize
 from utils.whisper.labels import NO_SPEECH
 
@@ -22,6 +25,25 @@ def split_of_key(key: str, missing: Sequence[str]) -> str:
     """
     tenth = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") * SHARE >> 64
     return missing[tenth] if tenth < len(missing) else "train"
+
+
+def with_listed_splits(recordings: Sequence[Recording], folder: Folder) -> list[Recording]:
+    """Return clips with the splits that lists of names alone give: test.txt, dev.lst."""
+    found: dict[Path, str] = {}
+    lists = set()
+    for path in folder.files:
+        split = split_in_name(path)
+        if split and path.suffix.lower() in LISTS and is_transcript(path):
+            names = list(filter(None, map(str.strip, read_text(path).split("\n"))))
+            if not any(" " in name for name in names) and folder.knows(names, path.parent):
+                lines = [Line(str(path), name, "") for name in names]
+                found |= dict.fromkeys(filter(None, folder.locate(lines, path.parent)), split)
+                lists.add(path.with_suffix(".wav"))  # what it would be the text of
+    return [
+        replace(one, split=one.split or found.get(one.path, ""))
+        for one in recordings
+        if one.path not in lists
+    ]
 
 
 def _together(recordings: Sequence[Recording]) -> list[str]:
