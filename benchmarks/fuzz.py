@@ -178,9 +178,14 @@ def manifests(draw: random.Random) -> Iterator[tuple[str, bytes]]:
 
 
 def annotations(draw: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Yield (name, bytes) of damaged annotations beside `talk.wav`, and of lists with times."""
-    stm = "talk 1 anna 0.0 1.5 <o,f0,female> Prima.\ntalk 1 ugo 1.5 2.5 Seconda.\n"
-    whole = list((ANNOTATED | {"talk.ass": ASS, "list.stm": stm}).items())
+    """Yield (name, bytes) of damaged annotations beside `talk.wav`, and of lists that name it."""
+    lists = {
+        "list.stm": "talk 1 anna 0.0 1.5 <o,f0,female> Prima.\ntalk 1 ugo 1.5 2.5 Seconda.\n",
+        "list.transcription": "<s> Prima frase. </s> (talk)\n",
+        "data.list": '{"key": "1", "wav": "talk.wav", "txt": "Prima frase."}\n',
+        "test.txt": "talk.wav, Prima frase.\n",
+    }
+    whole = list((ANNOTATED | {"talk.ass": ASS} | lists).items())
     while True:
         name, text = draw.choice(whole)
         for found in draw.sample(TIMES.findall(text), draw.randrange(2)):
