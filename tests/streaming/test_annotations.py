@@ -308,6 +308,8 @@ def test_a_plain_text_comes_first_and_an_annotation_alone_is_counted(tmp_path, w
 def test_an_annotation_without_text_costs_its_own_recording(tmp_path, wav):
     folder = write(tmp_path, wav, **{"talk.srt": SRT, "empty.json": '{"text": "", "segments": []}'})
     (tmp_path / "empty.wav").write_bytes(wav(5))
+    segments = [{"id": 0, "start": 0.0, "end": 1.0, "text": "Ciao."}]
+    (tmp_path / "gone.json").write_text(json.dumps({"text": "Ciao.", "segments": segments}))
     empty, talk = read_recordings(folder, "it")
     assert (empty.id, empty.fault) == ("empty.wav", "annotation without any text")
     assert (talk.start, talk.fault) == (1.0, "")

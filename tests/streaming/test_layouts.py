@@ -203,6 +203,12 @@ def test_of_vctk_s_two_microphones_the_first_is_read(corpus):
     }
 
 
+def test_pinyin_between_the_characters_is_no_text(corpus):
+    text = lines("c#.wav\t广 guang3 州 zhou1 女 nv3")
+    found = read_recordings(str(corpus(**{"content.txt": text})), "zh")
+    assert {one.text for one in found} == {"广州女"}
+
+
 def test_one_clip_in_several_formats_is_read_once(corpus):
     for kind in ("mp3", "wav", "ogg"):
         corpus(f"wavs/c{{}}.{kind}")

@@ -26,6 +26,8 @@ SAMPLE = 2000  # characters in which each line must have a gap to be parsed by i
 LARGEST_LIST = 1 << 28  # bytes
 ARCTIC = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # ( arctic_a0001 "Author of the danger trail." )
 FILLER = re.compile(r"</?s>|<sil>|\+\+\w+\+\+")  # Sphinx's words for silence and noise
+# AISHELL-3's texts: each character and how it is said.
+PINYIN = re.compile(r"(?:[\u4e00-\u9fff]+ [a-zü]+[1-5](?: |$))+")
 LIBRISPEECH = re.compile(r"(\d+)[-_](\d+)[-_]\d+")  # speaker, chapter, number
 
 
@@ -54,7 +56,8 @@ def _pairs_of(text: str, gap: str = " ") -> Iterator[tuple[int, str, str]]:
             yield number, name, " ".join(FILLER.sub(" ", said).split())
         elif line:
             name, _, said = line.replace("\t", gap, 1).partition(gap)
-            yield number, name, said.strip()
+            said = said.strip()
+            yield number, name, "".join(said.split()[::2]) if PINYIN.fullmatch(said) else said
 
 
 def _speaker(path: Path, name: str) -> tuple[str, str]:

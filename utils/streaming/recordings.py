@@ -122,15 +122,19 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     found, guessed = [], []
     for path in tables:
         kind = path.suffix.lower()
-        is_beside = kind in (".json", ".csv", ".tsv") and folder.of(path)
-        if is_beside and annotations.is_annotation(path, read_text(path)):
+        may_be_parts = kind == ".json" or (kind in (".csv", ".tsv") and folder.of(path))
+        is_annotation = may_be_parts and annotations.is_annotation(path, read_text(path))
+        if is_annotation and folder.of(path):
             continue
         if kind == ".json" and folder.anywhere(path.stem):
             if not any(path.with_suffix(other).is_file() for other in TEXTS):
                 guessed.append((path, read_beside(path, text)))
             continue
         try:
-            found.append((path, read_table(path, text, audio)))
+            lines = read_table(path, text, audio)
+            # One whose sound is not there numbers its segments.
+            if not is_annotation or folder.knows([one.name for one in lines], path.parent):
+                found.append((path, lines))
         except NoColumns:
             guessed.append((path, _guess(path, folder, text, audio)))
             is_metadata = path.stem.lower() == "metadata"
