@@ -586,6 +586,8 @@ def test_lists_of_names_alone_say_which_split_they_are(corpus, form):
     found = read_recordings(str(corpus("sounds/c{}.wav", count=6, **each, **splits)), "it")
     order = ["train", "train", "train", "dev", "test", "train"]
     assert [one.split for one in found] == order and len(found) == 6
+    own = corpus("sounds/test_{}.wav", count=1, **{"sounds/test_0.txt": "c0"})  # a text, by chance
+    assert read_recordings(str(own), "it")[0].split == "train"
 
 
 def test_commands_that_recur_are_texts_where_there_are_no_others(corpus):

@@ -33,7 +33,8 @@ def with_listed_splits(recordings: Sequence[Recording], folder: Folder) -> list[
     lists = set()
     for path in folder.files:
         split = split_in_name(path)
-        if split and path.suffix.lower() in LISTS and is_transcript(path):
+        is_list = path.suffix.lower() in LISTS and is_transcript(path)
+        if split and is_list and not folder.anywhere(path.stem):  # not the text of test_1.wav
             names = list(filter(None, map(str.strip, read_text(path).split("\n"))))
             if not any(" " in name for name in names) and folder.knows(names, path.parent):
                 lines = [Line(str(path), name, "") for name in names]
