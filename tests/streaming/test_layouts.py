@@ -590,6 +590,13 @@ def test_lists_of_names_alone_say_which_split_they_are(corpus, form):
     assert read_recordings(str(own), "it")[0].split == "train"
 
 
+@pytest.mark.parametrize("name", ["train_notes.txt", "c0.json"])
+def test_a_file_beside_a_table_may_have_another_encoding(corpus, name):
+    notes = {name: "perché".encode("latin-1")}
+    found = said(corpus(**notes, **{"metadata.csv": table(",", CSV)}))
+    assert found == {f"c{n}.wav": TEXT.format(n) for n in range(COUNT)}
+
+
 def test_commands_that_recur_are_texts_where_there_are_no_others(corpus):
     found = said(corpus(**{"labels.txt": lines("c# avanti"), "utt2spk": SPEAKERS}))
     assert found == {f"c{n}.wav": "avanti" for n in range(COUNT)}

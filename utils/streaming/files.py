@@ -21,7 +21,7 @@ SUFFIXES = {
     *(".mp2", ".ac3", ".ape", ".wv", ".tta", ".voc", ".gsm", ".spx", ".dsf"),
 }
 # Faults of a text, and of an annotation, whose sound is not there.
-MISSING, ALONE = "missing audio", "annotation without a sound"
+MISSING, WITHOUT_SOUND = "missing audio", "annotation without a sound"
 VCTK = "_mic1"  # the first of two microphones, whose name the text beside does not have
 BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 NO_TRANSCRIPTS = {"readme", "license", "licence", "copying", "changelog", "requirements"}

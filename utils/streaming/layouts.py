@@ -22,7 +22,7 @@ from utils.streaming.tables import read_nameless, read_table
 LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}
 LISTS |= {".transcription", ".trn"}
 GAPS = (" ", "(", ",", ";", ":")  # between an id and its text; Sphinx: a text and its (id)
-SAMPLE = 2000  # characters in which each line must have a gap to be parsed by it
+HEAD_CHARACTERS = 2000  # in which each line must have a gap for the list to be parsed by it
 LARGEST_LIST = 1 << 28  # bytes
 ARCTIC = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # ( arctic_a0001 "Author of the danger trail." )
 FILLER = re.compile(r"</?s>|<sil>|\+\+\w+\+\+")  # Sphinx's words for silence and noise
@@ -71,7 +71,7 @@ def _speaker(path: Path, name: str) -> tuple[str, str]:
     return "", ""
 
 
-def _is_list(path: Path, folder: Folder) -> bool:
+def is_list(path: Path, folder: Folder) -> bool:
     """Return whether a file may be a list: not a clip's own text, and not a program's file."""
     is_named = path.suffix.lower() in LISTS and is_transcript(path)
     is_one_clip_s = folder.anywhere(path.stem) or folder.anywhere(f"{path.stem}{VCTK}")
@@ -98,7 +98,7 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
             return read_table(path)
     if first.count("\t") > 1:
         return read_nameless(path, knows)
-    some = list(filter(str.strip, text[:SAMPLE].split("\n")))
+    some = list(filter(str.strip, text[:HEAD_CHARACTERS].split("\n")))
     for gap in GAPS:
         if gap != " " and not all(gap in line for line in some):
             continue
@@ -123,7 +123,7 @@ def read_lists(folder: Folder, of_labels: bool = False) -> list[tuple[Path, list
         folder: whose files they are.
         of_labels: those in which values recur or are numbers: speakers, seconds, or short commands.
     """
-    lists = [(path, read_list(path, folder)) for path in folder.files if _is_list(path, folder)]
+    lists = [(path, read_list(path, folder)) for path in folder.files if is_list(path, folder)]
     return [
         (path, lines)
         for path, lines in lists

@@ -10,9 +10,9 @@ from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.cues import make_clips
 from utils.streaming.files import (
-    ALONE,
     MISSING,
     VCTK,
+    WITHOUT_SOUND,
     Recording,
     is_transcript,
     read_text,
@@ -41,7 +41,7 @@ def _annotated(
     known = {"split": split_of("", PurePosixPath(name).parts[:-1]), "recording": name}
     if not sound.is_file():
         said = f"{next(iter(texts))[0].name} lies beside no sound of its name"
-        yield Recording(sound, said, name, fault=ALONE, **known)
+        yield Recording(sound, said, name, fault=WITHOUT_SOUND, **known)
         return
     seconds = promised_seconds(sound) or math.inf
     cues = annotations.read_cues(texts, tier, name)

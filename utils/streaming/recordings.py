@@ -15,8 +15,8 @@ from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.columns import NoColumns
 from utils.streaming.files import (
-    ALONE,
     MISSING,
+    WITHOUT_SOUND,
     Line,
     Recording,
     read_text,
@@ -110,6 +110,14 @@ def _guess(path: Path, folder: Folder, text: str, audio: str) -> list[Line]:
     return read_nameless(path, partial(folder.knows, beside=path.parent))
 
 
+def _is_annotation(path: Path) -> bool:
+    """Return whether a table or JSON has the parts of one recording; no if it cannot be read."""
+    try:
+        return annotations.is_annotation(path, read_text(path))
+    except RecipeError:
+        return False
+
+
 def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list[Line]]]:
     """Return the tables of clips in a folder, each with its lines.
 
@@ -122,9 +130,9 @@ def _read_tables(folder: Folder, text: str, audio: str) -> list[tuple[Path, list
     found, guessed = [], []
     for path in tables:
         kind = path.suffix.lower()
-        may_be_parts = kind == ".json" or (kind in (".csv", ".tsv") and folder.of(path))
-        is_annotation = may_be_parts and annotations.is_annotation(path, read_text(path))
-        if is_annotation and folder.of(path):
+        own = folder.of(path) if kind in (".json", ".csv", ".tsv") else None
+        is_annotation = bool(own or kind == ".json") and _is_annotation(path)
+        if is_annotation and own:
             continue
         if kind == ".json" and folder.anywhere(path.stem):
             if not any(path.with_suffix(other).is_file() for other in TEXTS):
@@ -149,7 +157,7 @@ def _listed(found: Iterable[tuple[Path, list[Line]]], folder: Folder) -> list[Re
 
 
 def _have_texts(recordings: Iterable[Recording]) -> bool:
-    return any(one.text.strip() and one.fault not in (MISSING, ALONE) for one in recordings)
+    return any(one.text.strip() and one.fault not in (MISSING, WITHOUT_SOUND) for one in recordings)
 
 
 def _tell_unnamed(folder: Folder, recordings: Sequence[Recording]) -> None:
@@ -203,25 +211,22 @@ def read_recordings(
         found = [(path, read_list(path, folder))]
     elif path.is_dir():
         folder = Folder(path)
-        found = (
-            read_kaldi(folder)
-            or _read_tables(folder, text_column, audio_column)
-            or read_lists(folder)
-        )
+        found = read_kaldi(folder) or _read_tables(folder, text_column, audio_column)
+        found = found or read_lists(folder)
     else:
         raise RecipeError(
             f"{path} is neither a folder nor a table ({', '.join(TABLES)}): name in the recipe "
             "says where your recordings are."
         )
-    recordings = _listed(found, folder)
-    if path.is_dir() and not recordings:
+    recordings = listed = _listed(found, folder)
+    if path.is_dir() and not listed:
         recordings = read_pairs(folder, language, tier)
         if not _have_texts(recordings):
-            recordings = found = _listed(read_lists(folder, of_labels=True), folder)
+            recordings = listed = _listed(read_lists(folder, of_labels=True), folder)
     if not _have_texts(recordings):
         raise nothing_found(folder)
     if path.is_dir():
-        if found:
+        if listed:
             _tell_unnamed(folder, recordings)
         recordings = with_listed_splits(recordings, folder)
     _check_times(recordings)

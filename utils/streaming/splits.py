@@ -3,12 +3,14 @@
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from utils.streaming.files import Line, Recording, is_transcript, read_text, say, split_in_name
+from utils.config import RecipeError
+from utils.streaming.files import Line, Recording, read_text, say, split_in_name
 from utils.streaming.folders import Folder
-from utils.streaming.layouts import LISTS
+from utils.streaming.layouts import is_list
 from utils.text import normalize
 from utils.whisper.labels import NO_SPEECH
 
@@ -33,8 +35,9 @@ def with_listed_splits(recordings: Sequence[Recording], folder: Folder) -> list[
     lists = set()
     for path in folder.files:
         split = split_in_name(path)
-        is_list = path.suffix.lower() in LISTS and is_transcript(path)
-        if split and is_list and not folder.anywhere(path.stem):  # not the text of test_1.wav
+        if not split or not is_list(path, folder):
+            continue
+        with suppress(RecipeError):  # not in UTF-8, and so no list of ours
             names = list(filter(None, map(str.strip, read_text(path).split("\n"))))
             if not any(" " in name for name in names) and folder.knows(names, path.parent):
                 lines = [Line(str(path), name, "") for name in names]
