@@ -2,12 +2,13 @@
 
 A seed decides which clips meet in a batch, in which order and how they are augmented; weights,
 data and recipe are the same. `--stock-shares` trains each seed with several shares of batches at
-30 s ([audio_context] stock_share). Before training the clips are decoded at 30 s, after it at 30 s,
-as other programs do, and in the short window. The errors of a clip are added over the seeds before
-clips are drawn: intervals are of the mean over the seeds. `from_first_arm` is the WER at 30 s less
-that of the first share, with its interval: it says what differences this many clips can show.
-Each training is stored as soon as it is measured: an interrupted run goes on. The ratio is the
-first source's word errors before over those after, at 30 s, with the first share.
+30 s ([audio_context] stock_share); 1 is the usual training, with every clip at 30 s. Before
+training the clips are decoded at 30 s, after it at 30 s, as other programs do, and in the short
+window. The errors of a clip are added over the seeds before clips are drawn: intervals are of the
+mean over the seeds. `from_first_arm` is the WER at 30 s less that of the first share, with its
+interval: it says what differences this many clips can show. Each training is stored as soon as it
+is measured: an interrupted run goes on. The ratio is the first source's word errors before over
+those after, at 30 s, with the first share.
 """
 
 import argparse
@@ -48,7 +49,7 @@ def count_windows(
     windows: tuple[str, ...] = WINDOWS,
 ) -> dict[str, Any]:
     """Return `count_errors` of the test clips, words, at each window."""
-    context = {"30s": None, "short": recipe.audio_context}
+    context = {"30s": None, "short": replace(recipe.audio_context, enabled=True)}
     return {
         window: count_dev_errors(model, processor, splits.tested, recipe, context[window])[
             "wer"
@@ -189,11 +190,12 @@ def main() -> None:
     parser.add_argument("--stock-shares", type=float, nargs="+", help="default: the recipe's")
     options = parser.parse_args()
     recipe = load_recipe(options.recipe)
+    own = recipe.audio_context
     arms = {
         f"stock_share {share:g}": replace(
-            recipe, audio_context=replace(recipe.audio_context, stock_share=share)
+            recipe, audio_context=replace(own, stock_share=share, enabled=share < 1)
         )
-        for share in options.stock_shares or [recipe.audio_context.stock_share]
+        for share in options.stock_shares or [own.stock_share]
     }
     compare_arms("seeds", TARGET, arms, options)
 

@@ -36,7 +36,7 @@ def test_a_batch_at_30_seconds_has_no_more_clips_than_a_batch_on_average(base, r
         assert len(batch["labels"]) == clips and batch["input_features"].shape[-1] <= frames
     few = collator([rows[0], rows[7]])
     assert len(few["labels"]) == 2, "a small batch is whole"
-    every = SpeechCollator(base[1], AudioContext(enabled=False), **drawn)
+    every = SpeechCollator(base[1], AudioContext(enabled=False, stock_share=1.0), **drawn)
     assert len(every([rows[n] for n in range(8)])["labels"]) == 8, "where all are at 30 s"
 
 

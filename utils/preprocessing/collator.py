@@ -89,7 +89,7 @@ class SpeechCollator:
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
         random = np.random.default_rng([self.seed, batch_key])
         tail, stock = random.uniform(0, self.context.tail_seconds), random.random()
-        at_30s = stock < self.context.stock_share
+        at_30s = self.context.enabled and stock < self.context.stock_share
         if at_30s and self.most_at_30s:
             rows = [rows[n] for n in sorted(random.permutation(len(rows))[: self.most_at_30s])]
         if share := self.augmentation.non_speech:
