@@ -63,10 +63,16 @@ def run(*command, cwd, log, **environment):
 
 def interpreter(version):
     """Return a Python of this version: from the PATH, else pyenv's newest; None without one."""
-    if found := shutil.which(f"python{version}"):
-        return found
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    return next(iter(sorted(versions.glob(f"{version}.*/bin/python"), reverse=True)), None)
+    newest = sorted(versions.glob(f"{version}.*/bin/python"), reverse=True)
+    found = [shutil.which(f"python{version}"), *newest]
+    # pyenv's own command is there for versions that are switched off, too.
+    return next((one for one in found if one and runs(one)), None)
+
+
+def runs(python):
+    """Return whether a command is a Python that starts."""
+    return subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture(scope="module")
