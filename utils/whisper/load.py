@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AddedToken,
     BitsAndBytesConfig,
@@ -20,8 +21,9 @@ from transformers import (
     WhisperTokenizer,
 )
 
-from utils.config import Recipe, UserError
+from utils.config import Recipe
 from utils.embedded.fetch import resolve
+from utils.whisper.faults import CheckpointError, check_folder, check_weights, only_a_pickle
 from utils.whisper.labels import END, is_multilingual
 
 # Whisper's own SpecAugment: a tenth of the speech in spans of 0.2 s, and two bands of 10 of 80 mel
@@ -37,10 +39,6 @@ SPEC_AUGMENT = {
 }
 START, NO_TIMES = "<|startoftranscript|>", "<|notimestamps|>"
 TIMESTAMPS = 1501  # <|0.00|>, <|0.02|> … <|30.00|>
-
-
-class CheckpointError(UserError, OSError):
-    """A checkpoint that cannot be used; the message says why, and the way out."""
 
 
 def load_model(
@@ -78,23 +76,31 @@ def load_checkpoint(
         OSError: the Hub has nothing with that name, or cannot be reached.
     """
     if Path(name).exists():
-        _check_folder(Path(name))
+        check_folder(Path(name))
     kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
     if kind != "whisper":
         raise CheckpointError(f'{name} is a "{kind}" and no Whisper: give a Whisper checkpoint.')
     try:
-        model = WhisperForConditionalGeneration.from_pretrained(
+        model, found = WhisperForConditionalGeneration.from_pretrained(
             name,
             revision=revision,
             # Float32 whatever the file holds: an update of 4e-5 is lost in a float16 weight.
             dtype=torch.float32,
             use_safetensors=True,
             quantization_config=quantized,
+            # Both are refused below: Transformers would fill the gaps with random numbers.
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"The weights of {name} are damaged ({error}): fetch them once more."
+        ) from None
     except OSError as error:
         if "safetensors" in str(error):
-            raise CheckpointError(_only_a_pickle(name)) from None
+            raise CheckpointError(only_a_pickle(name)) from None
         raise
+    check_weights(model, found, name)
     processor = _processor(model, name, revision)
     add_timestamps(processor.tokenizer, name)
     if len(processor.tokenizer) > model.config.vocab_size:
@@ -104,41 +110,6 @@ def load_checkpoint(
         )
     fill_generation_config(model, processor.tokenizer)
     return model, processor
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that is not a Transformers checkpoint, and name what it is.
-
-    Raises:
-        CheckpointError: always with the way out.
-    """
-    if folder.is_file():
-        raise CheckpointError(f"{folder} is a file: give the folder with config.json in it.")
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
-        raise CheckpointError(
-            f"{folder} is an adapter without the model that it belongs to: merge it "
-            "(`merge_and_unload` of peft), save the result and give that folder."
-        )
-    if any(folder.glob("vocabulary.*")) and (folder / "model.bin").exists():
-        raise CheckpointError(
-            f"{folder} is a CTranslate2 model, which only faster-whisper can use: give the "
-            "Transformers checkpoint that it was made from."
-        )
-    if not (folder / "config.json").exists():
-        inside = next((path.parent for path in sorted(folder.glob("*/config.json"))), None)
-        way_out = f"give {inside}" if inside else "give the folder of a Whisper checkpoint"
-        raise CheckpointError(f"{folder} has no config.json: {way_out}.")
-    if (folder / "pytorch_model.bin").exists() and not any(folder.glob("model*.safetensors*")):
-        raise CheckpointError(_only_a_pickle(folder))
-
-
-def _only_a_pickle(name: str | Path) -> str:
-    return (
-        f"{name} has no model.safetensors. If it has a pytorch_model.bin, a pickle, which may "
-        "run code when it is loaded, convert it where you trust it: "
-        "`WhisperForConditionalGeneration.from_pretrained(NAME, use_safetensors=False)"
-        ".save_pretrained(FOLDER)`, add its processor likewise, and give FOLDER."
-    )
 
 
 def _processor(
@@ -155,10 +126,9 @@ def _processor(
             f"{name} has no tokenizer of Whisper's: save that of the checkpoint it was trained "
             "from beside it, `WhisperProcessor.from_pretrained(BASE).save_pretrained(FOLDER)`."
         ) from fault
-    try:
-        features = WhisperFeatureExtractor.from_pretrained(name, revision=revision)
-    except OSError:
-        features = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
+    # Not the saved one, which may be missing, or that of a checkpoint with fewer mel bands: all of
+    # Whisper's are alike but for their number.
+    features = WhisperFeatureExtractor(feature_size=model.config.num_mel_bins)
     return WhisperProcessor(feature_extractor=features, tokenizer=tokenizer)
 
 

@@ -1,0 +1,112 @@
+"""What is wrong with a checkpoint that cannot be used, and the way out."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers import WhisperForConditionalGeneration
+
+from utils.config import UserError
+
+POINTER = b"version https://git-lfs"  # in place of a large file, where git-lfs is not installed
+
+
+class CheckpointError(UserError, OSError):
+    """A checkpoint that cannot be used; the message says why, and the way out."""
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder that is not a whole Transformers checkpoint, and name what it is.
+
+    Raises:
+        CheckpointError: always with the way out.
+    """
+    if folder.is_file():
+        raise CheckpointError(f"{folder} is a file: give the folder with config.json in it.")
+    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+        raise CheckpointError(
+            f"{folder} is an adapter without the model that it belongs to: merge it "
+            "(`merge_and_unload` of peft), save the result and give that folder."
+        )
+    if any(folder.glob("vocabulary.*")) and (folder / "model.bin").exists():
+        raise CheckpointError(
+            f"{folder} is a CTranslate2 model, which only faster-whisper can use: give the "
+            "Transformers checkpoint that it was made from."
+        )
+    if not (folder / "config.json").exists():
+        inside = next((path.parent for path in sorted(folder.glob("*/config.json"))), None)
+        way_out = f"give {inside}" if inside else "give the folder of a Whisper checkpoint"
+        raise CheckpointError(f"{folder} has no config.json: {way_out}.")
+    if (folder / "pytorch_model.bin").exists() and not any(folder.glob("model*.safetensors*")):
+        raise CheckpointError(only_a_pickle(folder))
+    index = folder / "model.safetensors.index.json"
+    parts = json.loads(index.read_text("utf-8"))["weight_map"].values() if index.exists() else ()
+    if lost := sorted({part for part in parts if not (folder / part).exists()}):
+        raise CheckpointError(f"{folder} lacks {', '.join(lost)}: fetch it once more.")
+    for path in folder.glob("model*.safetensors"):
+        with path.open("rb") as file:
+            if file.read(len(POINTER)) == POINTER:
+                raise CheckpointError(
+                    f"{path} is a pointer of git-lfs and not the weights: `git lfs pull` in that "
+                    "folder fetches them, or `hf download NAME --local-dir FOLDER`."
+                )
+
+
+def only_a_pickle(name: str | Path) -> str:
+    """Return the sentence about a checkpoint without safetensors."""
+    return (
+        f"{name} has no model.safetensors. If it has a pytorch_model.bin, a pickle, which may "
+        "run code when it is loaded, convert it where you trust it: "
+        "`WhisperForConditionalGeneration.from_pretrained(NAME, use_safetensors=False)"
+        ".save_pretrained(FOLDER)`, add its processor likewise, and give FOLDER."
+    )
+
+
+def check_weights(
+    model: WhisperForConditionalGeneration, found: Mapping[str, Any], name: str | Path
+) -> None:
+    """Refuse weights that are not all there, that are another model's, or that are no numbers.
+
+    Transformers fills what is missing with random numbers, and only logs it.
+
+    Args:
+        model: as loaded.
+        found: Transformers' account of what the files had.
+        name: of the checkpoint.
+
+    Raises:
+        CheckpointError: always with the way out.
+    """
+    missing, others = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    if missing and (prefix := _prefix(missing, others)):
+        raise CheckpointError(
+            f'The weights of {name} are called "{prefix}…", as a script wrapped the model before '
+            "it saved it: rename them, with load_file and save_file of safetensors.torch, "
+            f'`save_file({{k.removeprefix("{prefix}"): v for k, v in load_file(PATH).items()}}, '
+            'PATH, {"format": "pt"})`.'
+        )
+    if missing:
+        instead = f', and has others, such as "{others[0]}"' if others else ""
+        raise CheckpointError(
+            f'{name} lacks {len(missing)} weights of its model, such as "{missing[0]}"{instead}: '
+            "save it whole (with LoRA `model.merge_and_unload()` first), and give that folder."
+        )
+    if found["mismatched_keys"]:
+        weight, has, needed = min(found["mismatched_keys"])
+        raise CheckpointError(
+            f'The config.json of {name} is not that of its weights: "{weight}" is {tuple(has)}, '
+            f"and by the config {tuple(needed)}. Put the one beside them that they were saved with."
+        )
+    if not all(weight.sum().isfinite() for weight in model.parameters()):
+        raise CheckpointError(
+            f"{name} has weights that are no numbers: its training diverged. Take an earlier "
+            "checkpoint of it."
+        )
+
+
+def _prefix(missing: list[str], others: list[str]) -> str:
+    """Return what the names of weights begin with besides: "module.", "_orig_mod."; or ""."""
+    if not others:
+        return ""
+    return next((others[0].removesuffix(one) for one in missing if others[0].endswith(one)), "")
