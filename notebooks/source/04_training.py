@@ -279,20 +279,20 @@ print(f"at the recipe's window: dev {metric.upper()} {saved_rate:.1%}")
 # %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# Training all weights is good if they fit into memory: it reached the lowest error where we
-# compared. One run each, on half an hour of Italian telephone prompts and not on the default
-# recipe, 80 steps (`python -m benchmarks.variants`, 2 CPU cores):
+# Training all weights is good if they fit into memory. What the other ways cost, on half an hour of
+# Italian telephone prompts and not on the default recipe (`python -m benchmarks.variants`, 2 CPU
+# cores):
 #
-# | `[method] weights` | Test WER | Time of a step | Memory | Kept beside the base model |
-# | --- | ---: | ---: | ---: | ---: |
-# | `full` | 6.6 % | 1 | 3.3 GiB | 296 MB |
-# | `frozen_encoder` | 8.8 % | 0.54 | 2.3 GiB | 296 MB |
-# | `lora` | 9.2 % | 0.91 | 3.4 GiB | 17 MB |
-# | `dora` | 9.0 % | 1.36 | 4.5 GiB | 18 MB |
+# | `[method] weights` | Time of a step | Memory | Kept beside the base model |
+# | --- | ---: | ---: | ---: |
+# | `full` | 1 | 3.3 GiB | 296 MB |
+# | `frozen_encoder` | 0.54 | 2.3 GiB | 296 MB |
+# | `lora` | 0.91 | 3.4 GiB | 17 MB |
+# | `dora` | 1.36 | 4.5 GiB | 18 MB |
 #
-# LoRA and DoRA ran with one learning rate, ten times that of `full`: the table says what they
-# cost, not how good they can be. A model too large for one card can be divided among several:
-# `docs/headless.md`.
+# How good they can be is another question: LoRA needs a learning rate of its own, and published
+# comparisons disagree (`docs/choosing.md`). A model too large for one card can be divided among
+# several: `docs/headless.md`.
 #
 # Expect trouble with a learning rate made for pretraining: use about 1e-5 for small and 2.5e-5 for
 # base; the default recipe, which is short, takes 4e-5. If the loss falls and the dev WER rises,
