@@ -136,6 +136,7 @@ def table(name, line):
         ("openai/whisper-tiny", "x\\u0000y", ["NUL character", "[model] checkpoint"]),
         ("openai/whisper-tiny", "embedded/whisper-bse", ['did you mean "embedded/whisper-base"']),
         ('"google/fleurs"', '"embedded"\nname = "carla"', ['did you mean "it carlo"']),
+        ('"google/fleurs"', '"recordings"', ["[[sources]] 1 has no name", "the folder with"]),
         # [training], by value.
         *[
             (TRAIN, f"{TRAIN}\n{line}", ["[training]", *words])

@@ -125,6 +125,8 @@ def test_what_cannot_be_read_is_told_with_its_place(tmp_path, wav, files, messag
         read_recordings(str(write(tmp_path, wav, **files)), "it")
     with pytest.raises(RecipeError, match="neither a folder nor a table"):
         read_recordings(str(tmp_path / "no"), "it")
+    with pytest.raises(RecipeError, match=r"neither a folder nor a table.*Unpack an archive"):
+        read_recordings(str(tmp_path / "no.zip"), "it")
 
 
 def test_start_and_end_cut_the_clip(tmp_path, wav):

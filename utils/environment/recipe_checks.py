@@ -23,6 +23,8 @@ def check_recipe(recipe: "Recipe") -> None:
         raise ValueError("gives its run folder no usable name: call the file NAME.toml.")
     for number, source in enumerate(recipe.sources, 1):
         place = f"[[sources]] {number}"
+        if source.dataset == "recordings" and not source.name.strip():
+            raise ValueError(f"{place} has no name: give that of the folder with your data.")
         _check_language(source, place)
         _check_splits(source, place)
         _check_transcribed(source, place, recipe.preprocessing.stored)

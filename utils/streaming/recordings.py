@@ -30,7 +30,7 @@ from utils.streaming.pairs import TEXTS, read_pairs
 from utils.streaming.sound import promised_seconds
 from utils.streaming.splits import hold_out, with_listed_splits
 from utils.streaming.tables import TABLES, read_beside, read_nameless, read_table
-from utils.streaming.unread import nothing_found, shown
+from utils.streaming.unread import nothing_found, shown, ways_from
 
 
 def _resolve(path: Path, lines: Sequence[Line], folder: Folder) -> Iterable[tuple[str, Recording]]:
@@ -216,7 +216,7 @@ def read_recordings(
     else:
         raise RecipeError(
             f"{path} is neither a folder nor a table ({', '.join(TABLES)}): name in the recipe "
-            "says where your recordings are."
+            f"says where your recordings are.{''.join(ways_from([path]))}"
         )
     recordings = listed = _listed(found, folder)
     if path.is_dir() and not listed:

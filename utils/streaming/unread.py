@@ -1,7 +1,7 @@
 """A folder of recordings in which no texts were found: what it holds, and the way from there."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +34,12 @@ def shown(names: Iterable[str]) -> str:
     return ", ".join(names[:TOLD]) + more
 
 
+def ways_from(paths: Sequence[Path]) -> list[str]:
+    """Return sentences on the files that are not read as they are, each with a space before it."""
+    names = [path.name.lower() for path in paths]
+    return [f" {way}" for end, way in WAYS.items() if any(name.endswith(end) for name in names)]
+
+
 def _columns_of(path: Path) -> str:
     """Return a sentence on the columns of a table in which none is known."""
     try:
@@ -53,9 +59,7 @@ def nothing_found(folder: Folder) -> RecipeError:
         hint = f" In {names} no column of files and texts is known, or there is no row."
         with suppress(RecipeError):
             hint += _columns_of(tables[0])
-    for end, way in WAYS.items():
-        if any(path.name.lower().endswith(end) for path in folder.files):
-            hint += f" {way}"
+    hint += "".join(ways_from(folder.files))
     what = "no texts that are" if folder.sounds else "no recordings that are"
     return RecipeError(
         f"{folder.root} holds {what} understood; it holds {there}.{hint} What is read: {LAYOUTS}."
