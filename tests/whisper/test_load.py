@@ -119,6 +119,13 @@ def test_mel_bands_are_those_of_the_weights_whatever_lies_beside_them(whole, che
     assert mine.feature_size == 80 and (mine.mel_filters == theirs.mel_filters).all()
 
 
+def test_positions_that_were_not_saved_are_computed(whole, checkpoint):
+    folder, name = checkpoint(), "model.encoder.embed_positions.weight"
+    changed_weights(lambda weights: {n: w for n, w in weights.items() if n != name})(folder)
+    mine, theirs = (load_checkpoint(one)[0].get_parameter(name) for one in (folder, whole))
+    assert torch.allclose(mine, theirs, atol=1e-6)
+
+
 def pickled(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 

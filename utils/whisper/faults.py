@@ -78,7 +78,10 @@ def check_weights(
     Raises:
         CheckpointError: always with the way out.
     """
-    missing, others = sorted(found["missing_keys"]), sorted(found["unexpected_keys"])
+    # The encoder's positions are sines: computed where they were not saved.
+    missing = sorted(key for key in found["missing_keys"] if key.endswith(("weight", "bias")))
+    missing = [key for key in missing if key != "model.encoder.embed_positions.weight"]
+    others = sorted(found["unexpected_keys"])
     if missing and (prefix := _prefix(missing, others)):
         raise CheckpointError(
             f'The weights of {name} are called "{prefix}…", as a script wrapped the model before '
