@@ -52,6 +52,9 @@ METADATA = {
 }
 
 
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 290403936\n"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("kind", METADATA)
 def test_a_folder_with_metadata_in_any_form_and_mark(tmp_path, wav, kind, encoding):
@@ -116,6 +119,10 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path, wav, name):
         ({"metadata.csv": "file_name,text\na.wav,uno\na.wav,due\n"}, "a.wav is named a second"),
         ({"metadata.csv": "file_name,text,text\na.wav,uno,due\n"}, 'two columns called "text"'),
         ({"metadata.csv": "file_name,text\n"}, "or there is no row"),
+        ({"metadata.csv": POINTER}, r"metadata\.csv is a pointer of Git LFS: run `git lfs pull`"),
+        ({"metadata.parquet": POINTER}, "no Parquet file that can be read: a pointer of Git LFS"),
+        ({"metadata.csv": "PK\x03\x04"}, r"metadata\.csv is a ZIP archive: unpack it"),
+        ({"a.txt": "<!DOCTYPE html><p>ciao"}, r"a\.txt is a web page: download the file itself"),
         ({"metadata.parquet": "PAR1 cut off"}, "metadata.parquet is no Parquet file that can be"),
     ],
 )

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from utils.config import RecipeError
+from utils.streaming.headers import HEAD, what_instead
 
 SPLITS = {"train": "train", "dev": "dev", "test": "test"}
 SPLITS |= {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "eval": "dev"}
@@ -67,9 +68,12 @@ def read_text(path: Path) -> str:
     """Read a text file from any editor: UTF-8 or UTF-16, with or without a byte-order mark.
 
     Raises:
-        RecipeError: it has a different encoding. Guessing could give wrong letters silently.
+        RecipeError: it is a web page, an archive or a pointer of Git LFS; or it has a different
+            encoding. Guessing could give wrong letters silently.
     """
     data = path.read_bytes()
+    if instead := data.strip(b"\0") and what_instead(data[:HEAD]):
+        raise RecipeError(f"{path} is {instead}.")
     encoding = next((e for mark, e in BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         return data.decode(encoding)

@@ -32,6 +32,7 @@ from utils.streaming.delimited import (
     stm_rows,
 )
 from utils.streaming.files import Line, read_text
+from utils.streaming.headers import read_head, what_instead
 from utils.streaming.times import has_start, read_times, time_columns, written_times
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -126,6 +127,8 @@ def _rows(path: Path) -> Rows:
             found = pyarrow.parquet.read_table(path).to_pylist()
         except (pyarrow.ArrowException, OSError) as error:
             reason = str(error).partition("\n")[0].rstrip(".")
+            with path.open("rb") as file:
+                reason = what_instead(read_head(file)) or reason
             raise RecipeError(f"{path} is no Parquet file that can be read: {reason}.") from None
         return _objects(path, enumerate(found, 1))
     text = read_text(path)
