@@ -13,7 +13,7 @@
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
-# | lesson 5 | `export/repository`, `export/space`, `export.json` | 7 minutes on 2 cores |
+# | lesson 5 | `export/repository`, `export/space`, `export.json` | 9 minutes on 2 cores |
 
 # %% tags=["parameters"]
 RECIPE: str = "recipes/embedded.toml"  # which experiment to run
