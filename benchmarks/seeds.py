@@ -193,7 +193,7 @@ def main() -> None:
     own = recipe.audio_context
     arms = {
         f"stock_share {share:g}": replace(
-            recipe, audio_context=replace(own, stock_share=share, enabled=share < 1)
+            recipe, audio_context=replace(own, stock_share=share, enabled=own.enabled and share < 1)
         )
         for share in options.stock_shares or [own.stock_share]
     }

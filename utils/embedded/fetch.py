@@ -32,9 +32,9 @@ def resolve(checkpoint: str) -> str:
     Raises:
         FetchError: an unknown name, a fault on the way, or a digest that does not match.
     """
-    if (folder := Path(checkpoint).expanduser()).exists():
-        return str(folder)
     if not checkpoint.startswith(PREFIX):
+        if (folder := Path(checkpoint).expanduser()).exists():
+            return str(folder)
         if not HUB_ID.fullmatch(checkpoint):
             raise FetchError(
                 f'"{checkpoint}" is neither a folder that exists nor a Hub id: OpenAI\'s are '

@@ -216,7 +216,7 @@ def read_recordings(
     else:
         raise RecipeError(
             f"{path} is neither a folder nor a table ({', '.join(TABLES)}): name in the recipe "
-            f"says where your recordings are.{''.join(ways_from([path]))}"
+            f"says where your recordings are.{ways_from([path])}"
         )
     recordings = listed = _listed(found, folder)
     if path.is_dir() and not listed:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def _rows(path: Path) -> Rows:
             found = pyarrow.parquet.read_table(path).to_pylist()
         except (pyarrow.ArrowException, OSError) as error:
             reason = str(error).partition("\n")[0].rstrip(".")
-            with path.open("rb") as file:
+            with suppress(OSError), path.open("rb") as file:
                 reason = what_instead(read_head(file)) or reason
             raise RecipeError(f"{path} is no Parquet file that can be read: {reason}.") from None
         return _objects(path, enumerate(found, 1))

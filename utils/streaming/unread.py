@@ -34,10 +34,11 @@ def shown(names: Iterable[str]) -> str:
     return ", ".join(names[:TOLD]) + more
 
 
-def ways_from(paths: Sequence[Path]) -> list[str]:
+def ways_from(paths: Sequence[Path]) -> str:
     """Return sentences on the files that are not read as they are, each with a space before it."""
     names = [path.name.lower() for path in paths]
-    return [f" {way}" for end, way in WAYS.items() if any(name.endswith(end) for name in names)]
+    ways = (way for end, way in WAYS.items() if any(name.endswith(end) for name in names))
+    return "".join(f" {way}" for way in ways)
 
 
 def _columns_of(path: Path) -> str:
@@ -59,7 +60,7 @@ def nothing_found(folder: Folder) -> RecipeError:
         hint = f" In {names} no column of files and texts is known, or there is no row."
         with suppress(RecipeError):
             hint += _columns_of(tables[0])
-    hint += "".join(ways_from(folder.files))
+    hint += ways_from(folder.files)
     what = "no texts that are" if folder.sounds else "no recordings that are"
     return RecipeError(
         f"{folder.root} holds {what} understood; it holds {there}.{hint} What is read: {LAYOUTS}."

@@ -59,7 +59,7 @@ def only_a_pickle(name: str | Path) -> str:
         f"{name} has no model.safetensors. If it has a pytorch_model.bin, a pickle, which may "
         "run code when it is loaded, convert it where you trust it: "
         "`WhisperForConditionalGeneration.from_pretrained(NAME, use_safetensors=False)"
-        ".save_pretrained(FOLDER)`, add its processor likewise, and give FOLDER."
+        ".save_pretrained(FOLDER)`, save its processor there too, and give FOLDER."
     )
 
 
