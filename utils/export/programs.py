@@ -72,6 +72,7 @@ def with_pipeline(
         model=model,
         tokenizer=processor.tokenizer,
         feature_extractor=processor.feature_extractor,
+        device=model.device,  # else it moves the model to a GPU, also for all who share it
         **TRANSFORMERS,
     )
 
