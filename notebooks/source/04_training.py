@@ -261,8 +261,9 @@ pd.DataFrame(texts)
 # ## What did training change?
 #
 # The saved model and the base model on the same dev clips, both at 30 seconds; then the saved
-# model once more at the short window that it was trained at. A disappointing result is a result:
-# the line says what to try, and the next lessons still run.
+# model once more at the short window, in which it was trained. (A share of the batches, the
+# recipe's `stock_share`, had 30 seconds, for programs that decode there.) A disappointing result
+# is a result: the line says what to try, and the next lessons still run.
 
 # %%
 saved = contestants["reloaded"]
