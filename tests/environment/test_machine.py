@@ -29,6 +29,11 @@ def test_precision_follows_the_hardware_and_says_why(monkeypatch, capability, ar
     assert ("no CUDA GPU" in reason) if capability is None else ("a card has compute" in reason)
 
 
+def test_attention_that_plans_each_new_shape_is_off():
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled()
+
+
 @pytest.mark.parametrize(
     ("gpu", "cores", "trainings", "workers"),
     [

@@ -71,6 +71,14 @@ def test_every_program_writes_what_transformers_writes(folders, base, clip):
     assert all(one["seconds"][0] > 0 for one in returned.values())
 
 
+def test_the_pipeline_stays_on_the_device_of_the_model(base, monkeypatch):
+    """Left to itself it moves the model to a GPU, and a comparison on the CPU is none."""
+    asked = {}
+    monkeypatch.setattr(programs, "pipeline", lambda *_, **given: asked.update(given))
+    programs.with_pipeline(*base)
+    assert asked["device"] == base[0].device
+
+
 PLACES = {
     "Transformers": "runs/embedded/model",
     "faster-whisper": "runs/embedded/export/repository/ctranslate2-int8",
