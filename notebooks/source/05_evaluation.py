@@ -20,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from datasets import load_from_disk
-from IPython.display import HTML, display
+from IPython.display import HTML, Image, display
 
 from utils.artifacts import open_run, require, save_report
 from utils.config import load_recipe
@@ -484,6 +484,20 @@ table.rename(columns=lambda name: name.replace("_", " ")).round(2)
 # several minutes before you rely on it.
 
 # %% [markdown]
+# ## Would more speech help?
+#
+# It is the usual remedy for a high rate. A *learning curve* shows how much would help. This one is of
+# the default's Czech, measured before:
+
+# %%
+Image("benchmarks/results/gpu/hours_steps.png", width=800)
+
+# %% [markdown]
+# Each point is a training. Both leads gain with every doubling; the altered voices do not. Where
+# such a curve still falls at its end, record more. `python -m utils.evaluation RECIPE
+# --learning-curve` draws that of your clips, which takes as long as a few runs of lesson 4.
+
+# %% [markdown]
 # ## When this is good, and when to expect trouble
 #
 # *Intervals* are good from about 50 clips on. With fewer than 20 they are so wide that they say
@@ -492,11 +506,6 @@ table.rename(columns=lambda name: name.replace("_", " ")).round(2)
 #
 # *WER* is good to compare two models on the same clips. Expect trouble between papers: a different
 # normaliser alone can change it by several points. Always name the normaliser, as the report does.
-#
-# *More speech* is the usual remedy for a high rate. How much would help, a learning curve shows:
-# `python -m utils.evaluation RECIPE --learning-curve` trains with an eighth, a quarter, half and all
-# of your clips, which takes as long as a few runs of lesson 4. `docs/reference.md` has the curve of the
-# default.
 #
 # *The test split* is good once. If you change the recipe because of what you saw here and measure
 # again, it has become a dev split. Decide on dev, and keep some speech aside for the end.
