@@ -52,8 +52,8 @@ def alternate(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, l
     Returns:
         Seconds by name, one for each round.
     """
-    for work in arms.values():
-        work()
+    for name, work in arms.items():
+        print(f"once before: {name} {seconds_of(work):.2f} s", flush=True)
     times: dict[str, list[float]] = {name: [] for name in arms}
     for number in range(rounds):
         for name, work in arms.items():
