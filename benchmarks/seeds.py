@@ -6,9 +6,10 @@ data and recipe are the same. `--stock-shares` trains each seed with several sha
 training the clips are decoded at 30 s, after it at 30 s, as other programs do, and in the short
 window. The errors of a clip are added over the seeds before clips are drawn: intervals are of the
 mean over the seeds. `from_first_arm` is the WER at 30 s less that of the first share, with its
-interval: it says what differences this many clips can show. Each training is stored as soon as it
-is measured: an interrupted run goes on. The ratio is the first source's word errors before over
-those after, at 30 s, with the first share.
+interval: it says what differences this many clips can show. `short_from_last_arm` is the WER in the
+short window less that of the last share at 30 s: two ways to train, each in its own window. Each
+training is stored as soon as it is measured: an interrupted run goes on. The ratio is the first
+source's word errors before over those after, at 30 s, with the first share.
 """
 
 import argparse
@@ -115,20 +116,24 @@ def summarize(
     resamples: int,
 ) -> list[dict[str, Any]]:
     """Return a row for each arm and each source."""
-    rows = []
+    rows, arms = [], list(found.values())
     for arm, seeds in found.items():
         for source in dict.fromkeys(sources.tolist()):
             own = sources == source
             start = np.array(before["30s"])[own]
             errors = {window: [np.array(seed[window])[own] for seed in seeds] for window in WINDOWS}
-            first = [np.array(seed["30s"])[own] for seed in next(iter(found.values()))]
-            pooled = np.sum(errors["30s"], axis=0)
+            first, last = (
+                np.sum([np.array(seed["30s"])[own] for seed in seeds], axis=0)
+                for seeds in (arms[0], arms[-1])
+            )
+            pooled, short = (np.sum(errors[window], axis=0) for window in WINDOWS)
             rows.append(
                 {"arm": arm, "source": source, "clips": int(own.sum())}
                 | {"seeds": len(seeds), "wer_before": error_rate(start)}
                 | {f"at_{window}": rates(errors[window], resamples) for window in WINDOWS}
                 | {"p_value": paired_p_value(start * len(seeds), pooled, resamples)}
-                | {"from_first_arm": apart(np.sum(first, axis=0), pooled, resamples)}
+                | {"from_first_arm": apart(first, pooled, resamples)}
+                | {"short_from_last_arm": apart(last, short, resamples)}
             )
     return rows
 
