@@ -49,6 +49,19 @@ def test_what_is_not_stored_takes_little_room_and_adapters_small_checkpoints():
     assert less[models] == plain[models]
 
 
+def test_batches_at_30_seconds_cost_more():
+    recipe = load_recipe("recipes/common_voice_spanish.toml")
+    mixed, usual = (
+        dataclasses.replace(recipe, audio_context=dataclasses.replace(recipe.audio_context, **one))
+        for one in ({"stock_share": 0.1}, {"enabled": False, "stock_share": 0.1})
+    )
+    none, tenth, all_of_them = (
+        recipe_needs(one, "L4", 100).hours["training"][0] for one in (recipe, mixed, usual)
+    )
+    assert 1.1 * none < tenth < 1.3 * none
+    assert all_of_them > 5 * none
+
+
 def test_clips_beyond_the_limit_of_the_source_do_not_count():
     recipe = load_recipe("recipes/smoke.toml")
     assert recipe_needs(recipe, "T4", 1).gb == recipe_needs(recipe, "T4", 100).gb

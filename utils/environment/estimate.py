@@ -176,23 +176,26 @@ def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0, cores: int = 1) 
             not known.
     """
     name, told = recipe.model.checkpoint, recipe.training
-    stock = f"openai/{name.rpartition('/')[2].removesuffix('.en')}"  # as large as the English one
-    if stock not in CHECKPOINTS:
+    known = f"openai/{name.rpartition('/')[2].removesuffix('.en')}"  # as large as the English one
+    if known not in CHECKPOINTS:
         raise UserError(f"{recipe.path}: {name} is not in the table: {', '.join(CHECKPOINTS)}.")
-    model, device = CHECKPOINTS[stock], CARDS[card]
+    model, device = CHECKPOINTS[known], CARDS[card]
     adapters = recipe.method.weights in ("lora", "dora")
     if not adapters and training_memory_gib(model, 1) > device.memory_gib:
         needed = f"{training_memory_gib(model, 1):.0f} of {device.memory_gib:.0f} GiB"
         raise UserError(f"{name} does not fit {card}, {needed}: take LoRA or a smaller checkpoint.")
     clips, batch, steps, said = _speech(recipe, hours)
-    window = recipe.windows.seconds or CLIP_SECONDS
-    short = training_flops(model, window if recipe.audio_context.enabled else STOCK_SECONDS)
+    window, audio = recipe.windows.seconds or CLIP_SECONDS, recipe.audio_context
+    stock = training_flops(model, STOCK_SECONDS)
+    short = training_flops(model, window) if audio.enabled else stock
+    # A batch at 30 s has half of the clips.
+    trained = short + audio.enabled * audio.stock_share * (stock / 2 - short)
     every = told.get("eval_steps", 500)
     looks = 2 + (1 / every if every < 1 else steps / every)  # and before and after training
     dev = min(HELD_OUT * clips, 60 * recipe.evaluation.dev_minutes / (CLIP_SECONDS - 1))
     # The base and the fine-tuned model at 30 s, the fine-tuned one at its own window, too.
-    test = HELD_OUT * clips * (2 * training_flops(model, STOCK_SECONDS) + short)
-    work = {"training": steps * batch * short, "decoding": (looks * dev * short + test) / 3}
+    test = HELD_OUT * clips * (2 * stock + short)
+    work = {"training": steps * batch * trained, "decoding": (looks * dev * short + test) / 3}
     stored = clips * (recipe.preprocessing.stored + 2 * HELD_OUT)
     decoded = stored / CLIPS_A_CORE_SECOND / cores / 3600
     gb = GB_AN_HOUR * (recipe.windows.seconds or CLIP_SECONDS - 1) / 3600 * stored
