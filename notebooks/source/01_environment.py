@@ -149,8 +149,8 @@ print("reference ", row["text"])
 
 # %%
 (by_helper,) = transcribe(model, processor, [clip], language=source.language)
-same = by_helper == by_hand or device.type == "cuda"
-assert same, f"the helper returns {by_helper!r}, by hand it was {by_hand!r}"
+if device.type != "cuda":
+    assert by_helper == by_hand, f"the helper returns {by_helper!r}, by hand it was {by_hand!r}"
 by_helper
 
 # %% [markdown]

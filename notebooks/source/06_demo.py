@@ -118,8 +118,8 @@ from utils.whisper.long_recordings import transcribe_long
 
 windows = transcribe_long(model, processor, clip, language=row["language"])
 by_helper = " ".join(segment.text for _, segments in windows for segment in segments)
-same = by_helper == by_hand or model.device.type == "cuda"  # which multiplies in 16 bits here
-assert same, f"the helper returned {by_helper!r}, by hand it was {by_hand!r}"
+if model.device.type != "cuda":  # there the helper multiplies in 16 bits
+    assert by_helper == by_hand, f"the helper returned {by_helper!r}, by hand it was {by_hand!r}"
 by_helper
 
 # %% [markdown]
