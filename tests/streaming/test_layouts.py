@@ -630,6 +630,7 @@ def test_an_stm_file_lists_parts_with_speakers(corpus):
     ("name", "way"),
     [
         ("talk.cha", "ELAN opens .cha"),
+        ("train.yaml", "a table of MuST-C's .yaml"),
         ("shard-000.tar", "Unpack an archive"),
         ("cuts.jsonl.gz", "lhotse kaldi export"),
         ("texts.docx", "as plain text"),

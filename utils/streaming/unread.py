@@ -16,6 +16,7 @@ WAYS = {
     (".docx", ".doc", ".odt", ".rtf", ".pdf"): "Save a document as plain text (UTF-8).",
     (".cha", ".trs"): "ELAN opens .cha and .trs (File > Import) and saves them as .eaf.",
     (".exb",): "EXMARaLDA exports .eaf.",
+    (".yaml", ".yml"): "Make a table of MuST-C's .yaml and its lines: file_name, start, end, text.",
     (".jsonl.gz",): "`lhotse kaldi export` writes Lhotse's manifests as Kaldi has them.",
     (".tar", ".zip", ".tgz", ".tar.gz", ".7z", ".rar"): "Unpack an archive.",
 }
