@@ -111,7 +111,7 @@ def main() -> None:
         for kind, compute in () if on_gpu else (("int8", "default"), ("float16", "float32")):
             to_ctranslate2(run.model, Path(folder) / kind, kind)
             name = f"faster-whisper, {'int8' if kind == 'int8' else 'float32'}, 30 s"
-            engines[name] = with_faster_whisper(Path(folder) / kind, compute)
+            engines[name] = with_faster_whisper(Path(folder) / kind, compute, beam_size=1)
         arms = {
             STOCK: stock(STOCK, size),
             **({f"{STOCK}, {most} clips": stock(f"{STOCK}, {most} clips", most)} if on_gpu else {}),

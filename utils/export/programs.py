@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +21,8 @@ from utils.whisper.labels import is_multilingual, prefix_ids
 Transcribe = Callable[[np.ndarray, str], str]  # 16 kHz samples, language code → text
 
 
-# One clip at a time, greedily, on the CPU with the same threads: this compares programs, not
-# settings.
+# One clip at a time, on the CPU with the same threads: this compares programs. Greedily, but where
+# the documented call says otherwise.
 
 
 def with_transformers(
@@ -37,12 +38,13 @@ def with_transformers(
     return transcribe_clip
 
 
-def with_faster_whisper(folder: Path, compute_type: str = "default") -> Transcribe:
+def with_faster_whisper(folder: Path, compute_type: str = "default", **changed: Any) -> Transcribe:
     """Return a function that transcribes with faster-whisper, called as documented, from samples.
 
     Args:
         folder: that `to_ctranslate2` wrote.
         compute_type: the precision it computes in; "default" is that of the file.
+        changed: arguments that differ from the documented ones.
     """
     from faster_whisper import BatchedInferencePipeline, WhisperModel
 
@@ -57,7 +59,7 @@ def with_faster_whisper(folder: Path, compute_type: str = "default") -> Transcri
 
     def transcribe_clip(clip: np.ndarray, language: str) -> str:
         code = language if model.model.is_multilingual else "en"
-        segments, _ = batched.transcribe(clip, language=code, **FASTER_WHISPER)
+        segments, _ = batched.transcribe(clip, language=code, **{**FASTER_WHISPER, **changed})
         return " ".join(segment.text.strip() for segment in segments)
 
     return transcribe_clip
