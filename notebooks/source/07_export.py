@@ -169,7 +169,9 @@ by_helper
 # Each program transcribes the same clips of the test split, one at a time, on the CPU and with the
 # same number of threads. *As documented* is the call that the model card, the handbook and the
 # page recommend: without timestamps, like the training labels, and at a window of 30 seconds.
-# There most of the time goes into the encoder, and int8 gains little. *Short* is the window that
+# There most of the time goes into the encoder, and int8 gains little. faster-whisper follows the
+# five best beginnings of a text at once (*beam search*), the others only the best one: its text
+# may be another, and is often better. *Short* is the window that
 # your model was trained at; CTranslate2 and whisper.cpp can use it too, with more code around
 # them.
 
@@ -201,8 +203,8 @@ table.assign(**{name: 100 * table[name] for name in shares}).rename(columns=unit
 ).round(1)
 
 # %% [markdown]
-# Compare *apart* before you compare WER: a small number means that the conversion is right. On
-# this many clips, one word moves the WER.
+# Compare *apart* before you compare WER: a small number means that the conversion is right. (With
+# beam search it is larger.) On this many clips, one word moves the WER.
 
 # %% [markdown]
 # ## What will others get?
@@ -227,7 +229,7 @@ pd.DataFrame(
 
 # %% [markdown]
 # The first lines are the code that others will copy; the table is what they get with it. Lesson 5
-# measured the model with another program, so its rates may differ a little.
+# took the most likely token at each step, so its rates are others, and mostly higher.
 
 # %% [markdown]
 # ## Which clips differ?
