@@ -25,6 +25,7 @@ KEPT_SECONDS = 3600  # recordings of visitors are deleted after so long
 # to files that nobody uploaded: pages take the path, and decode it themselves. `buttons`: one of
 # the defaults shares the recording on the Hub.
 AUDIO = {"type": "filepath", "buttons": []}
+PRIVATE = {"api_visibility": "private"}
 
 
 def build_page(
@@ -68,22 +69,31 @@ def build_page(
         shown = _results(first, second, clips, audio, language)
         _live(answers, second, language)
         shown = [*shown, _corrections(answers, state)]
-        _pressable(start.click, halt, True)
-        started = start.click(
-            answers.transcribe,
-            [audio, language, task],
-            [*shown, state],
-            api_name="transcribe",
-            concurrency_id=MODELS,
-            show_progress_on=shown[0],
-        )
-        halt.click(answers.stop, state, shown, cancels=started, queue=False, **PRIVATE)
-        _pressable(started.then, halt, False)
-        _pressable(halt.click, halt, False)
+        _buttons(answers, start, halt, [audio, language, task], state, shown)
     return page
 
 
-PRIVATE = {"api_visibility": "private"}
+def _buttons(
+    answers: Answers,
+    start: "gradio.Button",
+    halt: "gradio.Button",
+    given: list,
+    state: "gradio.State",
+    shown: list,
+) -> None:
+    """Let one button transcribe what is given, and the other stop it."""
+    _pressable(start.click, halt, True)
+    started = start.click(
+        answers.transcribe,
+        given,
+        [*shown, state],
+        api_name="transcribe",
+        concurrency_id=MODELS,
+        show_progress_on=shown[0],
+    )
+    halt.click(answers.stop, state, shown, cancels=started, queue=False, **PRIVATE)
+    _pressable(started.then, halt, False)
+    _pressable(halt.click, halt, False)
 
 
 def _pressable(event: Any, halt: "gradio.Button", is_running: bool) -> None:
@@ -134,9 +144,9 @@ def _results(
         said = gradio.Textbox(label="Said in the clip", visible=bool(clips), **column)
     for button, *clip in clips:
         chosen = [audio, language, said]
-        button.click(lambda clip=clip: clip, None, chosen, api_visibility="private")
+        button.click(lambda clip=clip: clip, None, chosen, **PRIVATE)
     for own in (audio.upload, audio.start_recording, audio.clear):  # what is said in it, who knows
-        own(lambda: "", None, said, queue=False, api_visibility="private")
+        own(lambda: "", None, said, queue=False, **PRIVATE)
     box = {"show_label": True, "container": True}
     changes = gradio.HTML(label=f"From {first} to {second}", elem_id="changes", **box)
     gradio.HTML(LEGEND, elem_id="legend")
@@ -154,7 +164,7 @@ def _results(
         captions,
         saves,
         queue=False,
-        api_visibility="private",
+        **PRIVATE,
     )
     return [progress, before, after, changes, times, captions]
 

@@ -156,16 +156,16 @@ def read_clips(
                 bar.update(len(group))
     bar.close()
     rows = [row for group in groups for row in group["rows"]]
-    speed = {
-        name: {
-            "decode_seconds": round(sum(group["seconds"][name] for group in groups), 2),
-            "speech_seconds": round(sum(group["decoded"][name] for group in groups), 2),
-            "batch_size": size,
-        }
-        for name in readers
-        if any(group["decoded"][name] for group in groups)
-    }
-    return rows, speed
+    return rows, {name: told for name in readers if (told := _speed(groups, name, size))}
+
+
+def _speed(groups: Sequence[Mapping[str, Any]], name: str, size: int) -> dict[str, float]:
+    """Return how long a reader decoded, and how much speech; nothing if it decoded none."""
+    seconds, speech = (
+        round(sum(group[key][name] for group in groups), 2) for key in ("seconds", "decoded")
+    )
+    told = {"decode_seconds": seconds, "speech_seconds": speech, "batch_size": size}
+    return told if speech else {}
 
 
 def _read_group(

@@ -1,12 +1,14 @@
 """Speech on the Hugging Face Hub: pinned to a commit, retried, and refused with a reason."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
+from itertools import count
 from typing import Any, NamedTuple
 
 from datasets import Audio, IterableDataset
 
-from utils.config import RecipeError, Source
+from utils.config import Source
 from utils.streaming.columns import RECORDING_COLUMNS, SPEAKER_COLUMNS
 from utils.streaming.files import SPLITS, say
 from utils.streaming.hub_columns import (
@@ -187,28 +189,26 @@ def read_rows(
     said, root = said_column(features, source), root_of(source)
     for file, address in files:
         whole = fetched_rows(source, address) if address else None
-        reader, number = whole or _singly(rows.shard(rows.num_shards, file)), 0
+        reader = whole or _singly(rows.shard(rows.num_shards, file))
         reader = (flattened(row, structures) for row in reader) if structures else reader
-        place = f"{source.dataset}, {split}, file {file}"
-
-        def is_kept(row: Mapping[str, Any], where: str) -> bool:
-            text = text_of(row, said, features, where)
-            return part is None or _split_of_row(row, text, source, part) == part.kept
-
-        while row := _next_row(
-            reader, source, root, sound, where := f"{place}, row {number}", is_kept
-        ):
-            if row[sound] is not None:
-                yield {
-                    "audio": row[sound],
-                    "text": text_of(row, said, features, where),
-                    "language": source.language,
-                    "seconds": promised_seconds(row[sound]),
-                    "source": source.label,
-                    "id": f"{source.label}/{split}/{file}/{number}",
-                    **speaker_and_recording(row),
-                }
-            number += 1
+        for number in count():
+            place = f"{source.dataset}, {split}, file {file}, row {number}"
+            with _explained(source, place):
+                if not (row := next(reader, None)):
+                    break
+                text = text_of(row, said, features, place)
+                if part and _split_of_row(row, text, source, part) != part.kept:
+                    continue
+                audio = encoded(row[sound], row, source, root, place)
+            yield {
+                "audio": audio,
+                "text": text,
+                "language": source.language,
+                "seconds": promised_seconds(audio),
+                "source": source.label,
+                "id": f"{source.label}/{split}/{file}/{number}",
+                **speaker_and_recording(row),
+            }
 
 
 def _singly(rows: IterableDataset) -> Iterator[dict[str, Any]]:
@@ -223,22 +223,11 @@ def _split_of_row(row: Mapping[str, Any], text: str, source: Source, part: Part)
     return split_of_key(speaker or normalize(text, source.language), part.missing)
 
 
-def _next_row(
-    reader: Iterator,
-    source: Source,
-    root: str,
-    sound: str,
-    place: str,
-    is_kept: Callable[[Mapping[str, Any], str], bool],
-) -> dict[str, Any] | None:
-    """Return the next row, whose sound is None if it is passed over; None after the last."""
+@contextmanager
+def _explained(source: Source, place: str) -> Iterator[None]:
+    """Limit the time of each request in the block, and turn failures into a message."""
     try:
         with PATIENCE.limit(source.patience_seconds):
-            row = next(reader, None)
-            if not row or not is_kept(row, place):
-                return row and {**row, sound: None}
-            return {**row, sound: encoded(row[sound], row, source, root, place)}
-    except RecipeError:  # in one sentence already
-        raise
+            yield
     except FAILURES as error:
         raise explained(error, source, place) from None

@@ -51,6 +51,16 @@ def _end_tokens(model: WhisperForConditionalGeneration) -> torch.Tensor:
     return torch.tensor(eos, device=model.device).flatten()
 
 
+def _leaving(
+    tokens: torch.Tensor, begin: int, ends: torch.Tensor, eos: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which rows are complete, and how many of their last tokens are not to be kept."""
+    ended = torch.isin(tokens[:, -1], eos)
+    phrases = phrase_of_loop(tokens[:, begin:])
+    too_many = torch.where(phrases > 0, LOOP_TOKENS - phrases, ended.long())
+    return ended | (phrases > 0) | (tokens.shape[1] >= ends), too_many
+
+
 @torch.no_grad()  # not inference_mode: there autocast would cast all weights again at each token
 def decode_greedily(
     model: WhisperForConditionalGeneration,
@@ -95,10 +105,7 @@ def decode_greedily(
         if rule is not None:
             scores = rule(tokens, scores)
         tokens = torch.cat([tokens, scores.argmax(-1, keepdim=True)], 1)
-        ended = torch.isin(tokens[:, -1], eos)
-        phrases = phrase_of_loop(tokens[:, begin:])
-        leaving = ended | (phrases > 0) | (tokens.shape[1] >= ends)
-        too_many = torch.where(phrases > 0, LOOP_TOKENS - phrases, ended.long())
+        leaving, too_many = _leaving(tokens, begin, ends, eos)
         kept = torch.where(leaving & (kept == 0), tokens.shape[1] - too_many, kept)
         looks = (tokens.shape[1] - begin) % every == 0 or tokens.shape[1] == last
         if looks and (left := kept > 0).any():
