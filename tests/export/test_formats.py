@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from tests.conftest import ROOT
 from utils.config import AudioContext
@@ -128,6 +129,26 @@ def test_what_is_documented_is_measured_source_by_source(rows):
     assert found["it 0"]["wer_low"] < 0.5 < found["it 0"]["wer_high"]
     few = measure_documented(lambda clip, language: "", {"unseen": test}, 100, most=2)
     assert sum(one["clips"] for one in few.values()) == 2
+
+
+def test_several_workers_return_what_one_does(folders):
+    clips = [one for one in speech("it", "carlo").clips if one.split == "dev"][:4]
+    rows = [
+        {"audio": decode_audio(one.path.read_bytes()), "text": one.text, "language": "it"}
+        | {"source": str(number)}
+        for number, one in enumerate(clips)
+    ]
+    rows = Dataset.from_list(rows).with_format("numpy", ["audio"], output_all_columns=True)
+    one, several = (
+        measure_documented(
+            programs.with_faster_whisper(folders / "int8", workers=workers),
+            {"test": rows},
+            100,
+            workers=workers,
+        )
+        for workers in (1, 3)
+    )
+    assert one == several
 
 
 def test_programs_are_judged_against_transformers_in_the_same_window():

@@ -38,12 +38,15 @@ def with_transformers(
     return transcribe_clip
 
 
-def with_faster_whisper(folder: Path, compute_type: str = "default", **changed: Any) -> Transcribe:
+def with_faster_whisper(
+    folder: Path, compute_type: str = "default", workers: int = 1, **changed: Any
+) -> Transcribe:
     """Return a function that transcribes with faster-whisper, called as documented, from samples.
 
     Args:
         folder: that `to_ctranslate2` wrote.
         compute_type: the precision it computes in; "default" is that of the file.
+        workers: threads that may call the function at once; the cores are divided among them.
         changed: arguments that differ from the documented ones.
     """
     from faster_whisper import BatchedInferencePipeline, WhisperModel
@@ -52,7 +55,8 @@ def with_faster_whisper(folder: Path, compute_type: str = "default", **changed: 
         str(folder),
         device="cpu",
         compute_type=compute_type,
-        cpu_threads=torch.get_num_threads(),
+        cpu_threads=max(torch.get_num_threads() // workers, 1),
+        num_workers=workers,
         local_files_only=True,
     )
     batched = BatchedInferencePipeline(model)
