@@ -2,8 +2,8 @@
 
 Stock: every clip padded to 30 s, batches of a fixed number of clips. Ours: the audio context of the
 batch, tail included, and batches of like lengths and equal speech; with all weights, and with the
-encoder frozen. Each takes the whole step: log-mel, forward, backward, clipped AdamW. Then stock and
-ours once more for batches of clips of one length each.
+encoder frozen. Each takes the whole step: log-mel, forward, backward, clipped AdamW. By the length
+of the clips: `benchmarks.lengths`.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from utils.preprocessing.batches import EqualSpeechBatches
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.prepare import prepare
 from utils.training.adapters import choose_weights
-from utils.whisper.audio_context import SAMPLING_RATE, audio_context
+from utils.whisper.audio_context import audio_context
 from utils.whisper.load import load_model
 
 TARGET = "8 times the stock throughput on the embedded clips, 18 with the encoder frozen, 2 cores"
@@ -54,11 +54,6 @@ class Arm:
             self.frames += batch["input_features"].shape[0] * batch["input_features"].shape[-1]
 
 
-def of_length(row: dict, seconds: float) -> dict:
-    """Return a prepared row with its sound repeated or cut to a length; the text stays."""
-    return {**row, "audio": np.resize(row["audio"], round(seconds * SAMPLING_RATE))}
-
-
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,7 +61,6 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=4, help="steps in a round of each arm")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--lengths", type=float, nargs="*", default=[2, 5, 10, 15, 20, 30])
     options = parser.parse_args()
 
     recipe = load_recipe(options.recipe)
@@ -130,21 +124,7 @@ def main() -> None:
         }
         for name, seconds in times.items()
     ]
-    by_length = []
-    for length in options.lengths:
-        same = [of_length(row, length) for row in flat[: options.batch_size]]
-        pair = {name: arms[name] for name in ("stock 30 s", "short context")}
-        for arm in pair.values():
-            arm.batches = [same]
-        stock_times, short_times = alternate(pair, options.rounds).values()
-        found = ratio(stock_times, short_times)
-        by_length.append(
-            {"clip_seconds": length, "clips": len(same)}
-            | {"times_stock": {key: round(float(value), 2) for key, value in found.items()}}
-        )
-        print(f"clips of {length:g} s: {found['median']:.1f} times stock")
-    more = {"by_length": by_length}
-    print("wrote", save_result("training_step", TARGET, ratios["short context"], result, **more))
+    print("wrote", save_result("training_step", TARGET, ratios["short context"], result))
 
 
 if __name__ == "__main__":
