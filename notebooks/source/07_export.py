@@ -13,7 +13,7 @@
 #
 # | Needs | Makes | Time |
 # | --- | --- | --- |
-# | lesson 5 | `export/repository`, `export/space`, `export.json` | 9 minutes on 2 cores |
+# | lesson 5 | `export/repository`, `export/space`, `export.json` | 3 minutes on 2 cores, 8 without AVX-512 |
 
 # %% tags=["parameters"]
 RECIPE: str = "recipes/embedded.toml"  # which experiment to run
