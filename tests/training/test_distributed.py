@@ -13,7 +13,7 @@ from datasets import DatasetDict
 from safetensors.torch import load_file
 
 from tests.examples import uneven
-from utils.artifacts import require
+from utils.artifacts import require, save_report
 from utils.training.progress import read_metrics
 from utils.training.run import train
 from utils.training.selection import FILE
@@ -68,7 +68,6 @@ def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run):
     assert counts[0] == counts[1]
 
 
-@pytest.mark.slow
 def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(tiny_run, rows):
     """The gradient, since with SGD at a rate of 1 it is what the weights moved by."""
     table = 'max_steps = 1\noptim = "sgd"\nmax_grad_norm = 0\nlearning_rate = 1.0\n'
@@ -81,6 +80,7 @@ def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(tiny_run,
         recipe, run = tiny_run(name.replace(" ", "_"), training=table + batch, tables=windows)
         shutil.rmtree(run.prepared)
         DatasetDict(train=uneven(rows), dev=rows.select(range(2))).save_to_disk(str(run.prepared))
+        save_report(run, "preprocessing", {})
         if "two" in name:
             train_with_two(recipe, run)
         else:
