@@ -83,13 +83,21 @@ def without_length(kind, wav):
     else:
         data = bytearray(wav(4.0))
         at = data.index(b"data") + 4
-        data[at : at + 4] = {"0": bytes(4), "f": b"\xff" * 4}[kind[-1]]
+        data[at : at + 4] = {"0": bytes(4), "f": b"\xff" * 4, "microphone": b"\xd3\xff\xff\xff"}[
+            kind.split()[-1]
+        ]
     return bytes(data)
 
 
 @pytest.mark.parametrize(
     "kind",
-    ["a FLAC from a pipe", "an MP3 whose rate varies and no tag says so", "WAV 0", "WAV f"],
+    [
+        "a FLAC from a pipe",
+        "an MP3 whose rate varies and no tag says so",
+        "WAV 0",
+        "WAV f",
+        "WAV of a microphone",
+    ],
 )
 def test_a_header_without_a_length_costs_nothing(wav, kind):
     data = without_length(kind, wav)

@@ -7,7 +7,9 @@ import io
 from typing import BinaryIO
 
 HEAD = 1 << 16  # bytes that contain the header of an audio file
-UNKNOWN_SIZES = {0, 0x7FFFFFFF, 0xFFFFFFFF}  # of a file that was written to a pipe
+# Of a file that was written to a pipe: 0, or the largest number, or what its own header leaves of
+# that: a browser's microphone, of which Gradio sends a WAV a piece, states 0xFFFFFFD3.
+LARGEST_SIZES, LONGEST_HEADER = (0x7FFFFFFF, 0xFFFFFFFF), 4096
 # For formats made of chunks: where the first one begins, bytes of its name and its size, byte
 # order, whether the size includes them, multiples to which chunks are padded, name of the audio.
 CHUNKS = {
@@ -113,7 +115,8 @@ def missing_share(file: BinaryIO) -> float:
 
 
 def _missing(begins: int, promised: int, size: int) -> float:
-    if promised in UNKNOWN_SIZES or not 0 < promised < 1 << 62:
+    is_unknown = any(0 <= largest - promised <= LONGEST_HEADER for largest in LARGEST_SIZES)
+    if is_unknown or not 0 < promised < 1 << 62:
         return 0.0
     return max(0.0, 1 - (size - begins) / promised)
 
