@@ -185,8 +185,9 @@ def screenshot(port, token, folder):
             f"http://127.0.0.1:{port}/lab/tree/notebooks/{LESSON.name}?token={token}",
             timeout=WAIT_SECONDS * 1000,
         )
-        title = page.get_by_role("heading", name="1 · Check the machine")
-        title.first.wait_for(timeout=WAIT_SECONDS * 1000)
+        title = nbformat.read(LESSON, as_version=4).cells[0].source.partition("\n")[0]
+        heading = page.get_by_role("heading", name=title.lstrip("# "))
+        heading.first.wait_for(timeout=WAIT_SECONDS * 1000)
         page.screenshot(path=folder / "lesson.png")
         browser.close()
     assert (folder / "lesson.png").stat().st_size > 20_000
