@@ -169,11 +169,11 @@ by_helper
 # Each program transcribes the same clips of the test split, one at a time, on the CPU and with the
 # same number of threads. *As documented* is the call that the model card, the handbook and the
 # page recommend: without timestamps, like the training labels, and at a window of 30 seconds.
-# There most of the time goes into the encoder, and int8 gains little. faster-whisper follows the
-# five best beginnings of a text at once (*beam search*), the others only the best one: its text
-# may be another, and is often better. *Short* is the window that
-# your model was trained at; CTranslate2 and whisper.cpp can use it too, with more code around
-# them.
+# There most of the time goes into the encoder, and int8 gains little. The documented calls of
+# faster-whisper and of Transformers follow the five best beginnings of a text at once (*beam
+# search*), the others only the best one: their text may be another, and is often better. *Short* is
+# the window that your model was trained at; CTranslate2 and whisper.cpp can use it too, with more
+# code around them.
 
 # %%
 returned = run_programs(programs, clips, languages)

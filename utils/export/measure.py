@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,20 +105,20 @@ def measure_documented(
     for split in ("test", "unseen"):
         whole = prepared.get(split, [])
         places = np.linspace(0, len(whole) - 1, min(most, len(whole))).astype(int).tolist()
-
-        def transcribed(place: int, split: str = split, whole: Dataset = whole) -> dict[str, Any]:
-            clip = whole[place]
-            kept = {key: clip.get(key, "") for key in ("source", "language", "speaker")}
-            text = program(waveform(clip), clip["language"])
-            return kept | {"split": split, "reference": clip["text"], "written": text}
-
+        one = partial(_transcribe_row, program, whole, split)
         with ThreadPoolExecutor(workers) as threads:
-            texts = threads.map(transcribed, places)
-            rows += tqdm(texts, desc=split, total=len(places), unit="clip")
+            rows += tqdm(threads.map(one, places), desc=split, total=len(places), unit="clip")
     return {
         source: _rates([row for row in rows if row["source"] == source], resamples)
         for source in dict.fromkeys(row["source"] for row in rows)
     }
+
+
+def _transcribe_row(program: Transcribe, rows: Dataset, split: str, place: int) -> dict[str, Any]:
+    clip = rows[place]
+    kept = {key: clip.get(key, "") for key in ("source", "language", "speaker")}
+    text = program(waveform(clip), clip["language"])
+    return kept | {"split": split, "reference": clip["text"], "written": text}
 
 
 def _rates(rows: Sequence[Mapping[str, Any]], resamples: int) -> dict[str, Any]:

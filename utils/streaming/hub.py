@@ -193,7 +193,7 @@ def read_rows(
         reader = (flattened(row, structures) for row in reader) if structures else reader
         for number in count():
             place = f"{source.dataset}, {split}, file {file}, row {number}"
-            with _explained(source, place):
+            with _within_patience(source, place):
                 if not (row := next(reader, None)):
                     break
                 text = text_of(row, said, features, place)
@@ -224,7 +224,7 @@ def _split_of_row(row: Mapping[str, Any], text: str, source: Source, part: Part)
 
 
 @contextmanager
-def _explained(source: Source, place: str) -> Iterator[None]:
+def _within_patience(source: Source, place: str) -> Iterator[None]:
     """Limit the time of each request in the block, and turn failures into a message."""
     try:
         with PATIENCE.limit(source.patience_seconds):
