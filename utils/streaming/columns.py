@@ -1,7 +1,7 @@
 """The names of columns in data sets, and what a column of texts may contain."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from utils.config import RecipeError
@@ -80,17 +80,3 @@ def as_text(value: Any, where: str) -> str:
         f"{where}: the text is a {type(value).__name__} ({str(value)[:60]}): text_column must name "
         "a column with one text a row."
     )
-
-
-def read_unquoted(text: str) -> Iterator[dict[str, str]]:
-    """Yield the rows of a tab-separated table in which a quote is part of the sentence.
-
-    Read as CSV, a sentence that begins with a quote swallows the rows up to the next one.
-    """
-    header, *lines = (line.rstrip("\r").split("\t") for line in text.split("\n"))
-    for cells in lines:
-        if any(cells):
-            row = dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=False))
-            if len(cells) > len(header):
-                row[None] = cells[len(header) :]  # csv.DictReader's key for extra cells
-            yield row

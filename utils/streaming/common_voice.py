@@ -5,6 +5,7 @@ speech is ss-corpus-LANG.tsv with a split column, and audios/*.mp3. Source of th
 github.com/common-voice/cv-dataset (datasets/*/README.md) for releases 27.0 and 5.0, November 2026.
 """
 
+import csv
 import re
 import tarfile
 import zlib
@@ -14,7 +15,6 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 from utils.config import RecipeError
-from utils.streaming.columns import read_unquoted
 from utils.streaming.data_collective import download
 from utils.streaming.files import Recording, leads_out
 from utils.streaming.splits import hold_out
@@ -96,13 +96,16 @@ def _seconds(milliseconds: str) -> float | None:
 
 def _rows(path: Path, name: str, text: str, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a table; raise a RecipeError if it lacks one of the columns."""
-    header = text.split("\n", 1)[0].rstrip("\r").split("\t")
+    lines = text.replace("\r", "").split("\n")
+    # A quote is part of the sentence: as CSV's, it would swallow the rows up to the next one.
+    table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
+    header = table.fieldnames
     if missing := [column for column in columns if text and column not in header]:
         raise RecipeError(
             f'{path}: {name} has no column "{missing[0]}"; it has {", ".join(header)}: it is no '
             "table of Common Voice's clips."
         )
-    return list(read_unquoted(text))
+    return list(table)
 
 
 def _clips(rows: list[dict[str, str]], file: str, text: str, split: str = "") -> list[Recording]:
