@@ -272,15 +272,39 @@ def test_mls_has_its_splits_speakers_and_books_in_names(corpus):
     }
 
 
-def test_librispeech_s_folders_are_splits(corpus):
+@pytest.mark.parametrize(
+    ("texts", "speakers"),
+    [
+        ({"84-121.trans.txt": "84-121-0000 UNO\n84-121-0001 DUE\n"}, {("84", "84-121")}),
+        ({"84_121.trans.tsv": "84-121-0000\tUno.\tuno\n84-121-0001\tDue.\tdue\n"}, {("", "")}),
+        ({"84-121-0000.original.txt": "Uno.", "84-121-0001.original.txt": "Due."}, {("", "")}),
+    ],
+    ids=["LibriSpeech", "LibriTTS, tables", "LibriTTS, a text each"],
+)
+def test_folders_of_librispeech_are_splits(corpus, texts, speakers):
     for split in ("train-clean-100", "dev-other", "test-clean"):
         corpus(f"{split}/84/121/84-121-000{{}}.flac", count=2)
-        corpus(
-            count=0, **{f"{split}/84/121/84-121.trans.txt": "84-121-0000 UNO\n84-121-0001 DUE\n"}
-        )
+        corpus(count=0, **{f"{split}/84/121/{name}": text for name, text in texts.items()})
     found = read_recordings(str(corpus(count=0)), "en")
-    assert sorted(one.split for one in found) == ["dev"] * 2 + ["test"] * 2 + ["train"] * 2
-    assert {(one.speaker, one.recording) for one in found} == {("84", "84-121")}
+    assert [one.split for one in found] == ["dev"] * 2 + ["test"] * 2 + ["train"] * 2
+    assert {(one.speaker, one.recording) for one in found} == speakers
+
+
+@pytest.mark.parametrize(
+    ("tables", "splits"),
+    [
+        (
+            {"train.csv": "train/c0.wav,a\n", "val.csv": "train/c1.wav,b\n"},
+            {"c0": "train", "c1": "dev"},
+        ),
+        ({"train_test.csv": "train/c0.wav,a\ntest/d0.wav,b\n"}, {"d0": "test"}),
+    ],
+)
+def test_a_table_s_name_comes_before_the_folder_if_it_is_one_split_s(corpus, tables, splits):
+    corpus("train/c{}.wav")
+    corpus("test/d{}.wav", **{name: HEADER + rows for name, rows in tables.items()})
+    found = read_recordings(str(corpus(count=0)), "it")
+    assert {one.path.stem: one.split for one in found}.items() >= splits.items()
 
 
 def test_voxforge_keeps_its_sessions_apart(corpus):

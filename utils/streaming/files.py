@@ -2,7 +2,6 @@
 
 import posixpath
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -88,17 +87,17 @@ def is_transcript(path: Path) -> bool:
     return path.stem.lower() not in NO_TRANSCRIPTS and not path.stem.endswith(".alignment")
 
 
-def split_of(name: str, folders: Sequence[str] = ()) -> str:
-    """Return the split that a name means, else that of a folder on the path; "" if none."""
-    name = name.strip().lower()
-    known = (SPLITS.get(part.lower(), "") for part in folders)
-    return SPLITS.get(name, name) or next(filter(None, known), "")
+def split_in_folders(name: str) -> str:
+    """Return the split that a folder on a path means: train, dev_other, test-clean; "" if none."""
+    firsts = (re.split(r"[-_]", part.lower())[0] for part in PurePosixPath(name).parts[:-1])
+    return next((SPLITS[word] for word in firsts if word in SPLITS), "")
 
 
 def split_in_name(path: Path) -> str:
     """Return the split in the name of a table or list: train.csv, test_manifest.jsonl."""
     words = re.split(r"[^a-z]+", path.stem.lower())
-    return next((SPLITS[word] for word in words if word in SPLITS), "")
+    found = {SPLITS[word] for word in words if word in SPLITS}
+    return found.pop() if len(found) == 1 else ""  # not that of train_test_split.csv
 
 
 def parts_of(name: str) -> tuple[str, ...]:

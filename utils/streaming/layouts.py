@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from utils.config import RecipeError
 from utils.streaming.columns import FILE_COLUMNS, TEXT_COLUMNS, find_column
 from utils.streaming.delimited import are_texts, is_sound
-from utils.streaming.files import SPLITS, VCTK, Line, is_transcript, read_text
+from utils.streaming.files import VCTK, Line, is_transcript, read_text, split_in_folders
 from utils.streaming.folders import Folder
 from utils.streaming.tables import read_nameless, read_table
 
@@ -29,16 +29,6 @@ FILLER = re.compile(r"</?s>|<sil>|\+\+\w+\+\+")  # Sphinx's words for silence an
 # AISHELL-3's texts: each character and how it is said.
 PINYIN = re.compile(r"(?:[\u4e00-\u9fff]+ [a-zü]+[1-5](?: |$))+")
 LIBRISPEECH = re.compile(r"(\d+)[-_](\d+)[-_]\d+")  # speaker, chapter, number
-
-
-def corpus_split(name: str) -> str:
-    """Return the split that a corpus's folder name means: train-clean-100, dev_other."""
-    return SPLITS.get(re.split(r"[-_]", name.lower())[0], "")
-
-
-def _split_within(folder: Folder, path: Path) -> str:
-    parts = PurePosixPath(folder.name(path)).parts
-    return next(filter(None, map(corpus_split, parts)), "")
 
 
 def _pairs_of(text: str, gap: str = " ") -> Iterator[tuple[int, str, str]]:
@@ -109,9 +99,8 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
         return []
     if not any(said and not is_sound(said) for _, _, said in pairs):
         return []  # a list of files
-    split = _split_within(folder, path)
     return [
-        Line(f"{path}, line {n}", name, said, None, None, split, *_speaker(path, name))
+        Line(f"{path}, line {n}", name, said, None, None, "", *_speaker(path, name))
         for n, name, said in pairs
     ]
 
@@ -166,7 +155,8 @@ def read_kaldi(folder: Folder) -> list[tuple[Path, list[Line]]]:
     there = set(folder.files)
     pairs = [(sounds, text) for sounds in folder.files for text in _texts_of(sounds)]
     return [
-        (text, list(_read_kaldi(text, sounds, _split_within(folder, text))))
+        # Kaldi's dev may be cut from a corpus's train: its own folder says so, not the sound's.
+        (text, list(_read_kaldi(text, sounds, split_in_folders(folder.name(text)))))
         for sounds, text in pairs
         if text in there
     ]

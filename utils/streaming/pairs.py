@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from posixpath import basename, splitext
 
 from utils.config import RecipeError
@@ -17,7 +17,7 @@ from utils.streaming.files import (
     is_transcript,
     read_text,
     say,
-    split_of,
+    split_in_folders,
 )
 from utils.streaming.folders import Folder
 from utils.streaming.sound import promised_seconds
@@ -38,7 +38,7 @@ def _annotated(
     sound: Path, texts: Texts, name: str, language: str, tier: str
 ) -> Iterator[Recording]:
     """Yield the clips of a long recording that is divided by subtitles or an annotation."""
-    known = {"split": split_of("", PurePosixPath(name).parts[:-1]), "recording": name}
+    known = {"split": split_in_folders(name), "recording": name}
     if not sound.is_file():
         said = f"{next(iter(texts))[0].name} lies beside no sound of its name"
         yield Recording(sound, said, name, fault=WITHOUT_SOUND, **known)
@@ -127,7 +127,7 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
             known = {(p, track): texts.get(p) or read_text(p) for p, track in tracks}
             found += _annotated(path, known, name, language, tier)
         else:
-            split = split_of("", PurePosixPath(name).parts[:-1])
+            split = split_in_folders(name)
             fault = "" if path in sounds else MISSING
             found.append(Recording(path, plain.get(path, ""), name, split, fault=fault))
     if found and all(one.fault == EMPTY for one in found):

@@ -9,20 +9,21 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from utils.config import RecipeError
 from utils.streaming import annotations
 from utils.streaming.columns import NoColumns
 from utils.streaming.files import (
     MISSING,
+    SPLITS,
     WITHOUT_SOUND,
     Line,
     Recording,
     read_text,
     say,
+    split_in_folders,
     split_in_name,
-    split_of,
 )
 from utils.streaming.folders import Folder
 from utils.streaming.layouts import LISTS, read_kaldi, read_list, read_lists
@@ -35,20 +36,20 @@ from utils.streaming.unread import nothing_found, shown, ways_from
 
 def _resolve(path: Path, lines: Sequence[Line], folder: Folder) -> Iterable[tuple[str, Recording]]:
     """Yield (place, recording) of each line of one table or list."""
-    by_name = split_in_name(path)
+    by_name, by_place = split_in_name(path), split_in_folders(folder.name(path))
     for line, sound in zip(lines, folder.locate(lines, path.parent), strict=True):
         beside = folder.name(path.parent)
         wanted = posixpath.normpath(posixpath.join(beside, line.name.replace("\\", "/")))
         name = folder.name(sound) if sound else wanted
         is_part = line.start is not None or line.end is not None
-        split = split_of(line.split, PurePosixPath(name).parts[:-1]) or by_name
+        split = SPLITS.get(line.split.lower(), line.split) or by_name or split_in_folders(name)
         yield (
             line.where,
             Recording(
                 path=sound or folder.root / wanted,
                 text=line.text,
                 id=f"{name}@{line.start or 0:g}" if is_part else name,
-                split=split or split_of("", PurePosixPath(beside).parts),
+                split=split or by_place,
                 start=line.start,
                 end=line.end,
                 speaker=line.speaker,
