@@ -169,6 +169,10 @@ PLAIN = {
     "a JSON each": {
         f"c{n}.json": json.dumps({"text": TEXT.format(n), "f0": [1, 2]}) for n in range(COUNT)
     },
+    "a JSON each, with its words": {
+        f"c{n}.json": json.dumps({"text": TEXT.format(n), "result": [{"word": "Frase"}, {}]})
+        for n in range(COUNT)
+    },
     "a JSON each, and its .txt": {
         f"c{n}.{kind}": TEXT.format(n) if kind == "txt" else '{"text": "prima"}'
         for n in range(COUNT)
@@ -424,6 +428,13 @@ def test_label_studio_s_regions_are_parts(corpus):
         folder = corpus(count=1, seconds=1.0, **{name: content})
         (one,) = read_recordings(str(folder / name), "it")
         assert (one.text, one.start, one.end, one.speaker) == ("Uno, due.", 0.1, 0.4, "anna"), name
+
+
+def test_a_task_of_label_studio_without_a_text_costs_itself(corpus):
+    tasks = [json.loads(line) for line in jsons(**LOCAL, annotator=1).splitlines()]
+    del tasks[0]["transcription"]
+    texts = ["", *(TEXT.format(n) for n in range(1, COUNT))]
+    assert list(said(corpus(**{"min.json": json.dumps(tasks)})).values()) == texts
 
 
 QUOTED = 'Disse "frase numero #".'

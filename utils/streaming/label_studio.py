@@ -8,6 +8,8 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from utils.streaming.columns import TEXT_COLUMNS, find_column
+
 # Columns that only its exports have.
 MARKS = {"annotation_id", "annotator", "lead_time", "annotations", "completed_by"}
 UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # prefix of the name of an uploaded file
@@ -59,15 +61,13 @@ def _of_row(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     regions = next(
         (found for v in row.values() if (found := _listed(v)) and _is_region(found[0])), None
     )
-    texts = next(
-        (f for v in row.values() if (f := _listed(v)) and isinstance(f[0], str)),
-        None,
-    )
+    texts = next((f for v in row.values() if (f := _listed(v)) and isinstance(f[0], str)), None)
     plain = {key: value for key, value in row.items() if _listed(value) is None}
+    # A task without a text lacks its key, and the first one's keys are those of the table.
+    texts = texts or [plain.get(find_column(plain, TEXT_COLUMNS), "")]
     if regions is None:
-        yield plain | {"text": _text(texts)} if texts else plain
+        yield plain | {"text": _text(texts)}
         return
-    texts = texts or [plain.get("transcription", plain.get("text", ""))]
     for number, region in enumerate(regions):
         text = region["text"] if "text" in region else texts[number] if number < len(texts) else ""
         clip = {"audio": row["audio"], "start": region["start"], "end": region["end"]}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from statistics import median
 
 from utils.config import RecipeError
 from utils.streaming import label_studio
@@ -39,6 +40,7 @@ from utils.streaming.times import has_start, read_times, time_columns, written_t
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 TABLES = (".csv", ".tsv", *JSON_LINES, ".parquet", ".stm")
 NAME = "file_name"
+LEAST_MILLISECONDS = 100  # of most parts: as seconds, no part is so long
 COMMON_VOICE = {"client_id", "path", "sentence", "up_votes"}
 
 
@@ -83,7 +85,10 @@ def _json_rows(path: Path, text: str) -> Rows:
     if isinstance(data, dict):
         lists = [value for value in data.values() if isinstance(value, list)]
         columns = [value for value in data.values() if isinstance(value, dict)]
-        if len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
+        strings = [key for key, value in data.items() if isinstance(value, str)]
+        if find_column(strings, TEXT_COLUMNS):  # one clip, perhaps with a list of its words
+            data = [data]
+        elif len(lists) == 1 and lists[0] and isinstance(lists[0][0], dict):
             data = lists[0]
         elif len(columns) == len(data) and find_column(next(iter(columns), ()), FILE_COLUMNS):
             data = columns  # SpeechBrain's: an object for each id
@@ -205,9 +210,10 @@ def read_parts(path: Path, text: str) -> list[Cue]:
         times = time_columns({key: value for key, value in row.items() if key != said}, where)
         start, end = (math.nan if at is None else at for at in written_times(row, times, where))
         found.append(Cue(start, end, row[said], row.get(find_column(row, SPEAKER_COLUMNS), "")))
-    # Whisper's times are whole milliseconds, and its header does not say so.
+    # Whisper's and whisper.cpp's times are whole milliseconds, and no header says so.
     are_whole = all(float(at).is_integer() for cue in found for at in cue[:2])
-    unit = 1e-3 if are_whole and text.startswith("start\tend\ttext") else 1.0
+    lengths = [cue.end - cue.start for cue in found]
+    unit = 1e-3 if lengths and are_whole and median(lengths) >= LEAST_MILLISECONDS else 1.0
     return [cue._replace(start=cue.start * unit, end=cue.end * unit) for cue in found]
 
 
