@@ -137,6 +137,7 @@ FORMATS = {
     "talk.tsv": "start\tend\ttext\n1000\t2500\tPrima frase.\n3000\t4250\tSeconda.\n",
     "talk.TSV": "start\tend\ttext\n1.0\t2.5\tPrima frase.\n3.0\t4.25\tSeconda.\n",
     "talk.mp3.csv": "id,Start,End,Text\n1,0:01,0:02.5,Prima frase.\n2,0:03,0:04.25,Seconda.\n",
+    "talk.cpp.csv": 'start,end,text\n1000,2500," Prima frase."\n3000,4250," Seconda."\n',
     "talk.srt": SRT,
     "talk.SRT": SRT.replace(",", "."),
     "talk.mp3.srt": SRT.replace("\n", "\r\n"),
@@ -313,6 +314,71 @@ def test_an_annotation_without_text_costs_its_own_recording(tmp_path, wav):
     empty, talk = read_recordings(folder, "it")
     assert (empty.id, empty.fault) == ("empty.wav", "annotation without any text")
     assert (talk.start, talk.fault) == (1.0, "")
+
+
+NOTES = """WEBVTT
+Kind: captions
+
+STYLE
+::cue { color: red }
+
+0b1c-4d2e/17-0
+00:01.000 --> 00:02.500
+Prima
+1984
+
+NOTE di chi
+trascrive
+
+0b1c-4d2e/18-0
+00:03.000 --> 00:04.250
+Seconda.
+
+fine
+00:05.000 --> 00:06.000
+2001
+"""
+ROLLING = """WEBVTT
+
+00:01.000 --> 00:02.490 align:start position:0%
+ 
+prima<00:01.400><c> frase</c><00:01.900><c> qui</c>
+
+00:02.490 --> 00:02.500 align:start position:0%
+prima frase qui
+ 
+
+00:02.500 --> 00:04.250 align:start position:0%
+prima frase qui
+seconda<00:02.900><c> no</c><00:03.500><c> no</c>
+"""
+AGAIN = """1
+00:00:01,000 --> 00:00:02,000
+No.
+
+2
+00:00:02,000 --> 00:00:03,000
+No.
+
+3
+00:00:03,000 --> 00:00:04,000
+Ho detto di no.
+Nel
+1984"""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("talk.vtt", NOTES, ["Prima 1984", "Seconda.", "2001"]),
+        ("talk.vtt", ROLLING, ["prima frase qui", "seconda no no"]),
+        ("talk.srt", AGAIN, ["No.", "No.", "Ho detto di no. Nel 1984"]),
+    ],
+    ids=["notes and names of cues", "YouTube's captions", "what is said again, and a number"],
+)
+def test_subtitles_hold_what_is_said_once_and_nothing_else(tmp_path, wav, name, content, said):
+    (one,) = read_recordings(write(tmp_path, wav, **{name: content}), "it")
+    assert [cue.text for cue in from_marks(one.text)] == said
 
 
 def test_what_whisper_writes_of_a_long_recording_is_one_annotation(tmp_path, wav):

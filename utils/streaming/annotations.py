@@ -4,7 +4,6 @@
 `it`. Each file has one or more tiers of segments; `cues` makes clips of the segments of one.
 """
 
-import html
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -12,7 +11,6 @@ from pathlib import Path
 from xml.etree.ElementTree import ParseError
 
 import pympi
-import pysubs2
 from praatio.utilities import textgrid_io
 from praatio.utilities.constants import INTERVAL_TIER
 
@@ -20,13 +18,11 @@ from utils.config import RecipeError
 from utils.streaming.cues import Cue
 from utils.streaming.folders import Folder
 from utils.streaming.program_json import list_of_segments, read_segments
+from utils.streaming.subtitles import read_subtitles
 from utils.streaming.tables import lists_parts, read_parts
 
 LABELS = re.compile(r"\s*-?[\d.,]+\t-?[\d.,]+\t")  # Audacity: start, end, text
-SBV = re.compile(r"^(\d+:\d\d:\d\d\.\d+),(\d+:\d\d:\d\d\.\d+)\s*$", re.M)  # YouTube's times
 FREQUENCIES = re.compile(r"\\\t[\d.,-]+\t[\d.,-]+\s*$")  # its line for a spectral selection
-
-VOICE = re.compile(r"<v(?:\.[^\s<>]*)?[ \t]+([^<>\n]+)>")  # WebVTT: <v Anna>, <v.loud Anna>
 
 # Tiers that aligners add, in the order in which they are left out while another remains: those of
 # the Montreal Forced Aligner ("words", "Anna - phones") and of whisper-timestamped.
@@ -35,33 +31,6 @@ OF = re.compile(" - words?$", re.I)  # after a speaker's name
 EVERY = "*"  # the recipe's name for all tiers, one for each speaker
 
 Tiers = dict[str, list[Cue]]
-
-
-def _read_subtitles(path: Path, text: str) -> Tiers:
-    kinds = {"WEBVTT": "vtt", "[Script Info]": "ass", "<?xml": "ttml", "<tt": "ttml"}
-    kind = next((kinds[mark] for mark in kinds if text.lstrip().startswith(mark)), "srt")
-    text = SBV.sub(r"\1 --> \2", text)
-    try:
-        cues = pysubs2.SSAFile.from_string(text, format_=kind, keep_html_tags=True)
-    except (ParseError, ValueError, LookupError, NotImplementedError) as error:
-        raise RecipeError(f"{path} is no {kind.upper()} that can be read ({error}).") from None
-    found = [one for one in cues if not one.is_comment]
-    # A time that is not recognised would be taken for a line of the cue before.
-    lines = [line for line in text.splitlines() if "-->" in line]
-    if kind in ("srt", "vtt") and (len(lines) != len(found) or not lines):
-        raise RecipeError(
-            f"{path} is not understood as subtitles: {len(lines)} lines have -->, {len(found)} are "
-            "the times of a cue, such as 00:01:02,500 --> 00:01:04,000."
-        )
-    return {"": [_cue_of(one) for one in found]}
-
-
-def _cue_of(event: pysubs2.SSAEvent) -> Cue:
-    """Return a subtitle with its speaker: a voice of WebVTT, or the actor of SubStation."""
-    voices = [" ".join(name.split()) for name in VOICE.findall(event.text)] or [event.name.strip()]
-    said = html.unescape(event.text.replace("\\N", "\n").replace("\\n", "\n"))
-    speaker = html.unescape(" & ".join(dict.fromkeys(voices)))
-    return Cue(event.start / 1000, event.end / 1000, said, speaker)
 
 
 def _read_labels(path: Path, text: str) -> Tiers:
@@ -120,8 +89,9 @@ def _read_elan(path: Path, text: str) -> Tiers:
     }
 
 
+SUBTITLES = (".srt", ".vtt", ".sbv", ".ttml", ".dfxp", ".ass", ".ssa")
 READERS: dict[str, Callable[[Path, str], Tiers]] = {
-    **dict.fromkeys((".srt", ".vtt", ".sbv", ".ttml", ".dfxp", ".ass", ".ssa"), _read_subtitles),
+    **dict.fromkeys(SUBTITLES, lambda path, text: {"": read_subtitles(path, text)}),
     ".textgrid": _read_textgrid,
     ".eaf": _read_elan,
     ".json": lambda path, text: {"": read_segments(path, text)},
@@ -149,8 +119,8 @@ def read_tiers(path: Path, text: str) -> Tiers:
     Raises:
         RecipeError: its contents do not fit its suffix; the message names the line where possible.
     """
-    subtitles = path.suffix.lower() == ".txt" and "-->" in text
-    read = _read_subtitles if subtitles else READERS.get(path.suffix.lower(), _read_labels)
+    kind = ".srt" if "-->" in text and path.suffix.lower() == ".txt" else path.suffix.lower()
+    read = READERS.get(kind, _read_labels)
     return {
         name: segments
         for name, segments in read(path, text).items()
