@@ -45,7 +45,7 @@ class Folder:
 
     @cached_property
     def _names(self) -> tuple[dict[str, Path | None], ...]:
-        """Sounds by name; ignoring case and suffix; by stem only, whatever the folder."""
+        """Sounds by name, in any case and with or without suffix; by stem, whatever the folder."""
         exact, loose, alone = {}, {}, {}
         for path in self.sounds:
             name = _form(self.name(path))
@@ -55,7 +55,7 @@ class Folder:
                 loose[other] = _same_clip(loose[other], path) if other in loose else path
             stem = _stem(_form(path.name))
             alone[stem] = _same_clip(alone[stem], path) if stem in alone else path
-        return exact, loose, alone
+        return loose | exact, alone
 
     @cached_property
     def _with_sound(self) -> list[str]:
@@ -78,13 +78,11 @@ class Folder:
 
     def find(self, name: str) -> Path | None:
         """Return the sound with a name below the folder, ignoring case and suffix if need be."""
-        name, (exact, loose, _) = _form(name), self._names
-        if name in exact:
-            return exact[name]
-        if found := loose.get(name):
+        name, (known, _) = _form(name), self._names
+        if found := known.get(name):
             return found
         stem = _stem(name)
-        return next(filter(None, map(loose.get, (name.casefold(), stem, stem.casefold()))), None)
+        return next(filter(None, map(known.get, (name.casefold(), stem, stem.casefold()))), None)
 
     def locate(self, lines: Sequence[Line], beside: Path) -> list[Path | None]:
         """Return the file of each line of one table, None if there is none.
@@ -169,7 +167,7 @@ class Folder:
 
     def anywhere(self, name: str) -> Path | None:
         """Return the only sound with a name that has no folder, wherever it is."""
-        return self._names[2].get(_stem(_form(name)))
+        return self._names[1].get(_stem(_form(name)))
 
     def of(self, path: Path) -> Path | None:
         """Return the sound that a file beside it is named after: talk.json, talk.mp3.words.json."""
