@@ -387,6 +387,11 @@ def test_what_whisper_writes_of_a_long_recording_is_one_annotation(tmp_path, wav
     assert (short.text, short.start) == ("Prima. Seconda.", None)
     (long,) = read_recordings(write(tmp_path, wav, seconds=40, **names), "it")
     assert (long.start, long.end) == (1.0, 4.25)
+    diarized = WHISPER.replace('"text": " Seconda."', '"speaker": "B", "text": " Seconda."')
+    bracketed = SRT.replace("Seconda", "[B]: Seconda")  # WhisperX's
+    names |= {"talk.json": diarized, "talk.srt": bracketed}
+    _, second = read_recordings(write(tmp_path, wav, seconds=40, **names), "it")
+    assert (second.text, second.speaker) == ("<|0.00|> Seconda.<|1.25|>", "B")
     corrected = SRT.replace("Seconda", "Terza")
     with pytest.raises(RecipeError, match="not one tier, but several"):
         read_recordings(write(tmp_path, wav, seconds=40, **names | {"talk.vtt": corrected}), "it")

@@ -15,7 +15,7 @@ from praatio.utilities import textgrid_io
 from praatio.utilities.constants import INTERVAL_TIER
 
 from utils.config import RecipeError
-from utils.streaming.cues import Cue
+from utils.streaming.cues import Cue, clean
 from utils.streaming.folders import Folder
 from utils.streaming.program_json import list_of_segments, read_segments
 from utils.streaming.subtitles import read_subtitles
@@ -166,7 +166,8 @@ def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list
     tiers: dict[tuple[str, ...], tuple[str, Path, list[Cue]]] = {}
     for (path, track), text in texts.items():
         for name, segments in read_tiers(path, text).items():
-            said = (name or track, *(" ".join(one.text.split()) for one in segments))
+            # WhisperX has its speakers beside the text of a .json, and within that of an .srt.
+            said = (name or track, *(clean(one.text, "")[0] for one in segments))
             tiers.setdefault(said, (name or track, path, segments))
     found = list(tiers.values())
     chosen = [one for one in found if tier in ("", EVERY, one[0])]
@@ -183,5 +184,5 @@ def read_cues(texts: dict[tuple[Path, str], str], tier: str, where: str) -> list
         return []
     raise RecipeError(
         f'{where} has {problem}; tier = "…" in [[sources]] names one of {there}; or write '
-        f'tier = "{EVERY}" for all of them, one for each speaker.'
+        f'tier = "{EVERY}" for all of them, one for each speaker. If two are "", keep one file.'
     )

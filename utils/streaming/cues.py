@@ -80,16 +80,9 @@ def clean(text: str, language: str, speakers: Iterable[str] = ()) -> tuple[str, 
     """
     notes: list[str] = []
     speakers = set(speakers)
-
-    def leave_out(reason: str, pattern: regex.Pattern, text: str) -> str:
+    for reason, pattern in ((MARKUP, TAGS), (SOUND, MUSIC), (SOUND, BRACKETS), (SPEAKER, CHANGE)):
         text, count = pattern.subn(" ", text)
-        notes.extend([f"{reason} left out"] * count)
-        return text
-
-    text = leave_out(MARKUP, TAGS, text)
-    text = leave_out(SOUND, MUSIC, text)
-    text = leave_out(SOUND, BRACKETS, text)
-    text = leave_out(SPEAKER, CHANGE, text)
+        notes += [f"{reason} left out"] * count
     named = [found for found in NAME.finditer(text) if found[1] in speakers]
     for found in reversed(named):
         text = text[: found.start()] + "\n" + text[found.end() :]

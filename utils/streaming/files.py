@@ -18,11 +18,13 @@ SUFFIXES = {
     *(".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aiff", ".aif", ".aifc", ".au", ".snd"),
     *(".caf", ".w64", ".sph", ".m4a", ".m4b", ".mp4", ".aac", ".amr", ".3gp", ".3gpp", ".3g2"),
     *(".wma", ".asf", ".webm", ".weba", ".mkv", ".mka", ".mov", ".avi", ".flv", ".mpg", ".mpeg"),
+    *(".wmv", ".m4v", ".mts", ".m2ts", ".ogv"),
     *(".mp2", ".ac3", ".ape", ".wv", ".tta", ".voc", ".gsm", ".spx", ".dsf"),
 }
 # Faults of a text, and of an annotation, whose sound is not there.
 MISSING, WITHOUT_SOUND = "missing audio", "annotation without a sound"
-VCTK = "_mic1"  # the first of two microphones, whose name the text beside does not have
+# VCTK's two microphones: the first is read, and the text has the name of neither.
+VCTK, VCTK_SECOND = "_mic1", "_mic2"
 BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 NO_TRANSCRIPTS = {"readme", "license", "licence", "copying", "changelog", "requirements"}
 NO_TRANSCRIPTS |= {"utt2spk", "utt2dur", "utt2lang", "utt2num_frames", "reco2dur"}  # Kaldi's

@@ -12,6 +12,7 @@ from utils.streaming.cues import make_clips
 from utils.streaming.files import (
     MISSING,
     VCTK,
+    VCTK_SECOND,
     WITHOUT_SOUND,
     Recording,
     is_transcript,
@@ -119,7 +120,8 @@ def read_pairs(folder: Folder, language: str, tier: str = "") -> list[Recording]
             texts.pop(path, None)
     plain = _plain(folder, {path: text for path, text in texts.items() if path not in timed})
     annotated = annotations.beside(folder, sorted(timed))
-    found, sounds = [], set(folder.sounds)
+    second = {path.with_name(path.name.replace(VCTK, VCTK_SECOND)) for path in plain}
+    found, sounds = [], set(folder.sounds) - (second - plain.keys())
     for path in sorted({*sounds, *annotated, *plain}, key=lambda path: path.parts):
         name = folder.name(path)
         if path in annotated and (tier or path not in plain or _is_long(path)):
