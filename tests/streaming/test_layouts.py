@@ -112,6 +112,11 @@ PLAIN = {
     "Coqui": {"metadata.csv": lines(f"c#.wav|{T}|anna", header="audio_file|text|speaker_name\n")},
     "VITS": {"filelists/train.txt": lines(f"c#.wav|{T}")},
     "LibriSpeech": {"84-121.trans.txt": lines(f"c# {T}")},
+    "MLS, with what it says of its books": {
+        "train/transcripts.txt": lines(f"c#\t{T}"),
+        "train/segments.txt": lines("c#\thttp://a.org/#.mp3\t0.00\t1.00"),
+        "metainfo.txt": " SPEAKER | GENDER | PARTITION\n 12 | M | train\n",
+    },
     "a list with tabs": {"transcripts.txt": lines(f"c#\t{T}")},
     "CMU Arctic": {"etc/txt.done.data": lines(f'( c# "{T}" )')},
     "Kaldi's text alone": {"text": lines(f"c# {T}")},

@@ -143,7 +143,7 @@ def name_columns(rows: Sequence[Sequence[str]], file: int | None = None) -> list
     if file is None:
         sounds = (n for n in range(width) if 2 * sum(map(is_sound, columns[n])) > len(rows))
         file = next(sounds, 0)
-    others = [n for n in range(width) if n != file]
+    others = [n for n in range(width) if n != file and not any(map(is_sound, columns[n]))]
     few = [n for n in others if _recur(columns[n])]
     texts = [n for n in others if are_texts(columns[n])]
     if not texts:  # commands of one word, which recur as speakers do

@@ -79,14 +79,12 @@ def read_list(path: Path, folder: Folder) -> list[Line]:
     except RecipeError:
         return []  # not a list in UTF-8
     first, knows = text.partition("\n")[0], partial(folder.knows, beside=path.parent)
-    if "|" in first:
-        return read_table(path)
     with suppress(RecipeError):
-        header = re.split("[,;\t]", first)
+        header = re.split("[,;|\t]", first)
         named = find_column(header, FILE_COLUMNS) and find_column(header, TEXT_COLUMNS)
         if named or first.startswith("{"):
             return read_table(path)
-    if first.count("\t") > 1:
+    if "|" in first or first.count("\t") > 1:
         return read_nameless(path, knows)
     some = list(filter(str.strip, text[:HEAD_CHARACTERS].split("\n")))
     for gap in GAPS:

@@ -106,7 +106,8 @@ def _read_table(path: Path, folder: Folder, text: str, audio: str) -> list[Line]
 
 def _guess(path: Path, folder: Folder, text: str, audio: str) -> list[Line]:
     """Return the lines of a table without known columns by what is in it; else none."""
-    if audio or text != "text":  # the recipe names a column, which is not there
+    # If the recipe names a column, it is not there.
+    if audio or text != "text" or path.suffix.lower() not in (".csv", ".tsv"):
         return []
     return read_nameless(path, partial(folder.knows, beside=path.parent))
 

@@ -54,8 +54,6 @@ def read_nameless(path: Path, knows: Callable[[Sequence[str]], bool]) -> list[Li
     Returns:
         No lines if there is no such column, none of texts (a list of speakers), or a header.
     """
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
-        return []
     rows = list(read_cells(path, read_text(path))[1])
     first = rows[0][1] if rows else []
     if find_column(first, (*FILE_COLUMNS, *TEXT_COLUMNS)):
