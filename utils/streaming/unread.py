@@ -2,11 +2,9 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from utils.config import RecipeError
-from utils.streaming.columns import NoColumns
 from utils.streaming.folders import Folder
 from utils.streaming.tables import TABLES, read_table
 
@@ -42,15 +40,6 @@ def ways_from(paths: Sequence[Path]) -> str:
     return "".join(f" {way}" for way in ways)
 
 
-def _columns_of(path: Path) -> str:
-    """Return a sentence on the columns of a table in which none is known."""
-    try:
-        read_table(path)
-    except NoColumns as error:
-        return f" {error}"
-    return ""
-
-
 def nothing_found(folder: Folder) -> RecipeError:
     """Return the error for a folder in which no texts were found."""
     kinds = Counter(path.suffix.lower() or path.name for path in folder.files)
@@ -59,8 +48,10 @@ def nothing_found(folder: Folder) -> RecipeError:
     if tables := [path for path in folder.files if path.suffix.lower() in TABLES]:
         names = shown(folder.name(path) for path in tables)
         hint = f" In {names} no column of files and texts is known, or there is no row."
-        with suppress(RecipeError):
-            hint += _columns_of(tables[0])
+        try:
+            read_table(tables[0])
+        except RecipeError as error:
+            hint += f" {error}"
     hint += ways_from(folder.files)
     what = "no texts that are" if folder.sounds else "no recordings that are"
     return RecipeError(
