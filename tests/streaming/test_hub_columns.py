@@ -93,6 +93,12 @@ def test_a_column_beside_a_structure_comes_first(hub, wav):
     assert (row["text"], row["speaker"]) == (text(0), "anna")
 
 
+def test_a_part_that_nist_does_not_score_is_no_clip(hub, wav):
+    said = [text(0), "ignore_time_segment_in_scoring", text(2)]
+    rows = rows_of(hub(audio=lambda n: {"bytes": wav(1.0)}, text=said.__getitem__))
+    assert [row["text"] for row in rows] == [text(0), text(2)]
+
+
 def test_a_folder_without_texts_leads_to_recordings(tmp_path, wav):
     (tmp_path / "train").mkdir()
     for n in range(COUNT):

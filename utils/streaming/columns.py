@@ -25,6 +25,8 @@ TEXT_COLUMNS = (
 # client_id is Common Voice's, speaker_id is used by MLS and VoxPopuli.
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id")
 RECORDING_COLUMNS = ("recording", "recording_id", "chapter_id", "session_id", "session")
+# NIST's mark where nothing was transcribed; TED-LIUM has it on the Hub, too.
+UNSCORED = "ignore_time_segment_in_scoring"
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.config import RecipeError
-from utils.streaming.columns import FILE_COLUMNS, TEXT_COLUMNS, find_column, plain
+from utils.streaming.columns import FILE_COLUMNS, TEXT_COLUMNS, UNSCORED, find_column, plain
 from utils.streaming.files import SUFFIXES
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -21,7 +21,6 @@ TEXTS = ("text", "normalized_text")  # the first one is as it was written
 NUMBER = re.compile(r"\d+(\.\d*)?")  # FLEURS' samples, CSS10's seconds
 # TED-LIUM's and NIST's: recording, channel, speaker, start, end, a label, text.
 STM = re.compile(r"(\S+)\s+\S+\s+(\S+)\s+([\d.]+)\s+([\d.]+)(?:\s+<[^>\s]*>)?(?:\s+(.*))?")
-UNSCORED = "ignore_time_segment_in_scoring"
 
 
 def is_sound(cell: str) -> bool:

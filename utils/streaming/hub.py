@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from datasets import Audio, IterableDataset
 
 from utils.config import Source
-from utils.streaming.columns import RECORDING_COLUMNS, SPEAKER_COLUMNS
+from utils.streaming.columns import RECORDING_COLUMNS, SPEAKER_COLUMNS, UNSCORED
 from utils.streaming.files import SPLITS, say
 from utils.streaming.hub_columns import (
     encoded,
@@ -197,7 +197,8 @@ def read_rows(
                 if not (row := next(reader, None)):
                     break
                 text = text_of(row, said, features, place)
-                if part and _split_of_row(row, text, source, part) != part.kept:
+                is_other = part and _split_of_row(row, text, source, part) != part.kept
+                if is_other or text.strip() == UNSCORED:
                     continue
                 audio = encoded(row[sound], row, source, root, place)
             yield {
