@@ -366,6 +366,8 @@ Ho detto di no.
 Nel
 1984"""
 
+KARAOKE = ASS.replace("Prima frase.", r"{\k20}Pri{\k30}ma\hfrase.\NPoi").replace("Bruno", "Anna")
+
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
@@ -373,8 +375,9 @@ Nel
         ("talk.vtt", NOTES, ["Prima 1984", "Seconda.", "2001"]),
         ("talk.vtt", ROLLING, ["prima frase qui", "seconda no no"]),
         ("talk.srt", AGAIN, ["No.", "No.", "Ho detto di no. Nel 1984"]),
+        ("talk.ass", KARAOKE, ["Prima frase. Poi", "Seconda."]),
     ],
-    ids=["notes and names of cues", "YouTube's captions", "what is said again, and a number"],
+    ids=["notes and names of cues", "YouTube's captions", "said again, and a number", "karaoke"],
 )
 def test_subtitles_hold_what_is_said_once_and_nothing_else(tmp_path, wav, name, content, said):
     (one,) = read_recordings(write(tmp_path, wav, **{name: content}), "it")

@@ -70,6 +70,5 @@ def _unrolled(cues: list[Cue]) -> list[Cue]:
 def _cue_of(event: pysubs2.SSAEvent) -> Cue:
     """Return a subtitle with its speaker: a voice of WebVTT, or the actor of SubStation."""
     voices = [" ".join(name.split()) for name in VOICE.findall(event.text)] or [event.name.strip()]
-    said = html.unescape(event.text.replace("\\N", "\n").replace("\\n", "\n"))
     speaker = html.unescape(" & ".join(dict.fromkeys(voices)))
-    return Cue(event.start / 1000, event.end / 1000, said, speaker)
+    return Cue(event.start / 1000, event.end / 1000, html.unescape(event.plaintext), speaker)
