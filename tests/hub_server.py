@@ -85,7 +85,7 @@ class Repository:
         state = self.state
         if revision in state["refs"]:
             return state["refs"][revision]
-        if revision in {entry["id"] for entry in state["history"]}:
+        if revision in state["history"]:
             return revision
         raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
@@ -112,8 +112,7 @@ class Repository:
                 os.link(content, target)
             elif content is not None:
                 target.write_bytes(content)
-        entry = {"id": commit, "parent": parent, "title": message, "branch": branch}
-        self.save(refs=state["refs"] | {branch: commit}, history=[*state["history"], entry])
+        self.save(refs=state["refs"] | {branch: commit}, history=[*state["history"], commit])
         return commit
 
     def files(self, commit, folder=""):
@@ -172,7 +171,7 @@ class Handler(BaseHTTPRequestHandler):
                 headers["X-Error-Code"] = refusal.code
             self.send_json({"error": refusal.message}, refusal.status, headers)
 
-    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
+    do_GET = do_HEAD = do_POST = do_PUT = answer
 
     def read_body(self):
         if "chunked" not in self.headers.get("Transfer-Encoding", ""):
@@ -297,18 +296,6 @@ class Handler(BaseHTTPRequestHandler):
             }
         )
 
-    def refs(self, kind, name):
-        found = self.repository(kind, name).state["refs"].items()
-        branches = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": c} for n, c in found]
-        self.send_json({"branches": branches, "tags": [], "converts": [], "pullRequests": []})
-
-    def commits(self, kind, name, revision):
-        repository = self.repository(kind, name)
-        repository.resolve(revision)
-        told = {"authors": [{"user": "tester"}], "date": "2026-01-01T00:00:00.000Z", "message": ""}
-        history = [entry for entry in repository.state["history"] if entry["branch"] == revision]
-        self.send_json([{**told, "id": e["id"], "title": e["title"]} for e in reversed(history)])
-
     def listing(self, kind, name, revision, folder=""):
         repository = self.repository(kind, name)
         commit, folder = repository.resolve(revision), folder.strip("/")
@@ -379,22 +366,6 @@ class Handler(BaseHTTPRequestHandler):
         is_private = asked.get("visibility") == "private" or bool(asked.get("private"))
         repository.create(private=is_private, gated=False, sdk=asked.get("sdk"))
         self.send_json(told)
-
-    def delete(self):
-        asked = self.fields
-        kind = {"dataset": "datasets", "space": "spaces"}.get(asked.get("type"), "models")
-        name = f"{asked.get('organization') or self.user()[0]}/{asked['name']}"
-        shutil.rmtree(self.repository(kind, name, write=True).folder)
-        self.send_json({})
-
-    def branch(self, kind, name, branch):
-        repository = self.repository(kind, name, write=True)
-        refs = repository.state["refs"]
-        if branch in refs:
-            raise Refused(409, f"Reference already exists: {branch}")
-        start = repository.resolve(self.fields.get("startingPoint", "main"))
-        repository.save(refs=refs | {branch: start})
-        self.send_json({})
 
     def validate(self):
         # The front matter itself is not judged here: an empty file is the only error known.
@@ -471,17 +442,13 @@ REVISION = r"(?P<revision>[^/]+)"  # a slash inside comes as %2F
 PAGE = r"/(?:(?P<kind>datasets|spaces)/)?" + NAME
 ROUTES = [
     (("GET",), r"/api/whoami-v2", Handler.whoami),
-    (("GET",), rf"/api/{KIND}/{NAME}/refs", Handler.refs),
     (("GET",), rf"/api/{KIND}/{NAME}/revision/{REVISION}", Handler.info),
-    (("GET",), rf"/api/{KIND}/{NAME}/commits/{REVISION}", Handler.commits),
     (("GET",), rf"/api/{KIND}/{NAME}/tree/{REVISION}(?P<folder>/.*)?", Handler.listing),
     (("POST",), rf"/api/{KIND}/{NAME}/paths-info/{REVISION}", Handler.paths_info),
     (("GET", "HEAD"), rf"{PAGE}/resolve/{REVISION}/(?P<path>.+)", Handler.file),
     (("GET",), rf"/api/{KIND}/{NAME}", Handler.info),
     (("POST",), r"/api/repos/create", Handler.create),
-    (("DELETE",), r"/api/repos/delete", Handler.delete),
     (("POST",), r"/api/validate-yaml", Handler.validate),
-    (("POST",), rf"/api/{KIND}/{NAME}/branch/(?P<branch>[^/]+)", Handler.branch),
     (("POST",), rf"/api/{KIND}/{NAME}/preupload/{REVISION}", Handler.preupload),
     (("POST",), rf"/api/{KIND}/{NAME}/commit/(?P<branch>[^/]+)", Handler.commit),
     (("POST",), rf"{PAGE}\.git/info/lfs/objects/batch", Handler.batch),
