@@ -37,19 +37,19 @@ from utils.streaming.unread import nothing_found, shown, ways_from
 def _resolve(path: Path, lines: Sequence[Line], folder: Folder) -> Iterable[tuple[str, Recording]]:
     """Yield (place, recording) of each line of one table or list."""
     by_name, by_place = split_in_name(path), split_in_folders(folder.name(path))
+    beside = folder.name(path.parent)
     for line, sound in zip(lines, folder.locate(lines, path.parent), strict=True):
-        beside = folder.name(path.parent)
         wanted = posixpath.normpath(posixpath.join(beside, line.name.replace("\\", "/")))
         name = folder.name(sound) if sound else wanted
         is_part = line.start is not None or line.end is not None
-        split = SPLITS.get(line.split.lower(), line.split) or by_name or split_in_folders(name)
+        named = SPLITS.get(line.split.lower(), line.split)
         yield (
             line.where,
             Recording(
                 path=sound or folder.root / wanted,
                 text=line.text,
                 id=f"{name}@{line.start or 0:g}" if is_part else name,
-                split=split or by_place,
+                split=named or by_name or split_in_folders(name) or by_place,
                 start=line.start,
                 end=line.end,
                 speaker=line.speaker,
