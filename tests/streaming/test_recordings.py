@@ -1,3 +1,4 @@
+import io
 import json
 
 import numpy as np
@@ -143,6 +144,27 @@ def test_start_and_end_cut_the_clip(tmp_path, wav):
     assert np.abs(decode_audio(audio) - 0.5).max() < 1e-3
     assert np.abs(decode_audio(read_audio(second)[0])).max() == 0
     assert read_audio(outside)[1] == 0
+
+
+@pytest.mark.parametrize("kind", ["an MP3 without its length", "a WAV without its length"])
+def test_a_part_is_read_where_the_header_does_not_say_how_long_the_sound_is(tmp_path, wav, kind):
+    loud, file = 0.3 * np.random.default_rng(0).standard_normal(160_000), io.BytesIO()
+    sound = np.concatenate([loud, np.zeros(160_000), loud[:16_000]])
+    if "MP3" in kind:
+        how = {"bitrate_mode": "VARIABLE", "compression_level": 0.5}
+        soundfile.write(file, sound, 16_000, format="MP3", **how)
+        data = file.getvalue()
+        data = data[data.index(data[:2], 10) :]  # the first frame holds the tag
+    else:
+        data = bytearray(wav(samples=sound))
+        at = data.index(b"data") + 4
+        data[at : at + 4] = bytes(4)
+    rows = "file_name,text,start,end\nlong,uno,17,19\nlong,due,20.2,20.7\nlong,tre,4,6\n"
+    write(tmp_path, wav, **{f"long.{kind.split()[1].lower()}": bytes(data), "list.csv": rows})
+    quiet, end, begin = map(read_audio, read_recordings(str(tmp_path / "list.csv"), "it"))
+    assert [part[1] for part in (quiet, end, begin)] == pytest.approx([2, 0.5, 2], abs=0.01)
+    levels = [np.abs(decode_audio(part[0])).mean() for part in (quiet, end, begin)]
+    assert levels[0] < 0.01 < 0.1 < min(levels[1:])
 
 
 @pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT", "DOUBLE"])

@@ -73,10 +73,12 @@ def without_length(kind, wav):
         data = bytearray(wav(4.0, file_format="FLAC"))
         data[21] &= 0xF0
         data[22:26] = bytes(4)
-    elif kind == "an MP3 whose rate varies and no tag says so":
+    elif kind.startswith("MP3"):
+        _, mode, first = kind.split()
         file, random = io.BytesIO(), np.random.default_rng(0)
-        sound = np.concatenate([np.zeros(32_000), 0.3 * random.standard_normal(32_000)])
-        how = {"bitrate_mode": "VARIABLE", "compression_level": 0.5}
+        sound = [np.zeros(32_000), 0.3 * random.standard_normal(32_000)]
+        sound = np.concatenate(sound if first == "quiet" else sound[::-1])
+        how = {"bitrate_mode": mode, "compression_level": 0.5}
         soundfile.write(file, sound, 16_000, format="MP3", **how)
         data = file.getvalue()
         data = data[data.index(data[:2], 10) :]  # the first frame holds the tag
@@ -93,7 +95,10 @@ def without_length(kind, wav):
     "kind",
     [
         "a FLAC from a pipe",
-        "an MP3 whose rate varies and no tag says so",
+        "MP3 CONSTANT loud",
+        "MP3 VARIABLE quiet",  # a guess from the first frame is too long
+        "MP3 VARIABLE loud",  # and too short
+        "MP3 AVERAGE loud",
         "WAV 0",
         "WAV f",
         "WAV of a microphone",

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 
 from utils.config import UserError
-from utils.streaming.headers import promises_length, read_head
+from utils.streaming.headers import has_constant_rate, promises_length, read_head
 
 DAY = 86_400.0  # a header with more is wrong: a FLAC from a pipe has 2^63 samples
 RATES = (1_000, 1_000_000)  # Hz; nothing outside is a sampling rate of audio
@@ -128,7 +128,7 @@ def open_decoder(file: BinaryIO) -> Iterator[tuple[float | None, Iterator[Piece]
     except soundfile.SoundFileError:
         sound = None
     # A duration of 0 means that the header was never filled in: FFmpeg decodes to the end.
-    if sound is not None and sound.frames:
+    if sound is not None and sound.frames and (known or has_constant_rate(file, sound.frames)):
         with sound:
             seconds = sound.frames / sound.samplerate
             yield seconds if known and seconds < DAY else None, _by_libsndfile(sound)

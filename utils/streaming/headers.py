@@ -86,6 +86,26 @@ def promises_length(head: bytes) -> bool:
     return not is_mp3 or any(tag in head[:4096] for tag in (b"Xing", b"Info", b"VBRI"))
 
 
+def has_constant_rate(file: BinaryIO, samples: int) -> bool:
+    """Return whether an MP3 without a tag has about as many frames as a guess of its length says.
+
+    The guess is made from the first frame's bit rate. If later ones have a lower one, it is too
+    short, and libsndfile reads no further: 6 of 21 s.
+
+    Args:
+        file: of an MP3.
+        samples: the guess.
+    """
+    place = file.tell()  # from which a decoder goes on
+    first = read_head(file)[:3]
+    padded = first[:2] + bytes([first[2] ^ 0x02])
+    is_short = first[1] & 0x0E == 0x02  # layer III of MPEG 2
+    file.seek(0)
+    data = file.read()
+    file.seek(place)
+    return data.count(first) + data.count(padded) > 0.9 * samples / (576 if is_short else 1152)
+
+
 def missing_share(file: BinaryIO) -> float:
     """Return the share of its audio that a file lacks, by its own header; 0 if unknown.
 

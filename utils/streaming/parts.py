@@ -21,9 +21,9 @@ _local = threading.local()
 
 
 class _Forward:
-    """A recording that FFmpeg decodes from the beginning: parts in order are decoded once.
+    """A recording that is decoded from the beginning: parts in order are decoded once.
 
-    Not by seeking: in AAC, AMR and WMA a position is a guess.
+    Not by seeking: in AAC, AMR, WMA and some MP3s a position is a guess.
     """
 
     def __init__(self, path: Path):
@@ -60,7 +60,7 @@ class _Forward:
         return held[max(first, 0) : max(last, 0)]
 
 
-def _by_ffmpeg(path: Path, start: float, end: float) -> tuple[np.ndarray, int]:
+def _forward(path: Path, start: float, end: float) -> tuple[np.ndarray, int]:
     key = (os.getpid(), path, path.stat().st_mtime_ns)
     known, reader = getattr(_local, "reader", (None, None))
     if known != key or start < reader.begins():
@@ -71,12 +71,23 @@ def _by_ffmpeg(path: Path, start: float, end: float) -> tuple[np.ndarray, int]:
     return reader.read(start, end), reader.rate
 
 
-def _part(path: Path, start: float, end: float | None) -> tuple[np.ndarray, int, str]:
-    """Return samples, rate and subtype of a part; `end` None is the recording's end."""
+def _seekable(path: Path) -> soundfile.SoundFile | None:
+    """Return a recording in which libsndfile finds a place; None if it refuses it.
+
+    None, too, if it does not know or guesses the length: it reads nothing that is behind it.
+    """
     try:
         file = soundfile.SoundFile(path)
     except soundfile.SoundFileError:
-        samples, rate = _by_ffmpeg(path, start, float("inf") if end is None else end)
+        return None
+    return file if file.frames and promised_seconds(path) else None
+
+
+def _part(path: Path, start: float, end: float | None) -> tuple[np.ndarray, int, str]:
+    """Return samples, rate and subtype of a part; `end` None is the recording's end."""
+    file = _seekable(path)
+    if file is None:
+        samples, rate = _forward(path, start, float("inf") if end is None else end)
         return samples, rate, "PCM_16"
     with file:
         first = min(round(start * file.samplerate), file.frames)
