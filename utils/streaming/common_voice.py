@@ -99,11 +99,10 @@ def _rows(path: Path, name: str, text: str, columns: Sequence[str]) -> list[dict
     lines = text.replace("\r", "").split("\n")
     # A quote is part of the sentence: as CSV's, it would swallow the rows up to the next one.
     table = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, restval="")
-    header = table.fieldnames
-    if missing := [column for column in columns if text and column not in header]:
+    if missing := [column for column in columns if text and column not in table.fieldnames]:
         raise RecipeError(
-            f'{path}: {name} has no column "{missing[0]}"; it has {", ".join(header)}: it is no '
-            "table of Common Voice's clips."
+            f'{path}: {name} has no column "{missing[0]}"; it has {", ".join(table.fieldnames)}: '
+            "it is no table of Common Voice's clips."
         )
     return list(table)
 
@@ -129,8 +128,7 @@ def _listed(path: Path, split: str) -> tuple[list[Recording], dict[str, str], se
     wanted = f"{split}.tsv"
     tables = _tables(path, path.stat().st_mtime_ns, "train.tsv" if wanted in TABLES else wanted)
     known = {name[:-4] for name in tables if name[:-4] not in NO_SPLITS}
-    table = next((name for name in tables if name.startswith(SPONTANEOUS)), "")
-    if table:
+    if table := next((name for name in tables if name.startswith(SPONTANEOUS)), ""):
         rows = _rows(path, table, tables[table], ("audio_file", "transcription"))
         clips = _clips(rows, "audio_file", "transcription")
         clips = [replace(one, text=TAGS.sub(" ", one.text)) for one in clips]
