@@ -119,7 +119,8 @@ PLAIN = {
     },
     "a list with tabs": {"transcripts.txt": lines(f"c#\t{T}")},
     "CMU Arctic": {"etc/txt.done.data": lines(f'( c# "{T}" )')},
-    "Kaldi's text alone": {"text": lines(f"c# {T}")},
+    "Kaldi's text alone": {"text": lines(f"c# {T}"), "final.mdl": bytes(99), "mdl": b"\0\xff"},
+    "UTF-16 without a suffix": {"text": lines(f"c# {T}").encode("utf-16")},
     "Kaldi": {"data/text": lines(f"u# {T}"), "data/wav.scp": lines("u# c#.wav")},
     "a list of paths, as of Whisper scripts": {
         "audio_paths": lines("u# /data/c#.wav"),

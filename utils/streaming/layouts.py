@@ -62,14 +62,14 @@ def _speaker(path: Path, name: str) -> tuple[str, str]:
 
 
 def is_list(path: Path, folder: Folder) -> bool:
-    """Return whether a file may be a list: not a clip's own text, and not a program's file."""
+    """Return whether a file may be a list, and not a clip's own text."""
     is_named = path.suffix.lower() in LISTS and is_transcript(path)
     is_one_clip_s = folder.anywhere(path.stem) or folder.anywhere(f"{path.stem}{VCTK}")
     if not is_named or is_one_clip_s or path.stat().st_size > LARGEST_LIST:
         return False
     # VoxForge has its list in capitals beside the original one.
     is_second = path.name == "PROMPTS" and path.with_name("prompts-original").is_file()
-    return not is_second and (bool(path.suffix) or not _is_binary(path))
+    return not is_second
 
 
 def read_list(path: Path, folder: Folder) -> list[Line]:
@@ -116,11 +116,6 @@ def read_lists(folder: Folder, of_labels: bool = False) -> list[tuple[Path, list
         for path, lines in lists
         if lines and are_texts([line.text for line in lines]) != of_labels
     ]
-
-
-def _is_binary(path: Path) -> bool:
-    with path.open("rb") as file:
-        return b"\0" in file.read(256)
 
 
 def _table(path: Path, columns: int) -> dict[str, tuple[int, list[str]]]:
