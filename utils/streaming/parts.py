@@ -13,6 +13,7 @@ import soundfile
 
 from utils.streaming.decoders import AudioError, open_decoder
 from utils.streaming.files import Recording
+from utils.streaming.headers import promises_length, read_head
 from utils.streaming.sound import promised_seconds
 
 HELD_SECONDS = 60  # before the newest decoded sample: parts may overlap
@@ -76,11 +77,13 @@ def _seekable(path: Path) -> soundfile.SoundFile | None:
 
     None, too, if it does not know or guesses the length: it reads nothing that is behind it.
     """
+    with path.open("rb") as file:
+        is_known = promises_length(read_head(file))
     try:
-        file = soundfile.SoundFile(path)
+        sound = soundfile.SoundFile(path)
     except soundfile.SoundFileError:
         return None
-    return file if file.frames and promised_seconds(path) else None
+    return sound if is_known and sound.frames else None
 
 
 def _part(path: Path, start: float, end: float | None) -> tuple[np.ndarray, int, str]:
