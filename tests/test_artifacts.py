@@ -61,6 +61,7 @@ def test_what_was_built_on_an_earlier_report_is_not_taken_with_a_new_one(recipe,
 
 STEPS, SEED = ("max_steps = 24", "max_steps = 25"), ("seed = 42", "seed = 43")
 COMMENT = ("[training]", "# a remark\n[training]")
+MARK = ("# What", "\ufeff# What")  # as Windows' editor saves it
 CLIPS = ("[training]", '[mixing]\nstop = "all_exhausted"\n[training]')
 
 
@@ -71,6 +72,7 @@ CLIPS = ("[training]", '[mixing]\nstop = "all_exhausted"\n[training]')
         (STEPS, "checkpoints/checkpoint-8", False),
         (STEPS, "model", False),
         (COMMENT, "model", True),
+        (MARK, "model", True),
         (CLIPS, None, False),
         (SEED, None, False),  # it orders the mix that was prepared
     ],

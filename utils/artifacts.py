@@ -164,7 +164,7 @@ def recipe_of(stage: str, path: Path) -> str:
         Damaged: the file holds no recipe.
     """
     try:
-        told = tomllib.loads(path.read_text(encoding="utf-8"))
+        told = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # as a recipe is loaded
         if STAGES.index(stage) < STAGES.index("training"):
             told["training"] = {"seed": told.get("training", {}).get("seed")}
         return json.dumps(told, sort_keys=True, default=str)
