@@ -1,7 +1,7 @@
 """Recipes: one experiment = one TOML file, read strictly into frozen dataclasses."""
 
 from collections.abc import Mapping
-from dataclasses import field, fields
+from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -167,9 +167,8 @@ class Augmentation:
     # Share of the clips that get noise between white and brown, 5 to 30 dB below the speech.
     noise: Share = 0.0
     gain_db: float = Field(0.0, ge=0, le=60)  # each clip is made louder or softer by up to this
-    telephone: Share = (
-        0.0  # of the clips that sound as through a telephone (300 to 3,400 Hz, G.711)
-    )
+    # Share of the clips that sound as through a telephone (300 to 3,400 Hz, G.711).
+    telephone: Share = 0.0
     # Share of the clips whose sound is replaced by silence or noise, and whose text by none: the
     # model learns to return nothing where nobody speaks.
     non_speech: Share = 0.0
@@ -248,15 +247,8 @@ class Recipe:
 
 # Every table of a recipe but [training], whose keys are those of Seq2SeqTrainingArguments.
 TABLES: Mapping[str, type] = {
-    "[model]": Model,
     "[[sources]]": Source,
-    "[mixing]": Mixing,
-    "[preprocessing]": Preprocessing,
-    "[windows]": Windows,
-    "[augmentation]": Augmentation,
-    "[method]": Method,
-    "[audio_context]": AudioContext,
-    "[evaluation]": Evaluation,
+    **{f"[{one.name}]": one.type for one in fields(Recipe) if is_dataclass(one.type)},
 }
 
 

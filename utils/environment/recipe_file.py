@@ -1,8 +1,7 @@
 """A recipe's file: TOML, read strictly into the tables of `utils.config`; one sentence a fault."""
 
-import math
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from utils.environment.recipe_keys import NEEDED, nearest, shown, unknown_key
 from utils.environment.training_table import check_training
 
-MAX_BYTES, MAX_DEPTH = 1_000_000, 6  # more of either is no recipe
+MAX_BYTES = 1_000_000  # more is no recipe
 SOURCES, TRAINING = "[[sources]]", "[training]"
 LIMITS = {
     "greater_than_equal": "at least {ge:g}",
@@ -45,7 +44,7 @@ def read_recipe(path: Path, tables: Mapping[str, type]) -> dict[str, Any]:
     made = {}
     for key, value in written.items():
         name = known[key]
-        if isinstance(value, list) != (name == SOURCES):
+        if not isinstance(value, list if name == SOURCES else dict):
             raise ValueError(
                 f"has {key} in another form: write {name}"
                 + (" with double brackets, once for each source." if name == SOURCES else ".")
@@ -67,7 +66,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         if path.stat().st_size > MAX_BYTES or not path.is_file():
             raise ValueError("is no recipe: give a .toml file, such as recipes/embedded.toml.")
         # utf-8-sig: Windows' editor puts a mark in front.
-        written = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         there = ", ".join(sorted(str(p) for p in path.parent.glob("*.toml"))) or "none"
         raise ValueError(f"is not there; recipes beside it: {there}.") from None
@@ -83,29 +82,6 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ValueError(f"is not TOML: {error}{hint}.") from None
     except ValueError as error:  # a NUL in the path, a number of thousands of digits
         raise ValueError(f"cannot be used: {error}.") from None
-    for place, value in _values(written):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"has {place} = {value}, with which nothing can be calculated.")
-        if isinstance(value, int) and abs(value) >= 2**63:
-            raise ValueError(f"has a number of more than 64 bits, which TOML forbids, at {place}.")
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError(f"has a NUL character in the text at {place}.")
-    return written
-
-
-def _values(written: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each value with its keys; a ValueError ends what is nested too deep."""
-    left = [(f"[{key}]", value, 1) for key, value in written.items()]
-    while left:  # no recursion: the depth is what is looked for
-        place, value, depth = left.pop()
-        if depth > MAX_DEPTH:
-            raise ValueError(f"is not a recipe: {place.split()[0]} is nested too deep.")
-        if isinstance(value, dict):
-            left += [(f"{place} {key}", one, depth + 1) for key, one in value.items()]
-        elif isinstance(value, list):
-            left += [(place, one, depth + 1) for one in value]
-        else:
-            yield place, value
 
 
 def _table(cls: type, name: str, place: str, values: Any, keys: Mapping[str, list[str]]) -> Any:

@@ -108,6 +108,7 @@ NEEDED = {
     "string": "text in quotes",
     "int": "a whole number",
     "float": "a number",
+    "finite": "a number that is finite",
     "bool": "true or false",
     "list": "a list",
     "dict": "a table",
