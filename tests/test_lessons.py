@@ -211,13 +211,18 @@ def test_new_prose_leaves_a_lesson_complete_and_new_code_does_not(tmp_path, monk
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
-def test_a_new_recording_is_noticed(tmp_path, wav):
+def test_a_new_recording_is_noticed_and_no_file_of_another_recipe(tmp_path, wav, monkeypatch):
     recipe = tmp_path / "mine.toml"
     text = Path("recipes/own_recordings.toml").read_text(encoding="utf-8")
-    recipe.write_text(text.replace("my_recordings", str(tmp_path)), encoding="utf-8")
-    states = [state_of_recordings(load_recipe(recipe)) for _ in range(2)]
-    (tmp_path / "one.wav").write_bytes(wav())
-    assert states[0] == states[1] != state_of_recordings(load_recipe(recipe))
+    recipe.write_text(text.replace("my_recordings", "recordings/mine"), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mine", "theirs"):
+        Path("recordings", folder).mkdir(parents=True)
+    before = state_of_recordings(load_recipe(recipe))
+    Path("recordings/theirs/one.wav").write_bytes(wav())
+    assert state_of_recordings(load_recipe(recipe)) == before
+    Path("recordings/mine/one.wav").write_bytes(wav())
+    assert state_of_recordings(load_recipe(recipe)) != before
 
 
 def test_a_lost_report_makes_its_lesson_and_all_later_ones_run_again(tmp_path, monkeypatch):

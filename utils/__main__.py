@@ -50,8 +50,9 @@ class LessonFailed(UserError):
 
 def state_of_recordings(recipe: Recipe) -> str:
     """Return name, size and time of each file of the sources on this machine."""
-    named = [name for source in recipe.sources for name in (source.dataset, source.name) if name]
-    places = [Path(name).expanduser() for name in named]
+    kinds = ("recordings", "common_voice")  # these are named by `name`, other folders by `dataset`
+    named = [one.name if one.dataset in kinds else one.dataset for one in recipe.sources]
+    places = [Path(name).expanduser() for name in named if name not in ("", "embedded")]
     files = [path for place in places for path in (place, *sorted(place.rglob("*")))]
     stats = [(str(path), path.stat()) for path in files if path.is_file()]
     return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
