@@ -44,13 +44,12 @@ CUDA_12_8 = Wheel("torch==2.11.*", f"{INDEX}/cu128")
 CUDA_13 = Wheel("torch", "")
 
 
-def _nvidia_smi(*asked: str) -> str:
+def _nvidia_smi(field: str) -> str:
     # WSL keeps it apart, and not every shell there has that folder in its PATH.
     program = shutil.which("nvidia-smi") or "/usr/lib/wsl/lib/nvidia-smi"
+    command = [program, f"--query-gpu={field}", "--format=csv,noheader"]
     try:
-        done = subprocess.run(
-            [program, *asked], capture_output=True, text=True, timeout=30, check=True
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
@@ -58,7 +57,7 @@ def _nvidia_smi(*asked: str) -> str:
 
 def driver_version() -> str:
     """Return the version of the NVIDIA driver, `550.54.15`, say; "" where there is none."""
-    said = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
+    said = _nvidia_smi("driver_version")
     if match := re.match(r"\d+\.[\d.]+", said):
         return match[0]
     try:
@@ -70,15 +69,9 @@ def driver_version() -> str:
     return match[1] if match else ""
 
 
-def newest_cuda() -> str:
-    """Return the newest CUDA that the driver serves, as `nvidia-smi` shows it; else ""."""
-    match = re.search(r"CUDA (?:UMD )?Version: *(\d+\.\d+)", _nvidia_smi())
-    return match[1] if match else ""
-
-
 def capabilities() -> list[tuple[int, int]]:
     """Return the compute capability of each card that `nvidia-smi` lists."""
-    said = _nvidia_smi("--query-gpu=compute_cap", "--format=csv,noheader")
+    said = _nvidia_smi("compute_cap")
     return [(int(a), int(b)) for a, b in re.findall(r"^(\d+)\.(\d+)$", said, re.MULTILINE)]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ if CPU_ONLY:  # before CUDA starts, so that nothing else takes a GPU either
 # takes 0.04 (base on an H100, torch 2.11), and here nearly every batch has a shape of its own.
 # PyTorch's own flash attention is as fast and makes none.
 torch.backends.cuda.enable_cudnn_sdp(False)
+
+ANYWAY = "WHISPER_CPU=1 in the environment goes on without the GPU."
 
 
 class HardwareError(UserError):
@@ -56,47 +59,43 @@ def check_gpu() -> None:
         built, capability = torch.cuda.get_arch_list(), torch.cuda.get_device_capability()
         if torch.version.cuda and built and not has_kernels(built, capability):
             major, minor = capability
-            name = f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}"
-            fault = f"{name}, and torch {torch.__version__} is built for {' '.join(built)} alone"
-            raise HardwareError(_with_remedy(fault, [capability]))
+            raise HardwareError(
+                f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}, and torch "
+                f"{torch.__version__} is built for {' '.join(built)} alone: "
+                f"{_other_torch(driver.driver_version(), [capability])} {ANYWAY}"
+            )
     elif version := driver.driver_version():
-        raise HardwareError(_with_remedy(_why_unseen(version), driver.capabilities()))
+        raise HardwareError(f"{_unseen(version)} {ANYWAY}")
 
 
-def _why_unseen(version: str) -> str:
-    serves = f" (CUDA {cuda})" if (cuda := driver.newest_cuda()) else ""
-    fault, made = f"There is an NVIDIA driver {version}{serves}, but torch", torch.__version__
-    if torch.version.cuda is None:
-        return f"{fault} {made} is a build without CUDA"
-    fault += f" {made}, built for CUDA {torch.version.cuda},"
-    if not driver.serves(version, torch.version.cuda):
-        needed = driver.FIRST_DRIVER[int(torch.version.cuda.split(".")[0])]
-        return f"{fault} needs driver {needed} or newer"
-    return f"{fault} sees no GPU"
+def _unseen(version: str) -> str:
+    """Return why PyTorch sees no GPU although there is a driver, and what helps."""
+    fault = f"There is an NVIDIA driver {version}, but torch {torch.__version__}"
+    cuda = torch.version.cuda
+    if cuda and driver.serves(version, cuda):
+        return (
+            f"{fault}, built for CUDA {cuda}, sees no GPU, although they fit: does `nvidia-smi` "
+            "list a card? A container needs `docker run --gpus all`, a Slurm job `--gpus=1`."
+        )
+    if cuda:
+        needed = driver.FIRST_DRIVER[int(cuda.split(".")[0])]
+        fault += f", built for CUDA {cuda}, needs driver {needed} or newer"
+    else:
+        fault += " is a build without CUDA"
+    return f"{fault}: {_other_torch(version, driver.capabilities())}"
 
 
-def _with_remedy(fault: str, cards: list[tuple[int, int]]) -> str:
-    anyway = "WHISPER_CPU=1 in the environment goes on without the GPU."
+def _other_torch(version: str, cards: list[tuple[int, int]]) -> str:
+    """Return how to get a PyTorch for a driver and its cards."""
     if is_hosted():
-        return f"{fault}: take another GPU (T4, say) in the runtime's settings. {anyway}"
-    version = driver.driver_version()
+        return "take another GPU (T4, say) in the runtime's settings."
     wheel = driver.fitting_wheel(version, cards)
     if wheel is None:
         return (
-            f"{fault}: no current PyTorch serves driver {version}: update it, or rent a host with "
-            f"driver 580 (CUDA 13) or newer. {anyway}"
-        )
-    made_for = torch.version.cuda or ""
-    ours = {"": "13", driver.CUDA_12_6.index: "12.6", driver.CUDA_12_8.index: "12.8"}[wheel.index]
-    if made_for and (made_for == ours or (made_for.split(".")[0] == ours == "13")):
-        return (
-            f"{fault}, although they fit: does `nvidia-smi` list a card? A container needs "
-            f"`docker run --gpus all`, a Slurm job `--gpus=1`. {anyway}"
+            f"no current PyTorch serves driver {version}: update it, or rent a host with driver "
+            "580 (CUDA 13) or newer."
         )
     pinned = wheel.torch if "=" in wheel.torch else f"torch=={torch.__version__.split('+')[0]}"
     index = f" --index-url {wheel.index}" if wheel.index else ""
-    pip = f"{sys.executable} -m pip"
-    return (
-        f"{fault}: run `{pip} uninstall --yes torch && {pip} install '{pinned}'{index}`, "
-        f"then start anew. {anyway}"
-    )
+    pip = f"{shlex.quote(sys.executable)} -m pip"
+    return f"run `{pip} uninstall --yes torch && {pip} install '{pinned}'{index}`, then start anew."
