@@ -90,8 +90,11 @@ $(SET_UP): requirements.txt requirements-dev.txt constraints.txt utils/environme
 	$(or $(FOUND),missing): name another one, make PYTHON=python3.12 $(MAKECMDGOALS) (docs/ssh.md says \
 	how to get it)." | tr -s '\t ' ' '; exit 1; }
 	@$(PYTHON) -m venv .venv || { \
-		echo "No virtual environment could be made: apt-get install \
-	python$(basename $(basename $(FOUND)).x)-venv" | tr -s '\t ' ' '; exit 1; }
+		if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then \
+			echo "No virtual environment could be made, for the reason above: if .venv is a link that \
+	leads nowhere, delete it." | tr -s '\t ' ' '; \
+		else echo "No virtual environment could be made: apt-get install \
+	python$(basename $(basename $(FOUND)).x)-venv" | tr -s '\t ' ' '; fi; exit 1; }
 	@# The PyTorch that fits the driver, before pip takes gigabytes that do not.
 	@TORCH_INDEX="$(TORCH_INDEX)" $(BIN)/python utils/environment/driver.py
 	@# What is never imported need not be compiled: the rest is, at its first import.
