@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -191,7 +192,8 @@ def print_results(recipe: Recipe, run: Run, runs: str, done: dict) -> None:
     print(f"notebooks: {run.notebooks}/*.ipynb and *.html")
     print(f"model:     {run.model}")
     print(f"to share:  {run.repository}")
-    print(f"demo:      {sys.executable} -m utils.demo {recipe.path} --runs {runs}")
+    command = [sys.executable, "-m", "utils.demo", str(recipe.path), "--runs", runs]
+    print(f"demo:      {shlex.join(command)}")
 
 
 def is_progress(record: logging.LogRecord) -> bool:

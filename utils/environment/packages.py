@@ -6,6 +6,7 @@ The set-up cell imports this file before anything is installed: nothing here nee
 
 import importlib.metadata
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def require_versions(rows: list[Package]) -> None:
     # On a hosted runtime the preinstalled torch must stay; constraints.txt would replace it.
     exact = "" if is_hosted() else " -c constraints.txt"
     raise OutdatedPackages(
-        f"{found} will not do: run `{sys.executable} -m pip install {needed}{exact}`, "
+        f"{found} will not do: run `{shlex.quote(sys.executable)} -m pip install {needed}{exact}`, "
         "then start this lesson again."
     )
 
