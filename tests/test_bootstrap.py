@@ -288,6 +288,12 @@ def test_in_colab_the_session_names_the_repository_and_the_branch(
     [
         ("", False, "failed: ERROR: No matching distribution"),
         ("ERROR: [Errno 28] No space left on device", False, "is full"),
+        ("error: externally-managed-environment\n\nhint: See PEP 668", False, "error: externally"),
+        (
+            "WARNING: [SSL: CERTIFICATE_VERIFY_FAILED] certificate\nERROR: none found",
+            False,
+            "PIP_CERT=FILE",
+        ),
         (
             "WARNING: NewConnectionError: Failed to establish\nERROR: none found",
             False,

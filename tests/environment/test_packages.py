@@ -95,7 +95,6 @@ def colab(monkeypatch):
             asked.append((needs, file.read().split()))
 
     monkeypatch.setattr(packages, "_pip", pip)
-    monkeypatch.setattr(packages, "loaded_versions", lambda names: {})
     return asked
 
 

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -113,13 +112,6 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **packages}
 
 
-def loaded_versions(names: Sequence[str]) -> dict[str, str]:
-    """Return the versions of those packages that are already imported."""
-    # Each of them is imported by its own name.
-    loaded = [name for name in names if name.replace("-", "_") in sys.modules]
-    return {name: installed_version(name) for name in loaded}
-
-
 def install_missing() -> None:
     """Install what requirements.txt asks for and this Python lacks; change nothing that is kept.
 
@@ -138,7 +130,9 @@ def install_missing() -> None:
         )
     needs = [f"{row.package}{row.floor}" for row in wanted]
     print("Installing (some minutes):", *needs, sep="\n  ")
-    before = loaded_versions([*read_floors(), *COMPILED])
+    # Each of them is imported by its own name.
+    loaded = [n for n in (*read_floors(), *COMPILED) if n.replace("-", "_") in sys.modules]
+    before = {name: installed_version(name) for name in loaded}
     with tempfile.TemporaryDirectory() as folder:
         # As constraints and not as requirements: pip then completes nothing around them.
         constraints = Path(folder) / "kept.txt"
@@ -162,12 +156,15 @@ def _pip(*arguments: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return
-    said = done.stderr.strip().splitlines() or ["pip gave no reason"]
-    errors = [line for line in said if line.startswith("ERROR:")] or said[-1:]
-    if any("No space left" in line for line in said):
-        errors = [f"the disk of {sys.prefix} is full: delete what you can spare"]
-    elif any("NameResolutionError" in line or "Failed to establish" in line for line in said):
-        errors = ["the package index cannot be reached: is there a network?"]
+    said = done.stderr.strip() or "pip gave no reason"
+    lines = said.splitlines()
+    reason = next((line for line in lines if line.lower().startswith("error:")), lines[-1])
+    if "No space left" in said:
+        reason = f"the disk of {sys.prefix} is full: delete what you can spare"
+    elif "CERTIFICATE_VERIFY_FAILED" in said:
+        reason = "a proxy's certificate is not trusted: name it, PIP_CERT=FILE in the environment"
+    elif "NameResolutionError" in said or "Failed to establish" in said:
+        reason = "the package index cannot be reached: is there a network?"
         if in_kaggle():
-            errors = ["there is no Internet: switch it on in Kaggle's Session options"]
-    raise OutdatedPackages(f"`{' '.join(command[:4])} …` failed: {errors[0]}") from None
+            reason = "there is no Internet: switch it on in Kaggle's Session options"
+    raise OutdatedPackages(f"`{' '.join(command[:4])} …` failed: {reason}")
