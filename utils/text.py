@@ -1,14 +1,11 @@
 """Text before it is compared or trained on: normalisers by script, casing and punctuation."""
 
-import ast
 import unicodedata
 import zlib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from functools import cache, lru_cache
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal
 
 import regex
@@ -90,15 +87,9 @@ LANGUAGE_NAMES = {
 
 def languages() -> dict[str, str]:
     """Return Whisper's languages: code -> English name, by code."""
-    # Read, and not imported: importing it imports torch, which takes seconds.
-    (package,) = find_spec("transformers").submodule_search_locations
-    code = Path(package, "models/whisper/tokenization_whisper.py").read_text(encoding="utf-8")
-    (found,) = (
-        statement.value
-        for statement in ast.parse(code).body
-        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "LANGUAGES"
-    )
-    return dict(sorted(ast.literal_eval(found).items()))
+    from transformers.models.whisper.tokenization_whisper import LANGUAGES
+
+    return dict(sorted(LANGUAGES.items()))
 
 
 def nearest_language(name: str) -> str:

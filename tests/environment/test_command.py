@@ -103,7 +103,6 @@ def test_commands_start_without_what_takes_seconds_in_which_ctrl_c_would_be_a_tr
         import importlib, sys
         for name in sys.argv[1:]:
             importlib.import_module(name)
-        importlib.import_module("utils.__main__").main(["languages"])
         print({"torch", "transformers", "datasets", "gradio", "scipy"} & sys.modules.keys())
     """
     assert python(textwrap.dedent(script), *names).splitlines()[-1] == "set()"
