@@ -1,6 +1,5 @@
 """What this machine offers: device, precision with its reason, memory, disk, the Hub account."""
 
-import math
 import os
 import platform
 import resource
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import huggingface_hub
+import joblib
 import psutil
 import torch
 from huggingface_hub.errors import HfHubHTTPError
@@ -18,7 +18,6 @@ from huggingface_hub.errors import HfHubHTTPError
 from utils.environment.gpu import CPU_ONLY, check_gpu
 
 GIB = 2**30
-CGROUP = Path("/sys/fs/cgroup")  # a container's own, as it sees it
 
 
 class Precision(NamedTuple):
@@ -105,13 +104,7 @@ def _cpu_name() -> str:
 
 def usable_cores() -> int:
     """Return how many cores this process may use: a container or taskset may allow fewer."""
-    allowed = getattr(os, "sched_getaffinity", None)  # not on macOS
-    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
-    try:  # docker run --cpus 2.5 shows all cores, and stops who uses more than so much of them
-        quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no Linux, no group, an old one; "max": no limit
-        return cores
+    return joblib.cpu_count()
 
 
 def machine() -> dict[str, Any]:
