@@ -241,8 +241,9 @@ def belongs(character: str, speaker: str) -> bool:
 
 def test_every_line_is_a_clip_or_counted(speech):
     voice = carried.SPEAKERS[speech.language, speech.speaker]
-    folder = unpacked(voice.transcripts)
-    if voice.reader == "dialogues":
+    package = carried.PACKAGES[voice.package]
+    folder = unpacked(package.transcripts)
+    if package.reader == "dialogues":
         found = dialogues.read_dialogues(folder, speech.language).values()
         lines = [one for one in found if belongs(one.character, speech.speaker)]
     else:

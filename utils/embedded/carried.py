@@ -20,23 +20,24 @@ class Carried:
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package with speech: which of its files are used, and their digest."""
+    """A Debian package with recordings, or with the texts of others."""
 
-    used: str  # a regular expression: the paths of those files
+    used: str  # a regular expression: the paths of the files that are used
     digest: str  # `packages.digest` of them
     download_mb: int
+    # of recordings
+    transcripts: str = ""  # the package of the texts
+    reader: str = ""  # which module of this folder parses their layout: "prompts" or "dialogues"
+    licence: str = ""  # it and the credit are the copyright file's
+    credit: str = ""
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """One voice in those packages; licence and credit are its copyright file's."""
+    """One voice in those packages."""
 
     package: str  # of the recordings
-    transcripts: str  # the package of the texts
-    reader: str  # which module of this folder parses their layout: "prompts" or "dialogues"
     voice: str  # a folder of prompts; a character of the dialogues, "" for all but the leads
-    licence: str
-    credit: str
 
 
 _DATA = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))

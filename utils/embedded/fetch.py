@@ -12,7 +12,7 @@ import soundfile
 
 from utils.embedded import dialogues, prompts
 from utils.embedded.cache import FetchError, cache_folder, published, run_client
-from utils.embedded.carried import MODELS, PREFIX, SPEAKERS, Carried
+from utils.embedded.carried import MODELS, PACKAGES, PREFIX, SPEAKERS, Carried
 from utils.embedded.conversion import convert
 from utils.embedded.packages import unpacked
 from utils.embedded.transcripts import Clip, Line, Speech, fits, split_of
@@ -119,9 +119,9 @@ def speech(language: str, speaker: str) -> Speech:
 def _read(language: str, speaker: str, _cache: Path) -> Speech:
     """Read a speaker's clips; a process does so once, since it checks each file's digest."""
     voice = SPEAKERS[language, speaker]
-    lines = READERS[voice.reader](
-        unpacked(voice.transcripts), unpacked(voice.package), language, voice.voice
-    )
+    package = PACKAGES[voice.package]
+    texts, recordings = unpacked(package.transcripts), unpacked(voice.package)
+    lines = READERS[package.reader](texts, recordings, language, voice.voice)
     clips, dropped, examples = [], Counter(), {}
     for line in lines:
         if reason := line.reason or _fault(line):
@@ -130,7 +130,7 @@ def _read(language: str, speaker: str, _cache: Path) -> Speech:
         else:
             name, split = f"{language}-{speaker}/{line.id}", split_of(line.text)
             clips.append(Clip(name, line.path, line.text, split, line.speaker))
-    attribution = f"Speech: {voice.credit}; {voice.licence}; Debian package {voice.package}."
+    attribution = f"Speech: {package.credit}; {package.licence}; Debian package {voice.package}."
     return Speech(language, speaker, tuple(clips), dict(dropped), examples, attribution)
 
 

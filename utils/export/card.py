@@ -12,7 +12,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.artifacts import Run, require
 from utils.config import Recipe, Source
-from utils.embedded.carried import PREFIX, SPEAKERS
+from utils.embedded.carried import PACKAGES, PREFIX, SPEAKERS
 from utils.embedded.fetch import speech
 from utils.environment.templates import render
 from utils.evaluation.page import window_line
@@ -43,7 +43,7 @@ def data_line(source: Source) -> str:
     if source.transcribe_with:
         use = "trained on, with text that a model transcribed"
     if source.dataset == "embedded":
-        licence = SPEAKERS[source.language, source.name].licence
+        licence = PACKAGES[dataset_name(source)].licence
         terms = f"{licence}. {speech(source.language, source.name).attribution}"
     elif is_on_hub(source):
         terms = f"licence: see https://huggingface.co/datasets/{source.dataset}."
