@@ -48,20 +48,6 @@ def test_colab_links_name_this_repository_and_a_notebook_of_it(path):
     assert set(COLAB.findall(markdown(path))) <= {*map(colab_path, NOTEBOOKS)}
 
 
-def test_every_lesson_has_its_badge_and_its_link_in_one_row():
-    rows = [r for r in markdown(ROOT / "colab_badges.md").splitlines() if ".ipynb" in r]
-    assert len(rows) == len(NOTEBOOKS)
-    for row, path in zip(rows, NOTEBOOKS, strict=True):
-        assert f"](notebooks/{path.name})" in row
-        assert COLAB.findall(row) == [colab_path(path)]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_a_lesson_opens_itself_in_colab(path):
-    badge = nbformat.read(path, as_version=4).cells[1].source.split(" | ")[0]
-    assert COLAB.findall(badge) == [colab_path(path)]
-
-
 def test_rule_on_links_sees_files_and_nothing_else():
     text = '[a](b.md#c) ![i](d.png "t") [w](https://x.y) [h](#here) `[n](no.md)`\n\n[r]: e.md\n'
     assert relative_links(text) == ["b.md", "d.png", "e.md"]

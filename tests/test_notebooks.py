@@ -2,7 +2,6 @@
 
 import ast
 import re
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -290,12 +289,6 @@ def test_each_folder_of_utils_names_its_files():
         and f"`{path.stem}`" not in (path.parent / "__init__.py").read_text("utf-8")
     ]
     assert unnamed == []
-
-
-def test_previous_and_next_chain_all_lessons():
-    for before, after in pairwise(NOTEBOOKS):
-        assert f"]({after.name})" in read(before).cells[1].source
-        assert f"]({before.name})" in read(after).cells[1].source
 
 
 # The rules themselves are checked on cells that break them.
