@@ -136,20 +136,13 @@ def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
 
 
 def write_html(notebook: Path) -> None:
-    """Write a notebook as one HTML file beside it, without the set-up's code.
-
-    Where an output has a form for pages without a kernel, the page shows that and no widget.
-    """
+    """Write a notebook as one HTML file beside it, without the set-up's code."""
     import nbformat
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
     if notebook.exists():
         lesson = nbformat.read(notebook, as_version=4)
-        for cell in lesson.cells:
-            for data in (output.get("data", {}) for output in cell.get("outputs", [])):
-                if "text/html" in data:
-                    data.pop("application/vnd.jupyter.widget-view+json", None)
         hidden = {"enabled": True, "remove_input_tags": {"bootstrap"}}
         exporter = HTMLExporter(config=Config(TagRemovePreprocessor=hidden))
         page, _ = exporter.from_notebook_node(lesson, {"metadata": {"name": notebook.stem}})

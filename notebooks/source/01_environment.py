@@ -71,7 +71,7 @@ lessons = [
     [("5 Evaluation: before and after → evaluation.json", "")],
     [("6 Demo: a page", ""), ("7 Export: files to deploy", "")],
 ]
-draw_boxes(lessons, "The seven lessons in order, with the files that each writes", "down")
+draw_boxes(lessons, "The seven lessons in order, with the files that each writes", arrows=True)
 
 # %% [markdown]
 # Each box names what the lesson writes, for the next ones to read. Only the green one changes the
@@ -200,7 +200,7 @@ parts = [
     [(f"decoder, {layers[1]}", "orange"), ("tokens so far", "green")],
     [("scores for the next token", "")],
 ]
-draw_boxes(parts, "From sound through encoder and decoder to scores for the next token", "down")
+draw_boxes(parts, "From sound through encoder and decoder to next-token scores", arrows=True)
 
 # %% [markdown]
 # Orange are the parts with weights: full fine-tuning changes both, and a recipe can also leave the

@@ -240,12 +240,11 @@ for number in range(5):
 #
 # If you sample in proportion to hours, small languages almost disappear; if you sample evenly,
 # their few clips repeat. A *temperature* T is a compromise: each share is proportional to
-# hours^(1/T). Move the slider until Welsh has about 10 %; a page without a kernel shows four of its
-# positions.
+# hours^(1/T). Move the slider until Welsh has about 10 %.
 
 # %%
 from utils.environment.diagrams import draw_boxes
-from utils.environment.slider import Slider
+from utils.environment.slider import draw_slider
 
 hours = {"Spanish": 400, "Italian": 200, "Welsh": 10}  # an example
 sized = [Source("x", code, hours=hour) for code, hour in hours.items()]
@@ -259,7 +258,7 @@ def draw_shares(temperature):
     return draw_boxes(rows, f"Shares of three languages at temperature {temperature}").data
 
 
-Slider(draw_shares, "temperature", [1, 1.5, 2, 2.5, 3, 4, 5, 10, 20, 100], shown=[3, 1, 5, 100])
+draw_slider(draw_shares, "temperature", [1, 1.5, 2, 2.5, 3, 4, 5, 10, 20, 100], first=3)
 
 # %% [markdown]
 # At temperature 1 Welsh has its share of the hours, 2 %; at 100 almost a third.

@@ -97,7 +97,7 @@ draw_speech(samples, short[0].numpy(), "the same clip at a short audio context")
 # %%
 from utils.environment.diagrams import draw_boxes
 from utils.environment.estimate import Checkpoint, training_flops
-from utils.environment.slider import Slider
+from utils.environment.slider import draw_slider
 
 names = "encoder_layers", "decoder_layers", "d_model", "num_mel_bins"
 size = Checkpoint(model.num_parameters(), *(getattr(model.config, name) for name in names))
@@ -116,7 +116,7 @@ def draw_window(window):
 
 
 longer = sorted({seconds, 30, *(one for one in (5, 10, 15, 20, 25) if one > said_in)})
-Slider(draw_window, "window, seconds", longer, shown=[30, longer[len(longer) // 2], longer[0]])
+draw_slider(draw_window, "window, seconds", longer, first=30)
 
 # %% [markdown]
 # The operations are computed, not timed. They fall nearly in proportion to the window; what stays
@@ -174,7 +174,7 @@ def draw_clip(number):
     return image + Audio(sound, rate=SAMPLING_RATE)._repr_html_() + tokens
 
 
-Slider(draw_clip, "clip", [1, 2, 3, 4, 5], shown=[2, 4])
+draw_slider(draw_clip, "clip", [1, 2, 3, 4, 5], first=2)
 
 # %% [markdown]
 # Compare a short clip with a long one: more sound, more tokens. A word that Whisper saw often is

@@ -300,7 +300,7 @@ pd.DataFrame(
 # Take only some of them, and see what becomes of the interval of *after*:
 
 # %%
-from utils.environment.slider import Slider
+from utils.environment.slider import draw_slider
 
 mixed = np.random.default_rng(0).permutation(after)
 
@@ -313,7 +313,7 @@ def draw_interval(count):
 
 
 counts = [*(one for one in (5, 10, 20, 50, 100, 200, 500) if one < len(mixed)), len(mixed)]
-Slider(draw_interval, report["test"]["over"].split()[1], counts, shown=counts[::-1])
+draw_slider(draw_interval, report["test"]["over"].split()[1], counts, first=counts[-1])
 
 # %% [markdown]
 # The bar shrinks slowly: about four times as many clips are needed to halve it.

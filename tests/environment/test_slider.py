@@ -1,48 +1,39 @@
-"""The slider follows its value, and a page without a kernel shows several positions."""
+"""The slider shows one position at a time, and needs no kernel; a lesson's page has no set-up."""
 
-import ipywidgets
+import shutil
+import subprocess
+
 import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook
 
 from utils.__main__ import write_html
-from utils.environment.slider import Slider
+from utils.environment.slider import draw_slider
 
 
 @pytest.fixture
 def slider():
-    return Slider(lambda value: f"<p>twice is {2 * value}</p>", "a number", [1, 2, 3], [3, 1])
+    return draw_slider(lambda value: f"<p>twice is {2 * value}</p>", "a <number>", [1, 2, 3], 2)
 
 
-def test_the_picture_follows_the_value(slider):
-    assert slider.picture.value == "<p>twice is 6</p>"
-    slider.choice.value = 2
-    assert slider.picture.value == "<p>twice is 4</p>"
+def test_every_position_is_in_the_page_and_the_first_is_shown(slider):
+    assert [f"twice is {n}" in slider.data for n in (2, 4, 6)] == [True] * 3
+    assert slider.data.count(" hidden>") == 2
+    assert 'data-at="1"><b>a &lt;number&gt; 2</b>' in slider.data
+    assert 'min="0" max="2" value="1" aria-label="a &lt;number&gt;"' in slider.data
 
 
-def test_a_slider_is_shown_where_ipywidgets_is_as_old_as_colabs(slider, monkeypatch):
-    monkeypatch.delattr(ipywidgets.Widget, "_repr_mimebundle_")  # of ipywidgets 8
-    view = slider._repr_mimebundle_()["application/vnd.jupyter.widget-view+json"]
-    assert view == {
-        "version_major": 2,
-        "version_minor": 0,
-        "model_id": slider.widget.model_id,
-    }
-
-
-def test_a_page_without_a_kernel_shows_several_positions_and_no_dead_widget(slider, tmp_path):
-    bundle = slider._repr_mimebundle_()
-    widget = "application/vnd.jupyter.widget-view+json"
-    assert widget in bundle  # what Jupyter prefers
-    output = new_output("display_data", data=bundle)
-    path = tmp_path / "lesson.ipynb"
-    nbformat.write(new_notebook(cells=[new_code_cell("slider", outputs=[output])]), path)
-    write_html(path)
-    page = path.with_suffix(".html").read_text(encoding="utf-8")
-    assert "<b>a number 1</b>" in page
-    assert "twice is 2" in page and "twice is 6" in page
-    assert "twice is 4" not in page
-    assert bundle[widget]["model_id"] not in page
+@pytest.mark.skipif(not shutil.which("chromium"), reason="no chromium here")
+def test_a_browser_shows_the_position_that_it_is_moved_to(slider, tmp_path):
+    moved = "const box = document.querySelector('input'); box.value = 2; box.oninput();"
+    page = tmp_path / "page.html"
+    page.write_text(f"{slider.data}<script>{moved}</script>", encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/user"]
+    shown = subprocess.run(
+        ["chromium", *options, "--dump-dom", page.as_uri()], capture_output=True, text=True
+    ).stdout
+    for at, hidden in enumerate([' hidden=""', ' hidden=""', ""]):
+        assert f'data-at="{at}"{hidden}><b>' in shown
 
 
 def test_a_page_leaves_out_the_code_of_the_set_up(tmp_path):

@@ -1,48 +1,31 @@
-"""A slider for the lessons; a page without a kernel shows some of its positions one by one."""
+"""A slider for the lessons. It needs no kernel: every position is in the page already."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
+from IPython.display import HTML
 
-class Slider:
-    """Shows what a function returns for the chosen value.
+# Every child but the slider itself is a position.
+MOVE = "for (const one of [...parentNode.children].slice(1)) one.hidden = one.dataset.at != value"
+
+
+def draw_slider(draw: Callable[[Any], str], label: str, values: Sequence[Any], first: Any) -> HTML:
+    """Return a slider over what a function draws for each value.
 
     Args:
         draw: value → HTML.
         label: what the values are, with their unit.
         values: the positions of the slider.
-        shown: those that a page without a kernel shows; the slider starts at the first of them.
+        first: the value where it starts.
     """
-
-    def __init__(
-        self, draw: Callable[[Any], str], label: str, values: Sequence[Any], shown: Sequence[Any]
-    ) -> None:
-        import ipywidgets as w  # here, since everything else can be done without it
-
-        self.choice = w.SelectionSlider(
-            options=[*values], value=shown[0], description=label, continuous_update=False
-        )
-        self.choice.style.description_width = "initial"
-        self.picture = w.HTML(draw(shown[0]))
-        self.choice.observe(self._draw, names="value")
-        self.widget = w.VBox([self.choice, self.picture])
-        self._function = draw
-        self.fallback = "".join(
-            f"<div><b>{escape(label)} {escape(str(value))}</b></div>{draw(value)}"
-            for value in values
-            if value in shown
-        )
-
-    def _draw(self, change: Mapping[str, Any]) -> None:
-        self.picture.value = self._function(change["new"])
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        # Two forms of one output: Jupyter shows the widget, a page that has no kernel the HTML.
-        # The widget could make its own form from ipywidgets 8 on; Colab has 7.
-        view = {"version_major": 2, "version_minor": 0, "model_id": self.widget.model_id}
-        return {
-            "application/vnd.jupyter.widget-view+json": view,
-            "text/plain": repr(self.choice),
-            "text/html": self.fallback,
-        }
+    start, name = values.index(first), escape(label)
+    positions = "".join(
+        f'<div data-at="{at}"{"" if at == start else " hidden"}>'
+        f"<b>{name} {escape(str(value))}</b>{draw(value)}</div>"
+        for at, value in enumerate(values)
+    )
+    return HTML(
+        f'<div><input type="range" min="0" max="{len(values) - 1}" value="{start}" '
+        f'aria-label="{name}" oninput="{MOVE}" style="width:20em;max-width:100%">{positions}</div>'
+    )
