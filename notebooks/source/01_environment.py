@@ -352,8 +352,8 @@ print(environment.hub_account())
 # %% [markdown]
 # ## What would your own experiment need?
 #
-# Choose a language, a checkpoint and some speech, and the panel says what memory and time a card
-# would need. These numbers are computed from the model's size and not measured. *Write recipe*
+# Choose a language, a checkpoint and some speech, and the panel says what memory, disk and time a
+# card would need. These numbers are computed from the model's size and not measured. *Write recipe*
 # makes a file, whose name you then give as `RECIPE`. You can do without: a copy of a file in
 # `recipes/`, edited, is the same thing.
 
@@ -363,7 +363,7 @@ from utils.environment.panel import panel
 panel()
 
 # %% [markdown]
-# Choose another card and read the line below it: the same steps, and another time.
+# Choose another card and read the text below it: the same steps, and another time.
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble

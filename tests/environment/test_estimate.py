@@ -6,10 +6,36 @@ from pathlib import Path
 import pytest
 
 from utils.config import UserError, load_recipe
+from utils.environment import estimate
 from utils.environment.estimate import main, recipe_needs
 from utils.environment.machine import usable_cores
 
 SPANISH = "recipes/common_voice_spanish.toml"
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "seconds", "teraflops"),
+    [
+        ("openai/whisper-tiny", 30, 0.129),
+        ("openai/whisper-small", 30, 1.200),
+        ("openai/whisper-small", 5, 0.193),
+        ("openai/whisper-medium", 30, 3.983),
+        ("openai/whisper-large-v3-turbo", 5, 1.042),
+        ("openai/whisper-large-v3", 30, 7.987),
+    ],
+)
+def test_operations_are_what_a_flop_counter_counts(checkpoint, seconds, teraflops):
+    counted = estimate.training_flops(estimate.CHECKPOINTS[checkpoint], seconds)
+    assert counted / 1e12 == pytest.approx(teraflops, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "mib"), [("openai/whisper-small", 703), ("openai/whisper-medium", 1840)]
+)
+def test_memory_of_one_more_clip_is_what_was_counted(checkpoint, mib):
+    model = estimate.CHECKPOINTS[checkpoint]
+    one = estimate.training_memory_gib(model, 2, 30) - estimate.training_memory_gib(model, 1, 30)
+    assert one * 1024 == pytest.approx(mib, rel=0.1)
 
 
 def together(needs):

@@ -15,7 +15,6 @@ from utils.environment.command import command
 
 CLIP_SECONDS = 6.0  # what a clip of read speech and its silent tail take
 LABEL_TOKENS = 40
-PASSES = 5  # over the data
 MIB, GIB = 2**20, 2**30
 
 
@@ -65,35 +64,6 @@ HELD_OUT = 0.1  # of the training speech, in dev and in test each, where a recip
 ADAPTER_SHARE = 0.06  # of the weights: what LoRA trains (benchmarks/results/variants.json)
 
 
-class Estimate(NamedTuple):
-    """What a training run should need."""
-
-    steps: int
-    batch_size: int
-    accumulation: int
-    memory_gib: float
-    minutes_low: float
-    minutes_high: float
-    fits: bool
-
-    def __str__(self) -> str:
-        """Return the estimate in words, with its uncertainty."""
-        memory = f"{self.memory_gib:.1f} GiB"
-        if not self.fits:
-            return f"Does not fit: {memory} for one clip at a time. Take a smaller checkpoint."
-        low, high = (
-            f"{m:.0f} minutes" if m < 90 else f"{m / 60:.1f} h"
-            for m in (max(self.minutes_low, 1), max(self.minutes_high, 1))
-        )
-        clips = self.batch_size * self.accumulation
-        return (
-            f"{self.steps:,} steps of {clips} clips, {PASSES} passes; {memory} on the card, "
-            f"{low} to {high} of training. Arithmetic, not measured: {WELL_FED:.0%} to "
-            f"{AS_PUBLISHED:.0%} of the peak that the card's maker states. Lesson 04 shows the "
-            "real pace after a few steps."
-        )
-
-
 def training_flops(model: Checkpoint, seconds: float = CLIP_SECONDS) -> float:
     """Return the operations of one clip, forward and backward, for this much audio."""
     frames, d, tokens = 100 * seconds, model.width, LABEL_TOKENS
@@ -119,29 +89,32 @@ def training_memory_gib(model: Checkpoint, batch: int, seconds: float = CLIP_SEC
     return (18 * model.parameters + batch * (encoder + decoder + logits)) / GIB + 1
 
 
-def estimate(checkpoint: str, card: str, hours: float) -> Estimate:
-    """Return what `PASSES` passes over so many hours need on a card.
-
-    Raises:
-        KeyError: a checkpoint or card that is not in the tables.
-    """
-    model, device = CHECKPOINTS[checkpoint], CARDS[card]
-    room = (b for b in (16, 8, 4, 2, 1) if training_memory_gib(model, b) < device.memory_gib)
-    batch = next(room, 0)
-    clips = max(16, round(hours * 3600 / (CLIP_SECONDS - 1)))
-    steps = math.ceil(PASSES * clips / 16)
-    minutes = steps * 16 * training_flops(model) / (device.peak_tflops * 1e12) / 60
-    at_once = max(batch, 1)
-    memory, span = training_memory_gib(model, at_once), (minutes / WELL_FED, minutes / AS_PUBLISHED)
-    return Estimate(steps, at_once, 16 // at_once, memory, *span, fits=batch > 0)
-
-
 class Needs(NamedTuple):
     """What a recipe needs: GB on disk by purpose, and hours by stage as (low, high)."""
 
     said: str  # from what it was computed
     gb: dict[str, float]
     hours: dict[str, tuple[float, float]]
+
+    @property
+    def all_hours(self) -> tuple[float, float]:
+        """The hours of all stages together, as (low, high)."""
+        low, high = zip(*self.hours.values(), strict=True)
+        return sum(low), sum(high)
+
+    def __str__(self) -> str:
+        """Return it as a text with two small tables, and how far to trust it."""
+        disk = {**self.gb, "together": sum(self.gb.values())}
+        time = {**self.hours, "together": self.all_hours}
+        unit, of_an_hour = ("hours", 1) if self.all_hours[1] >= 2 else ("minutes", 60)
+        lines = [self.said, "", "GB on disk"]
+        lines += [f"  {name:44}{gb:10.1f}" for name, gb in disk.items()]
+        lines += ["  The data set as it is downloaded, and the environment, come on top.", "", unit]
+        for name, (low, high) in time.items():
+            lines.append(f"  {name:36}{low * of_an_hour:8.1f} to {high * of_an_hour:.1f}")
+        trust = f"{WELL_FED:.0%} to {AS_PUBLISHED:.0%} of the peak that the card's maker states"
+        trust = f"Arithmetic, not measured: {trust}. A pilot of 100 steps shows the real pace."
+        return "\n".join([*lines, "", trust])
 
 
 def _speech(recipe: Recipe, hours: float) -> tuple[float, int, int, str]:
@@ -180,11 +153,12 @@ def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0, cores: int = 1) 
     if known not in CHECKPOINTS:
         raise UserError(f"{recipe.path}: {name} is not in the table: {', '.join(CHECKPOINTS)}.")
     model, device = CHECKPOINTS[known], CARDS[card]
-    adapters = recipe.method.weights in ("lora", "dora")
-    if not adapters and training_memory_gib(model, 1) > device.memory_gib:
-        needed = f"{training_memory_gib(model, 1):.0f} of {device.memory_gib:.0f} GiB"
+    adapters, least = recipe.method.weights in ("lora", "dora"), training_memory_gib(model, 1)
+    if not adapters and least > device.memory_gib:
+        needed = f"{least:.0f} of {device.memory_gib:.0f} GiB"
         raise UserError(f"{name} does not fit {card}, {needed}: take LoRA or a smaller checkpoint.")
     clips, batch, steps, said = _speech(recipe, hours)
+    on_card = "" if adapters else f"; {least:.1f} GiB on the card for one clip at a time"
     window, audio = recipe.windows.seconds or CLIP_SECONDS, recipe.audio_context
     stock = training_flops(model, STOCK_SECONDS)
     short = training_flops(model, window) if audio.enabled else stock
@@ -203,7 +177,7 @@ def recipe_needs(recipe: Recipe, card: str, hours: float = 0.0, cores: int = 1) 
     optimizer = 12 * (ADAPTER_SHARE if adapters else 1)  # bytes a weight, with the weight
     hour = device.peak_tflops * 1e12 * 3600
     return Needs(
-        f"{name}, {said}",
+        f"{name}, {said}{on_card}",
         {
             "prepared speech, twice while it is written": 2 * gb,
             f"{kept} checkpoints": kept * optimizer * model.parameters / 1e9,
@@ -230,20 +204,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     recipe = load_recipe(options.recipe)
     needs = recipe_needs(recipe, options.card, options.hours, usable_cores())
-    low, high = (sum(span[end] for span in needs.hours.values()) for end in (0, 1))
-    print(f"{options.recipe} on {options.card}: {needs.said}\n\nGB on disk")
-    for name, gb in {**needs.gb, "together": sum(needs.gb.values())}.items():
-        print(f"  {name:44}{gb:10.1f}")
-    unit, of_an_hour = ("hours", 1) if high >= 2 else ("minutes", 60)
-    print(f"  The data set as it is downloaded, and the environment, come on top.\n\n{unit}")
-    for name, (least, most) in {**needs.hours, "together": (low, high)}.items():
-        print(f"  {name:36}{least * of_an_hour:8.1f} to {most * of_an_hour:.1f}")
+    print(f"{options.recipe} on {options.card}: {needs}")
     if options.price:
-        print(f"\ncost: {low * options.price:.2f} to {high * options.price:.2f}")
-    print(
-        f"\nArithmetic, not measured: {WELL_FED:.0%} to {AS_PUBLISHED:.0%} of the peak that the "
-        "card's maker states. A pilot of 100 steps shows the real pace."
-    )
+        low, high = (hours * options.price for hours in needs.all_hours)
+        print(f"\ncost: {low:.2f} to {high:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,63 +1,64 @@
 """A panel for lesson 01: choose language, checkpoint, speech and card, and it writes a recipe."""
 
 import json
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.artifacts import write_atomically
-from utils.config import load_recipe
+from utils.config import Model, Recipe, Source, UserError, load_recipe
 from utils.environment.colab import mount_drive
-from utils.environment.estimate import CARDS, CHECKPOINTS, PASSES, Estimate, estimate
+from utils.environment.estimate import CARDS, CHECKPOINTS, recipe_needs
 from utils.environment.presets import preset
 
 if TYPE_CHECKING:
     import ipywidgets
 
 # The keys that a source needs besides its language and name.
-SOURCES = {
-    "embedded": "",
-    "recordings": "",
-    "google/fleurs": """\
-revision = "70bb2e84b976b7e960aa89f1c648e09c59f894dd" # Parquet, fetched once a split
-dev = "validation"
-text_column = "raw_transcription"
-""",
+SOURCES: Mapping[str, Mapping[str, str]] = {
+    "embedded": {},
+    "recordings": {},
+    "google/fleurs": {
+        "revision": "70bb2e84b976b7e960aa89f1c648e09c59f894dd",  # Parquet, fetched once a split
+        "dev": "validation",
+        "text_column": "raw_transcription",
+    },
+}
+TRAINING = {
+    "num_train_epochs": 5,
+    "per_device_train_batch_size": 16,  # on a GPU as many of them at once as fit
+    "warmup_steps": 0.1,  # below 1, steps are a share of the training
+    "lr_scheduler_type": "linear",
+    "logging_steps": 0.01,
+    "eval_steps": 0.2,
+    "save_steps": 0.2,
+    "save_total_limit": 2,
+    "seed": 42,
 }
 
 
-def recipe_text(checkpoint: str, source: str, name: str, language: str, plan: Estimate) -> str:
+def recipe_text(checkpoint: str, source: str, name: str, language: str, hours: float) -> str:
     """Return a recipe as TOML; `source` is a key of SOURCES, a folder or a Hub id.
 
     `name` is the speaker, the folder of recordings or the data set's config.
     """
-    every = max(1, plan.steps // 5)
+    data = {"dataset": source, "language": language, "name": name, "hours": hours}
     rate = preset(CHECKPOINTS[checkpoint].width, "full")["learning_rate"]
+    tables = {
+        "[model]": {"checkpoint": checkpoint},
+        "[[sources]]": data | SOURCES.get(source, {}),
+        "[training]": {**TRAINING, "learning_rate": rate},
+    }
+    written = "# Written by the panel of lesson 01: a start, not a finding.\n"
+    return written + "".join(f"\n{head}\n{_lines(table)}" for head, table in tables.items())
+
+
+def _lines(table: Mapping[str, Any]) -> str:
     # A JSON string is a TOML string: what is typed into the panel cannot end it and go on as keys.
-    return f"""\
-# Written by the panel of lesson 01: a start, not a finding. {plan.steps} steps are {PASSES} passes.
-
-[model]
-checkpoint = {json.dumps(checkpoint)}
-
-[[sources]]
-dataset = {json.dumps(source)}
-language = {json.dumps(language)}
-name = {json.dumps(name)}
-{SOURCES.get(source, "")}
-[training]
-max_steps = {plan.steps}
-per_device_train_batch_size = {plan.batch_size}
-gradient_accumulation_steps = {plan.accumulation}
-learning_rate = {rate:.3g}
-warmup_steps = {max(1, min(500, plan.steps // 10))}
-lr_scheduler_type = "linear"
-logging_steps = {max(1, plan.steps // 100)}
-eval_steps = {every}
-save_steps = {every}
-save_total_limit = 2
-seed = 42
-"""
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in table.items()
+    )
 
 
 def write_recipe(path: str | Path, text: str) -> Path:
@@ -98,19 +99,23 @@ def panel() -> "ipywidgets.VBox":
     button = w.Button(description="Write recipe", button_style="primary")
     told, result = w.HTML(), w.HTML()  # a Label does not wrap its text
 
-    def plan() -> Estimate:
-        return estimate(checkpoint.value, card.value, hours.value)
-
     def write(_: object) -> None:
+        chosen = (field.value for field in (checkpoint, source, name, language, hours))
         try:
-            text = recipe_text(checkpoint.value, source.value, name.value, language.value, plan())
-            said = f"Written. Set RECIPE = '{write_recipe(path.value, text)}' and go on."
+            written = write_recipe(path.value, recipe_text(*chosen))
+            said = f"Written. Set RECIPE = '{written}' and go on."
         except (OSError, ValueError) as error:
             said = str(error)
         result.value = escape(said)  # what was typed is shown, not run
 
     def tell(_: object) -> None:
-        told.value = escape(str(plan()))
+        speech = Source(source.value, language.value, hours=hours.value)
+        recipe = Recipe(Path(path.value), Model(checkpoint.value), (speech,), TRAINING)
+        try:
+            said = str(recipe_needs(recipe, card.value))
+        except UserError as error:
+            said = str(error)
+        told.value = f'<pre style="white-space:pre-wrap">{escape(said)}</pre>'
 
     for field in (checkpoint, hours, card):
         field.observe(tell, names="value")
