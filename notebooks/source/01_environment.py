@@ -115,7 +115,9 @@ processor = WhisperProcessor.from_pretrained(checkpoint, revision=recipe.model.r
 model = WhisperForConditionalGeneration.from_pretrained(
     checkpoint, revision=recipe.model.revision, dtype=torch.float32
 ).to(device)
-print(f"{model.num_parameters() / 1e6:.0f} million weights on the {device.type.replace('cuda', 'GPU')}")
+print(
+    f"{model.num_parameters() / 1e6:.0f} million weights on the {device.type.replace('cuda', 'GPU')}"
+)
 
 # %% [markdown]
 # These numbers are what fine-tuning changes; nothing else about the model will. (OpenAI's own count
