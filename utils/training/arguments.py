@@ -70,3 +70,17 @@ def same_sums_on_cpu(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
+
+
+@contextlib.contextmanager
+def without_autocast(model: torch.nn.Module) -> Iterator[None]:
+    """Take off the autocast that accelerate puts around a model's forward while it trains.
+
+    `packed` chooses how a model decodes, on a CPU in 32 bits.
+    """
+    names = {"forward", "_original_forward"} & vars(model).keys()
+    wrapped = {name: vars(model).pop(name) for name in names}
+    try:
+        yield
+    finally:
+        vars(model).update(wrapped)

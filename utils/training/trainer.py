@@ -20,6 +20,7 @@ from utils.preprocessing.prepare import digest_of_clips
 from utils.preprocessing.stream import SpeechStream
 from utils.preprocessing.stream_loader import StreamLoader
 from utils.scoring.error_rates import error_rate
+from utils.training.arguments import without_autocast
 from utils.training.checkpoints import copy_checkpoints, drop_old, new_checkpoint, stored_bytes
 from utils.training.dev import count_dev_errors, dev_metric
 from utils.training.loss import Losses, loss_per_token
@@ -145,13 +146,14 @@ class WhisperTrainer(Seq2SeqTrainer):
         started = time.perf_counter()
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
         mine = range(self.args.process_index, len(rows), self.args.world_size)
-        counts = count_dev_errors(
-            self.model,
-            self.processing_class,
-            rows.select(mine),
-            self.recipe,
-            self.recipe.audio_context,
-        )
+        with without_autocast(self.model):
+            counts = count_dev_errors(
+                self.model,
+                self.processing_class,
+                rows.select(mine),
+                self.recipe,
+                self.recipe.audio_context,
+            )
         self.dev_errors = {
             metric: self._of_all_processes(part, mine, len(rows)) for metric, part in counts.items()
         }
