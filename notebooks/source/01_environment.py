@@ -286,10 +286,10 @@ pd.Series(named, name="this machine").to_frame()
 # %% [markdown]
 # ## In which precision will it train?
 #
-# *Precision* is how many bits a number has. Sixteen are faster than thirty-two on a GPU that was
-# built for them, and there are two kinds: *bf16* has the range of 32-bit numbers with fewer
-# digits; *fp16* has more digits, but very small gradients vanish in it unless they are scaled up.
-# The weights stay in 32 bits in any case. A recipe cannot set this: it follows the hardware.
+# *Precision* is how many bits a number has. Sixteen are faster than thirty-two on a GPU or a CPU
+# that was built for them, and there are two kinds: *bf16* has the range of 32-bit numbers with
+# fewer digits; *fp16* has more digits, but very small gradients vanish in it unless they are scaled
+# up. The weights stay in 32 bits in any case. A recipe cannot set this: it follows the hardware.
 
 # %%
 precision = environment.precision()

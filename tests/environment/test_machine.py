@@ -17,16 +17,34 @@ from utils.environment.packages import versions
 
 
 @pytest.mark.parametrize(
-    ("capability", "arguments"),
-    [(None, {}), ((7, 5), {"fp16": True}), ((8, 0), {"bf16": True}), ((9, 0), {"bf16": True})],
+    ("cpu", "arguments", "why"),
+    [
+        ({"avx512_bf16": True}, {"bf16": True}, "this CPU multiplies bf16"),
+        ({"avx512_bf16": False, "amx_bf16": True}, {"bf16": True}, "this CPU multiplies bf16"),
+        ({"avx512_bf16": False, "amx_bf16": False}, {}, "no GPU or CPU here"),
+        ({"architecture": "aarch64"}, {}, "no GPU or CPU here"),
+        (None, {}, "no GPU or CPU here"),  # a PyTorch that does not say
+    ],
 )
-def test_precision_follows_the_hardware_and_says_why(monkeypatch, capability, arguments):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: capability is not None)
+def test_without_a_gpu_precision_follows_the_cpus_instructions(monkeypatch, cpu, arguments, why):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu, raising=False)
+    if cpu is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert training_precision() == arguments
+    assert why in environment.precision().reason
+
+
+@pytest.mark.parametrize(
+    ("capability", "arguments"),
+    [((7, 5), {"fp16": True}), ((8, 0), {"bf16": True}), ((9, 0), {"bf16": True})],
+)
+def test_precision_follows_the_gpu_and_says_why(monkeypatch, capability, arguments):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     assert training_precision() == arguments
-    reason = environment.precision().reason
-    assert ("no CUDA GPU" in reason) if capability is None else ("a card has compute" in reason)
+    assert "a card has compute" in environment.precision().reason
 
 
 def test_attention_that_plans_each_new_shape_is_off():

@@ -58,7 +58,7 @@ def precision() -> Precision:
 
 def _multiplies_bf16() -> bool:
     """Return whether the CPU has instructions for products of bf16, AVX-512's or AMX."""
-    # PyTorch before 2.12 does not say.
+    # An older PyTorch does not say.
     told = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(told.get("avx512_bf16") or told.get("amx_bf16"))
 
