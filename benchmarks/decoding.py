@@ -10,7 +10,9 @@ import argparse
 import copy
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from datasets import load_from_disk
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
 from benchmarks.common import alternate, count_hypotheses, open_trained, ratio, save_result
-from utils.config import AudioContext, load_recipe
+from utils.config import AudioContext, Recipe, load_recipe
 from utils.export.formats import to_ctranslate2
 from utils.export.programs import with_faster_whisper
 from utils.preprocessing.examples import waveform
@@ -58,6 +60,59 @@ def generate(
     return [text.strip() for text in texts]
 
 
+class Clips(NamedTuple):
+    """What all contestants transcribe."""
+
+    samples: list[np.ndarray]
+    languages: list[str]
+
+
+Contestant = Callable[[Clips], list[str]]
+
+
+def batched_contestants(
+    recipe: Recipe, model: WhisperForConditionalGeneration, processor: WhisperProcessor
+) -> dict[str, Contestant]:
+    """Return stock `generate` and ours, by name."""
+
+    def stock(clips: Clips, size: int) -> list[str]:
+        return generate(low, processor, clips.samples, clips.languages, batch_size=size)
+
+    def ours(clips: Clips, context: AudioContext | None) -> list[str]:
+        return transcribe(
+            model,
+            processor,
+            clips.samples,
+            language=clips.languages,
+            context=context,
+            batch_size=most,
+        )
+
+    size = recipe.evaluation.batch_size
+    most, on_gpu = clips_at_once(model, size), model.device.type == "cuda"
+    low = copy.deepcopy(model).bfloat16() if on_gpu else model
+    arms = {STOCK: partial(stock, size=size)}
+    if on_gpu:
+        arms[f"{STOCK}, {most} clips"] = partial(stock, size=most)
+    arms[LONG] = partial(ours, context=None)
+    arms[OURS] = partial(ours, context=recipe.audio_context)
+    return arms
+
+
+def faster_whisper_contestants(model: Path, folder: Path) -> dict[str, Contestant]:
+    """Return faster-whisper on the CPU, converted into a folder, clip by clip, by name."""
+
+    def one_by_one(clips: Clips, transcribe_one: Callable[[np.ndarray, str], str]) -> list[str]:
+        return [transcribe_one(*clip) for clip in zip(*clips, strict=True)]
+
+    arms = {}
+    for kind, compute, name in (("int8", "default", "int8"), ("float16", "float32", "float32")):
+        to_ctranslate2(model, folder / kind, kind)
+        engine = with_faster_whisper(folder / kind, compute, beam_size=1)
+        arms[f"faster-whisper, {name}, 30 s"] = partial(one_by_one, transcribe_one=engine)
+    return arms
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,53 +127,17 @@ def main() -> None:
     test = load_from_disk(str(run.prepared))["test"]
     count = min(options.clips or len(test), len(test))
     rows = test.select(np.linspace(0, len(test) - 1, count).astype(int))
-    clips, languages = [waveform(row) for row in rows], rows["language"][:]
+    clips = Clips([waveform(row) for row in rows], rows["language"][:])
     texts: dict[str, list[str]] = {}
 
-    def stock(name: str, batch_size: int) -> Callable[[], None]:
-        def read() -> None:
-            texts[name] = generate(low, processor, clips, languages, batch_size=batch_size)
+    def read(name: str, contestant: Contestant) -> None:
+        texts[name] = contestant(clips)
 
-        return read
-
-    def batched(name: str, context: AudioContext | None) -> Callable[[], None]:
-        def read() -> None:
-            texts[name] = transcribe(
-                model,
-                processor,
-                clips,
-                language=languages,
-                context=context,
-                batch_size=most,
-            )
-
-        return read
-
-    def one_by_one(
-        name: str, transcribe_one: Callable[[np.ndarray, str], str]
-    ) -> Callable[[], None]:
-        def read() -> None:
-            texts[name] = [transcribe_one(*clip) for clip in zip(clips, languages, strict=True)]
-
-        return read
-
-    size = recipe.evaluation.batch_size
-    most = clips_at_once(model, size)
     with tempfile.TemporaryDirectory() as folder:
-        engines = {}
-        on_gpu = model.device.type == "cuda"
-        low = copy.deepcopy(model).bfloat16() if on_gpu else model
-        for kind, compute in () if on_gpu else (("int8", "default"), ("float16", "float32")):
-            to_ctranslate2(run.model, Path(folder) / kind, kind)
-            name = f"faster-whisper, {'int8' if kind == 'int8' else 'float32'}, 30 s"
-            engines[name] = with_faster_whisper(Path(folder) / kind, compute, beam_size=1)
-        arms = {
-            STOCK: stock(STOCK, size),
-            **({f"{STOCK}, {most} clips": stock(f"{STOCK}, {most} clips", most)} if on_gpu else {}),
-            LONG: batched(LONG, None),
-            OURS: batched(OURS, recipe.audio_context),
-            **{name: one_by_one(name, transcribe_one) for name, transcribe_one in engines.items()},
-        }
+        contestants = batched_contestants(recipe, model, processor)
+        if model.device.type != "cuda":
+            contestants |= faster_whisper_contestants(run.model, Path(folder))
+        arms = {name: partial(read, name, one) for name, one in contestants.items()}
         times = alternate(arms, options.rounds)
 
     result = []

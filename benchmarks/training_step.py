@@ -13,11 +13,12 @@ import tempfile
 
 import numpy as np
 import torch
-from datasets import load_from_disk
+from datasets import Dataset, load_from_disk
+from transformers import WhisperProcessor
 
 from benchmarks.common import alternate, ratio, save_result
 from utils.artifacts import open_run
-from utils.config import Method, load_recipe
+from utils.config import Method, Recipe, load_recipe
 from utils.environment.machine import device
 from utils.preprocessing.batches import EqualSpeechBatches
 from utils.preprocessing.collator import SpeechCollator
@@ -54,6 +55,30 @@ class Arm:
             self.frames += batch["input_features"].shape[0] * batch["input_features"].shape[-1]
 
 
+def training_rows(recipe: Recipe, processor: WhisperProcessor) -> Dataset:
+    """Return the recipe's prepared training clips, in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = open_run(recipe, folder)
+        prepare(recipe, processor.tokenizer, run.prepared)
+        rows = load_from_disk(str(run.prepared), keep_in_memory=True)["train"]
+    return rows.with_format("numpy", columns=["audio"], output_all_columns=True)
+
+
+def batches_of_both(rows: Dataset, count: int, size: int) -> tuple[list, list]:
+    """Return stock's batches and ours, of the same clips.
+
+    Ours are from batches of many short clips to batches of one long clip, evenly spaced: together
+    they are as long as the clips of the set. Stock takes their clips in batches of its own.
+    """
+    by_size = sorted(EqualSpeechBatches(rows["seconds"][:], size, seed=0), key=len)
+    picks = [int((number + 0.5) / count * len(by_size)) for number in range(count)]
+    equal = [[rows[index] for index in by_size[pick]] for pick in picks]
+    flat = [row for batch in equal for row in batch]
+    np.random.default_rng(0).shuffle(flat)
+    fixed = [flat[first : first + size] for first in range(0, len(flat), size)]
+    return fixed, equal
+
+
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -66,32 +91,16 @@ def main() -> None:
     recipe = load_recipe(options.recipe)
     model, processor = load_model(recipe)
     model.to(device())
-    with tempfile.TemporaryDirectory() as folder:
-        run = open_run(recipe, folder)
-        prepare(recipe, processor.tokenizer, run.prepared)
-        rows = load_from_disk(str(run.prepared), keep_in_memory=True)["train"]
-    rows = rows.with_format("numpy", columns=["audio"], output_all_columns=True)
-
-    # From batches of many short clips to batches of one long clip, evenly spaced: together they are
-    # as long as the clips of the set. The stock arm takes the same clips in batches of its own.
-    set_seconds = rows["seconds"][:]
-    by_size = sorted(EqualSpeechBatches(set_seconds, options.batch_size, seed=0), key=len)
-    picks = [
-        int((number + 0.5) / options.batches * len(by_size)) for number in range(options.batches)
-    ]
-    equal = [[rows[index] for index in by_size[pick]] for pick in picks]
+    rows = training_rows(recipe, processor)
+    fixed, equal = batches_of_both(rows, options.batches, options.batch_size)
     flat = [row for batch in equal for row in batch]
-    np.random.default_rng(0).shuffle(flat)
-    fixed = [
-        flat[first : first + options.batch_size]
-        for first in range(0, len(flat), options.batch_size)
-    ]
-    clips, speech = len(flat), sum(row["seconds"] for row in flat)
-    tokens = sum(len(row["labels"]) for row in flat)
-    print(
-        f"{clips} clips, {speech:.0f} s of speech ({speech / clips:.2f} s a clip, in the whole "
-        f"set {np.mean(set_seconds):.2f} s), {tokens} label tokens in a round of each arm"
-    )
+    facts = {
+        "clips": len(flat),
+        "speech_seconds": round(float(sum(row["seconds"] for row in flat)), 1),
+        "mean_clip_seconds_of_the_set": round(float(np.mean(rows["seconds"][:])), 2),
+        "label_tokens": sum(len(row["labels"]) for row in flat),
+    }
+    print(f"In a round of each arm: {facts}")
 
     stock = dataclasses.replace(recipe.audio_context, enabled=False)
     arms = {
@@ -111,10 +120,7 @@ def main() -> None:
     result = [
         {
             "arm": name,
-            "clips": clips,
-            "speech_seconds": round(float(speech), 1),
-            "mean_clip_seconds_of_the_set": round(float(np.mean(set_seconds)), 2),
-            "label_tokens": tokens,
+            **facts,
             "encoder_seconds": arms[name].frames / 100,
             "seconds": [round(value, 3) for value in seconds],
             "times_stock": {
