@@ -5,7 +5,6 @@ would, and asks it as a browser does. The ratio is the target of 3 s over the se
 """
 
 import argparse
-import re
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import datasets
 import httpx
 import numpy as np
+import psutil
 import soundfile
 from gradio_client import Client, handle_file
 
@@ -35,8 +35,7 @@ WEIGHED_EVERY = 20  # requests: one weighing alone cannot tell growth from an al
 
 def resident_mib(process: subprocess.Popen) -> float:
     """Return the memory that a process has in use."""
-    status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
+    return psutil.Process(process.pid).memory_info().rss / 2**20
 
 
 def five_seconds(run: Run) -> np.ndarray:

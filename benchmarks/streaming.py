@@ -19,6 +19,7 @@ from typing import Any
 import datasets
 import httpx
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as parquet
 import soundfile
@@ -56,12 +57,6 @@ def shard() -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def resident_mib() -> float:
-    """Return this process's resident memory, in MiB."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
 def plain(rows: int) -> None:
     """Read as the library alone does: no schema, no commit, no patience."""
     stock = load_dataset(NAME, split="train", streaming=True)
@@ -77,7 +72,7 @@ def client(rows: int, rounds: int) -> dict[str, Any]:
     memory = []
     for number, _ in enumerate(stream(SOURCE, "train"), 1):
         if number % SHARD_ROWS == 0:
-            memory.append(resident_mib())
+            memory.append(psutil.Process().memory_info().rss / 2**20)
             print(f"{number} rows, {memory[-1]:.0f} MiB", file=sys.stderr, flush=True)
         if number == rows:
             break
