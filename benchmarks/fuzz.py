@@ -30,7 +30,6 @@ from tests.streaming.test_annotations import FORMATS as ANNOTATED
 from utils.artifacts import STAGES, Run, require
 from utils.config import UserError, load_recipe
 from utils.demo.kept import UnusableRecording, kept_rows, read_chunk, read_recording
-from utils.demo.serve import checked_port
 from utils.evaluation.plotting import draw_speech
 from utils.evaluation.readers import read_journal
 from utils.export.privacy import scrub
@@ -339,7 +338,6 @@ def loaders(folder: Path, draw: random.Random) -> dict[str, tuple[int, Iterator,
 
     RULES = load_recipe(RECIPES[0]).preprocessing
     any_texts = iter(lambda: any_text(draw), None)
-    ports = iter(lambda: draw.choice(("", "x", "-1", "0", "65536", "9" * 400, "1e3", "٣")), None)
     sound = sounds(draw)
     first = io.BytesIO()
     soundfile.write(first, np.zeros(8000), 8000, format="WAV")
@@ -354,10 +352,9 @@ def loaders(folder: Path, draw: random.Random) -> dict[str, tuple[int, Iterator,
         "chunks": (4, sound, written("chunk.wav", lambda p: read_chunk(str(p)))),
         "reports": (7, reports(draw), report),
         "json lines": (6, reports(draw), written("lines.jsonl", lines)),
-        "texts": (5, any_texts, texts),
+        "texts": (6, any_texts, texts),
         "captions": (2, any_texts, written_captions),
         "titles": (1, any_texts, titles),
-        "ports": (1, ports, checked_port),
     }
 
 

@@ -260,10 +260,8 @@ def test_no_path_or_address_is_taken_for_an_upload(page, attacks, other_server, 
         assert "event: error" in page.call({"url": place, "meta": {"_type": "gradio.FileData"}})
     for route in ("file=", "proxy=", "stream/", "custom_component/"):
         for place in (
-            str(secret),
-            "/etc/passwd",
-            f"{other_server[0]}/clip.wav",
-            "../../etc/passwd",
+            *(str(secret), "/etc/passwd", "/etc/../etc/passwd", "../../etc/passwd"),
+            *("utils/demo/serve.py", "../.env", f"{other_server[0]}/clip.wav"),
         ):
             answer = httpx.get(f"{page.url}gradio_api/{route}{place}")
             assert answer.status_code >= 400, (route, place)

@@ -30,7 +30,12 @@ def _pieces(path: str, max_seconds: float) -> Iterator[np.ndarray]:
         yield from read_pieces(path, max_seconds)
     except AudioError as problem:
         if problem.reason.startswith("longer than"):
-            raise _too_long(max_seconds) from None
+            limit = f"{max_seconds:.0f} s"
+            if max_seconds > 60:
+                limit = f"{max_seconds / 60:.0f} minutes"
+            raise UnusableRecording(
+                f"This recording is longer than {limit}: cut it, and try again."
+            ) from None
         raise UnusableRecording(f"This file holds no readable audio: {problem}.") from None
     except OSError:
         raise UnusableRecording(
@@ -74,11 +79,6 @@ def read_chunk(path: str) -> np.ndarray:
         UnusableRecording: it is no sound, or longer than a window.
     """
     return np.concatenate([*_pieces(path, STOCK_SECONDS)])
-
-
-def _too_long(max_seconds: float) -> UnusableRecording:
-    limit = f"{max_seconds / 60:.0f} minutes" if max_seconds > 60 else f"{max_seconds:.0f} s"
-    return UnusableRecording(f"This recording is longer than {limit}: cut it, and try again.")
 
 
 def kept_rows(folder: Path) -> list[dict[str, str]]:

@@ -138,8 +138,8 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
     import gradio
     from starlette.middleware import Middleware
 
-    if port is not None:
-        checked_port(port)
+    if port is not None and not 1 <= port <= 65535:
+        raise OSError(f"There is no port {port}: choose one from 1024 to 65535.")
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     hosts, framed_by = [*LOOPBACK], FRAMED_BY
     if in_colab():  # its proxy shows the page in a frame, under a name of its own
@@ -165,17 +165,6 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
     settings = page.server.config
     settings.http_protocol_class = patient(settings.http_protocol_class)
     return url
-
-
-def checked_port(port: int | str) -> int:
-    """Return a port as a number; raise an OSError with a sentence if there is no such port."""
-    try:
-        number = int(port)
-    except ValueError:
-        number = 0
-    if not 1 <= number <= 65535:
-        raise OSError(f"There is no port {str(port)[:20]}: choose one from 1024 to 65535.")
-    return number
 
 
 def announce(url: str, port: int) -> None:
