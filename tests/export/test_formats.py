@@ -12,55 +12,38 @@ from utils.config import AudioContext
 from utils.embedded.fetch import speech
 from utils.export import formats, programs
 from utils.export.documented import FASTER_WHISPER, SNIPPETS, is_multilingual, snippet, whisper_cli
-from utils.export.ggml import write_ggml
 from utils.export.measure import measure_documented, rate_programs, run_programs
 from utils.streaming.sound import decode_audio
 from utils.text import normalize
-from utils.training.checkpoints import save_model
 
 
-@pytest.fixture(scope="module")
-def folders(base, tmp_path_factory):
-    """The real base model, saved and converted into every format."""
-    root = tmp_path_factory.mktemp("export")
-    save_model(*base, root / "model")
-    for kind in ("float16", "int8"):
-        formats.to_ctranslate2(root / "model", root / kind, kind)
-    write_ggml(*base, root / "ggml-model.bin")
-    return root
-
-
-@pytest.fixture(scope="module")
-def clip():
-    found = next(clip for clip in speech("it", "carlo").clips if clip.path.stem == "vm-calldiffnum")
-    return decode_audio(found.path.read_bytes())
-
-
-def test_the_model_folder_holds_what_every_program_reads(folders):
+def test_the_model_folder_holds_what_every_program_reads(exported):
     for program, names in formats.READS.items():
         for name in names:
-            assert (folders / "model" / name).exists(), f"{program}: {name}"
+            assert (exported.model / name).exists(), f"{program}: {name}"
 
 
-def test_int8_is_at_most_30_percent_of_float32(folders):
-    whole = formats.size_mb(folders / "model/model.safetensors")
-    assert formats.size_mb(folders / "int8") <= 0.3 * whole
-    assert formats.size_mb(folders / "float16") <= 0.55 * whole
-    assert not list(folders.glob(".*"))  # nothing half-written is left
+def test_int8_is_at_most_30_percent_of_float32(exported):
+    whole = formats.size_mb(exported.model / "model.safetensors")
+    assert formats.size_mb(exported.repository / "ctranslate2-int8") <= 0.3 * whole
+    assert formats.size_mb(exported.repository / "ctranslate2-float16") <= 0.55 * whole
+    assert not list(exported.repository.glob(".*"))  # nothing half-written is left
 
 
-def test_every_program_writes_what_transformers_writes(folders, base, clip):
+def test_every_program_writes_what_transformers_writes(exported, base, clip):
     model, processor = base
     stock = AudioContext(enabled=False)
+    int8, float16 = (exported.repository / f"ctranslate2-{kind}" for kind in ("int8", "float16"))
+    ggml = exported.repository / "ggml-model.bin"
     returned = run_programs(
         {
             "transformers": programs.with_transformers(model, processor),
-            "float16": programs.with_faster_whisper(folders / "float16", "float32"),
-            "int8": programs.with_faster_whisper(folders / "int8"),
-            "ctranslate2": programs.with_ctranslate2(folders / "float16", processor, stock),
-            "ggml": programs.with_whisper_cpp(folders / "ggml-model.bin", stock),
+            "float16": programs.with_faster_whisper(float16, "float32"),
+            "int8": programs.with_faster_whisper(int8),
+            "ctranslate2": programs.with_ctranslate2(float16, processor, stock),
+            "ggml": programs.with_whisper_cpp(ggml, stock),
             "pipeline": programs.with_pipeline(model, processor),
-            "documented ggml": programs.with_documented_whisper_cpp(folders / "ggml-model.bin"),
+            "documented ggml": programs.with_documented_whisper_cpp(ggml),
         },
         [clip],
         ["it"],
@@ -106,8 +89,8 @@ def test_the_shell_and_the_space_make_the_documented_call():
         assert f"{name}=" not in app, f"the Space has a {name} of its own"
 
 
-def test_english_only_is_asked_of_the_checkpoint(tmp_path, folders):
-    assert is_multilingual(folders / "model")
+def test_english_only_is_asked_of_the_checkpoint(tmp_path, exported):
+    assert is_multilingual(exported.model)
     (tmp_path / "generation_config.json").write_text('{"is_multilingual": false}')
     (tmp_path / "config.json").write_text('{"vocab_size": 51864}')
     assert not is_multilingual(tmp_path)
@@ -131,7 +114,7 @@ def test_what_is_documented_is_measured_source_by_source(rows):
     assert sum(one["clips"] for one in few.values()) == 2
 
 
-def test_several_workers_return_what_one_does(folders):
+def test_several_workers_return_what_one_does(exported):
     clips = [one for one in speech("it", "carlo").clips if one.split == "dev"][:4]
     rows = [
         {"audio": decode_audio(one.path.read_bytes()), "text": one.text, "language": "it"}
@@ -141,7 +124,7 @@ def test_several_workers_return_what_one_does(folders):
     rows = Dataset.from_list(rows).with_format("numpy", ["audio"], output_all_columns=True)
     one, several = (
         measure_documented(
-            programs.with_faster_whisper(folders / "int8", workers=workers),
+            programs.with_faster_whisper(exported.repository / "ctranslate2-int8", workers=workers),
             {"test": rows},
             100,
             workers=workers,

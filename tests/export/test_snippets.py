@@ -14,34 +14,16 @@ import pytest
 import soundfile
 
 from tests.conftest import ROOT
-from utils.embedded.fetch import speech
 from utils.export.documented import FASTER_WHISPER
-from utils.export.formats import to_ctranslate2
-from utils.export.ggml import write_ggml
-from utils.streaming.sources import SAMPLING_RATE, decode_audio
-from utils.training.checkpoints import save_model
+from utils.whisper.audio_context import SAMPLING_RATE
 
 PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
 USING = (ROOT / "docs/using.md").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def folder(base, tmp_path_factory):
-    """Where a reader stands: the files of a run, and a recording."""
-    root = tmp_path_factory.mktemp("reader")
-    save_model(*base, root / "runs/embedded/model")
-    int8 = root / "runs/embedded/export/repository/ctranslate2-int8"
-    int8.parent.mkdir(parents=True)
-    to_ctranslate2(root / "runs/embedded/model", int8, "int8")
-    write_ggml(*base, int8.with_name("ggml-model.bin"))
-    found = next(clip for clip in speech("it", "carlo").clips if clip.path.stem == "vm-calldiffnum")
-    soundfile.write(root / "speech.wav", decode_audio(found.path.read_bytes()), SAMPLING_RATE)
-    return root
-
-
 @pytest.mark.parametrize("code", PYTHON.findall(USING))
-def test_a_documented_snippet_transcribes(code, folder, monkeypatch):
-    monkeypatch.chdir(folder)
+def test_a_documented_snippet_transcribes(code, place, monkeypatch):
+    monkeypatch.chdir(place)
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         exec(compile(code, "snippet", "exec"), {})
@@ -49,10 +31,10 @@ def test_a_documented_snippet_transcribes(code, folder, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def app(folder):
+def app(exported, tmp_path_factory):
     """The page of lesson 7, as its folder is staged."""
-    page = folder / "page"
-    shutil.copytree(folder / "runs/embedded/export/repository/ctranslate2-int8", page / "model")
+    page = tmp_path_factory.mktemp("space") / "page"
+    shutil.copytree(exported.repository / "ctranslate2-int8", page / "model")
     settings = {
         "title": "t",
         "languages": {"it": "Italian"},
@@ -71,9 +53,8 @@ def app(folder):
 
 
 @pytest.mark.parametrize("ending", ["wav", "flac", "mp3", "ogg"])
-def test_the_page_transcribes_files_of_each_kind(app, folder, tmp_path, ending):
-    samples, rate = soundfile.read(folder / "speech.wav")
-    soundfile.write(tmp_path / f"speech.{ending}", samples, rate)
+def test_the_page_transcribes_files_of_each_kind(app, clip, tmp_path, ending):
+    soundfile.write(tmp_path / f"speech.{ending}", clip, SAMPLING_RATE)
     assert "numero diverso" in app.transcribe(str(tmp_path / f"speech.{ending}"), "it").lower()
 
 
@@ -92,7 +73,7 @@ def test_the_page_refuses_what_is_no_recording_or_too_long(app, tmp_path, monkey
             app.transcribe(recording, "it")
 
 
-def test_whoever_installs_faster_whisper_is_told_which_pyav(folder):
+def test_whoever_installs_faster_whisper_is_told_which_pyav():
     """PyAV 19 lacks an argument with which faster-whisper 1.2.1 opens files."""
     assert "pip install faster-whisper 'av<19'" in USING
     assert re.search(r"^av[>=<\d.,]*<19", (ROOT / "requirements.txt").read_text("utf-8"), re.M)
