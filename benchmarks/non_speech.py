@@ -17,8 +17,7 @@ from utils.config import load_recipe
 from utils.evaluation.curve_points import Point
 from utils.evaluation.learning_curve import Splits, test_rows, train_point
 from utils.evaluation.probes import make_probes
-from utils.scoring.error_rates import error_rate
-from utils.scoring.intervals import confidence_interval, paired_p_value
+from utils.scoring.intervals import paired_p_value, rate_with_interval
 from utils.training.dev import count_dev_errors
 from utils.whisper.decoding import transcribe
 
@@ -62,9 +61,8 @@ def main() -> None:
             told = transcribe(model, processor, waves, language=recipe.languages[0])
             texts += zip(kinds, told, strict=True)
         errors = counts[share] = np.sum(found, axis=0)
-        low, high = confidence_interval(errors, resamples)
         row = {"share": share, "steps": point.steps, "seeds": len(found), "clips": len(errors)}
-        row |= {"wer": error_rate(errors), "wer_low": low, "wer_high": high}
+        row |= rate_with_interval("wer", errors, resamples)
         for kind in ("silence", "noise", "music"):
             own = [text for one, text in texts if one == kind]
             row[f"text_for_{kind}"] = float(np.mean([bool(text) for text in own]))

@@ -23,7 +23,7 @@ from utils.evaluation.long_form import JoinedClips, join_clips, measure_long_for
 from utils.preprocessing.examples import waveform
 from utils.preprocessing.prepare import prepare
 from utils.scoring.error_rates import error_rate
-from utils.scoring.intervals import confidence_interval, paired_p_value
+from utils.scoring.intervals import paired_p_value, rate_with_interval
 from utils.training.run import train
 from utils.whisper.load import load_model
 
@@ -121,10 +121,9 @@ def main() -> None:
     pooled = {arm: np.sum(each, axis=0) for arm, each in errors.items()}
     rows = []
     for arm, every in pooled.items():
-        low, high = confidence_interval(every, resamples)
         rows.append(
-            {"arm": arm, "clips": len(every), "seeds": len(errors[arm]), "wer": error_rate(every)}
-            | {"wer_low": low, "wer_high": high}
+            {"arm": arm, "clips": len(every), "seeds": len(errors[arm])}
+            | rate_with_interval("wer", every, resamples)
             | {"wers": [error_rate(one) for one in errors[arm]]}
             | {
                 "training_seconds": times.get(arm),

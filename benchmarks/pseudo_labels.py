@@ -29,7 +29,7 @@ from utils.evaluation.learning_curve import RATES, Splits, measure_point, test_r
 from utils.preprocessing.examples import waveform
 from utils.preprocessing.quality import Unusable, check_sound, check_text
 from utils.scoring.error_rates import count_errors, error_rate
-from utils.scoring.intervals import confidence_interval, paired_p_value
+from utils.scoring.intervals import paired_p_value, rate_with_interval
 from utils.streaming.pseudo_labels import pseudo_label
 from utils.text import normalize
 from utils.whisper.labels import encode_text, prefix_ids
@@ -132,8 +132,7 @@ def main() -> None:
             row |= {key: value for key, value in told.items() if key not in RATES}
             for rate in RATES:
                 counts = np.array(told[rate])[sources == source]
-                low, high = confidence_interval(counts, resamples)
-                row |= {rate: error_rate(counts), f"{rate}_low": low, f"{rate}_high": high}
+                row |= rate_with_interval(rate, counts, resamples)
             pair = [np.array(found[one]["wer"])[sources == source] for one in ("few", arm)]
             rows.append(row | {"p_against_few": paired_p_value(*pair, resamples)})
             print(rows[-1])

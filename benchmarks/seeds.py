@@ -34,7 +34,7 @@ from utils.evaluation.curve_points import Point
 from utils.evaluation.learning_curve import Splits, test_rows, train_point
 from utils.preprocessing.prepare import digest_of_clips
 from utils.scoring.error_rates import error_rate
-from utils.scoring.intervals import confidence_interval, paired_p_value, resampled_rates
+from utils.scoring.intervals import paired_p_value, rate_with_interval, resampled_rates
 from utils.training.dev import count_dev_errors
 from utils.training.memory import release
 from utils.whisper.load import load_model
@@ -93,14 +93,8 @@ def stored(path: Path, made_from: dict[str, str], count: Callable[[], Any]) -> d
 
 def rates(errors: list[np.ndarray], resamples: int) -> dict[str, Any]:
     """Return the mean rate over the seeds, its interval, and the rate of each seed."""
-    pooled = np.sum(errors, axis=0)
-    low, high = confidence_interval(pooled, resamples)
-    return {
-        "wer": error_rate(pooled),
-        "wer_low": low,
-        "wer_high": high,
-        "wers": [error_rate(one) for one in errors],
-    }
+    found = rate_with_interval("wer", np.sum(errors, axis=0), resamples)
+    return found | {"wers": [error_rate(one) for one in errors]}
 
 
 def apart(first: np.ndarray, other: np.ndarray, resamples: int) -> dict[str, float]:

@@ -27,9 +27,10 @@ from benchmarks.common import (
 from utils.artifacts import open_run
 from utils.config import load_recipe
 from utils.environment.machine import peak_gib
+from utils.export.formats import size_mb
 from utils.preprocessing.prepare import prepare
 from utils.scoring.error_rates import error_rate
-from utils.scoring.intervals import confidence_interval, paired_p_value
+from utils.scoring.intervals import paired_p_value, rate_with_interval
 from utils.training.adapters import trained_share
 from utils.training.run import build_trainer, train
 from utils.whisper.load import load_model
@@ -51,11 +52,6 @@ def write_recipe(folder: Path, source: Path, weights: str, steps: int) -> Path:
     path = folder / f"{weights}.toml"
     path.write_text(f'{text}\n[method]\nweights = "{weights}"\n', encoding="utf-8")
     return path
-
-
-def size_mb(folder: Path) -> float:
-    """Return how much the files of a folder take."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
 
 
 def train_one(path: Path, runs: Path, result: Path) -> None:
@@ -134,11 +130,11 @@ def main() -> None:
     rows = []
     for weights, values in list(found.items()):
         errors = found[weights] = np.array(values.pop("errors"))
-        low, high = confidence_interval(errors, recipe.evaluation.resamples)
         p = paired_p_value(found["full"], errors, recipe.evaluation.resamples)
         rows.append(
             {"weights": weights, "learning_rate": RATES[weights], "steps": options.steps}
-            | {"clips": len(errors), "wer": error_rate(errors), "wer_low": low, "wer_high": high}
+            | {"clips": len(errors)}
+            | rate_with_interval("wer", errors, recipe.evaluation.resamples)
             | {"p_against_full": p, "seconds_over_full": ratio(times[weights], times["full"])}
             | values
         )

@@ -25,7 +25,7 @@ from utils.environment.machine import device
 from utils.evaluation.curve_points import Bounds, Point, plan
 from utils.preprocessing.prepare import digest_of_clips
 from utils.scoring.error_rates import error_rate
-from utils.scoring.intervals import confidence_interval
+from utils.scoring.intervals import rate_with_interval
 from utils.scoring.predictions import drawn
 from utils.training.dev import count_dev_errors
 from utils.training.memory import release
@@ -191,8 +191,7 @@ def summarize_points(
             for rate in RATES:
                 counts = [np.array(found[one][rate])[places] for one in same]
                 pooled = drawn([told[place] for place in places], np.sum(counts, axis=0))
-                low, high = confidence_interval(pooled, resamples)
-                row |= {rate: error_rate(pooled), f"{rate}_low": low, f"{rate}_high": high}
+                row |= rate_with_interval(rate, pooled, resamples)
                 row[f"{rate}s"] = [error_rate(one) for one in counts]
             rows.append(row)
     return rows

@@ -28,7 +28,6 @@ from utils.scoring.predictions import (
     measure,
     measure_rates,
     percent,
-    summarize,
 )
 from utils.text import normalize, normalizer_name
 
@@ -131,11 +130,12 @@ def build_report(rows: Sequence[Row], recipe: Recipe) -> dict[str, Any]:
         for source, any_row in {row["source"]: row for row in rows}.items()
     }
     correct_for_many(list(languages.values()))
+    orthographic = measure(test, resamples, normalized=False)
     models = ("before", "after")
     return {
         "summary": {key: parts["test"][key] for key in SUMMARY_KEYS},
         **parts,  # the summary and more: the intervals of CER, the model at 30 s
-        "orthographic": summarize(test, resamples, normalized=False),
+        "orthographic": {key: orthographic[key] for key in SUMMARY_KEYS},
         "first_rate": f"{first_unit(test)[0]}er",
         "languages": languages,
         "breakdowns": breakdowns(test, resamples),

@@ -83,6 +83,12 @@ def confidence_interval(counts: np.ndarray, resamples: int, seed: int = 0) -> tu
     return float(low), float(min(high, worst))
 
 
+def rate_with_interval(name: str, counts: np.ndarray, resamples: int) -> dict[str, float]:
+    """Return an error rate and its `confidence_interval` as `NAME`, `NAME_low` and `NAME_high`."""
+    low, high = confidence_interval(counts, resamples)
+    return {name: error_rate(counts), f"{name}_low": low, f"{name}_high": high}
+
+
 def _difference(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.ndarray:
     return (before - after).sum(axis=axis)
 

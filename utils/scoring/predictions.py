@@ -17,12 +17,12 @@ import numpy as np
 
 from utils.artifacts import write_atomically
 from utils.environment.whole import read_json_lines
-from utils.scoring.error_rates import Unit, align, count_errors, error_rate
+from utils.scoring.error_rates import Unit, align, count_errors
 from utils.scoring.intervals import (
-    confidence_interval,
     holm,
     paired_p_value,
     pool,
+    rate_with_interval,
     smallest_p_value,
 )
 from utils.text import leading_unit, normalize
@@ -136,10 +136,8 @@ def measure_rates(rows: Sequence[Row], resamples: int, normalized: bool = True) 
     models = MODELS if all(row["after_30s"] is not None for row in rows) else MODELS[:2]
     for unit in ("word", "char"):
         for model in models:
-            counts = count_row_errors(rows, model, unit, normalized)
-            low, high = confidence_interval(drawn(rows, counts), resamples)
-            rate = f"{unit[0]}er_{model}"
-            result |= {rate: error_rate(counts), f"{rate}_low": low, f"{rate}_high": high}
+            counts = drawn(rows, count_row_errors(rows, model, unit, normalized))
+            result |= rate_with_interval(f"{unit[0]}er_{model}", counts, resamples)
     return result
 
 
@@ -208,12 +206,6 @@ def bare_p(measured: Mapping[str, Any], window: str = "") -> str:
         return "< 0.001"
     at_floor = uncorrected <= measured[f"p_floor{window}"] * (1 + 1e-9)
     return f"{'≤ ' if at_floor else ''}{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def summarize(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dict[str, Any]:
-    """Return `measure` in the fixed shape of a summary (`SUMMARY_KEYS`, in that order)."""
-    measured = measure(rows, resamples, normalized)
-    return {key: measured[key] for key in SUMMARY_KEYS}
 
 
 def percent(measured: Mapping[str, Any], rate: str) -> str:
