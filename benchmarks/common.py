@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset, concatenate_datasets, load_from_disk
 from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
-from utils.artifacts import Run, open_run, require, save_report, write_atomically
+from utils.artifacts import Run, open_run, require, save_report, write_atomically, write_json
 from utils.config import AudioContext, Recipe
 from utils.environment.machine import device, machine
 from utils.environment.packages import versions
@@ -175,7 +175,7 @@ def save_result(
     }
     path = (RESULTS if on_cpu else PLACE) / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, result)
     write_atomically(RESULTS / "README.md", overview())
     return path
 

@@ -129,6 +129,11 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON for people and programs, as `write_atomically` does."""
+    write_atomically(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
 def open_run(recipe: Recipe, runs: str | Path = "runs") -> Run:
     """Return the run folder of a recipe, made if need be, with a copy of the recipe in it.
 
@@ -217,7 +222,7 @@ def save_report(run: Run, stage: str, report: dict[str, Any]) -> Path:
         "files": sealed(files, run.folder),
         "built_on": _built_on(run, stage),
     }
-    write_atomically(run.report(stage), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    write_json(run.report(stage), report)
     return run.report(stage)
 
 

@@ -1,13 +1,12 @@
 """`python -m utils.evaluation`: evaluate checkpoints, compare runs, or draw a learning curve."""
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from utils.artifacts import open_run, require, write_atomically
+from utils.artifacts import open_run, require, write_json
 from utils.config import Recipe, load_recipe
 from utils.environment.command import command
 from utils.environment.lock import only_writer
@@ -107,7 +106,7 @@ def draw_curve(recipe: Recipe, runs: str, bounds: Bounds) -> None:
         print(f"{row['minutes']:5g} min  {row['source']}: {rates}")
     figure, path = run.figures / "learning_curve.png", run.folder / "learning_curve.json"
     draw_learning_curve(rows).savefig(figure, dpi=150)
-    write_atomically(path, json.dumps({"rows": rows}, indent=2, ensure_ascii=False) + "\n")
+    write_json(path, {"rows": rows})
     print(f"figure: {figure}, numbers: {path}")
 
 

@@ -3,7 +3,6 @@
 `python -m utils.evaluation RECIPE` uses the clips of lesson 05, streamed from the sources;
 `--checkpoint` takes any Whisper in place of the run's model; `--compare` compares runs."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import datasets
 
-from utils.artifacts import Run, digest, save_report, write_atomically
-from utils.config import Recipe, UserError
+from utils.artifacts import Run, digest, save_report, write_json
+from utils.config import Evaluation, Recipe, UserError
 from utils.embedded.fetch import resolve
 from utils.environment.lock import only_writer
 from utils.environment.machine import peak_gib
@@ -105,13 +104,9 @@ def complete_report(
         "test_read_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "overlaps": overlaps,
         "train_stored": recipe.preprocessing.stored,
-        "decode_seconds": {name: one["decode_seconds"] for name, one in speed.items()},
         "speed": {
-            name: {
-                **one,
-                "real_time_factor": one["decode_seconds"] / max(one["speech_seconds"], 0.1),
-                "times_real_time": one["speech_seconds"] / max(one["decode_seconds"], 1e-3),
-            }
+            name: one
+            | {"times_real_time": one["speech_seconds"] / max(one["decode_seconds"], 1e-3)}
             for name, one in speed.items()
         },
     }
@@ -131,10 +126,8 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
         InUse: another process writes to the folder.
     """
     with only_writer(folder):
-        journal, made_from = (
-            folder / "predictions.partial.jsonl",
-            describe_evaluation(recipe, checkpoint),
-        )
+        journal = folder / "predictions.partial.jsonl"
+        made_from = describe_evaluation(recipe, checkpoint)
         readers = load_readers(recipe, checkpoint, stock_window=Path(checkpoint) != run.model)
 
         def clips() -> Iterator[dict]:
@@ -146,8 +139,7 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
             rows = [row for group in read_journal(journal, made_from) for row in group["rows"]]
             if any(row["split"] == "test" for row in rows):
                 partial = build_report(rows, recipe) | {"partial": True}
-                text = json.dumps(partial, indent=2, ensure_ascii=False) + "\n"
-                write_atomically(folder / "evaluation.partial.json", text)
+                write_json(folder / "evaluation.partial.json", partial)
             raise
         report = complete_report(build_report(rows, recipe), speed, recipe, run, checkpoint)
         report["probes"] = transcribe_probes(readers, recipe)
@@ -157,15 +149,13 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
         if folder == run.folder:
             save_report(run, "evaluation", report)
         else:
-            report["peak_gib"] = round(peak_gib(), 2)
-            text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-            write_atomically(folder / "evaluation.json", text)
+            write_json(folder / "evaluation.json", report | {"peak_gib": round(peak_gib(), 2)})
         for name in ("predictions.partial.jsonl", "evaluation.partial.json"):
             (folder / name).unlink(missing_ok=True)
         return report
 
 
-def compare_folders(folders: Sequence[Path], resamples: int = 2000) -> list[dict[str, Any]]:
+def compare_folders(folders: Sequence[Path]) -> list[dict[str, Any]]:
     """Return `compare_runs` of evaluated folders.
 
     Raises:
@@ -178,7 +168,7 @@ def compare_folders(folders: Sequence[Path], resamples: int = 2000) -> list[dict
         if not path.exists():
             raise FileNotFoundError(f"{path} is missing: evaluate {folder} first.")
         runs[str(folder)] = load_predictions(path)
-    table = compare_runs(runs, resamples)
+    table = compare_runs(runs, Evaluation().resamples)
     if not table:
         raise UserError(f"{', '.join(runs)} have no clip in common: evaluate the same test sets.")
     return table

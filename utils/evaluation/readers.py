@@ -4,6 +4,7 @@ interruptions."""
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,17 +89,6 @@ def streamed_clips(recipe: Recipe, processor: WhisperProcessor) -> Iterator[dict
             yield {**facts, "split": split, "samples": waveform(example)}
 
 
-def _groups(clips: Iterable[dict], size: int) -> Iterator[list[dict]]:
-    group = []
-    for clip in clips:
-        group.append(clip)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
-
-
 def read_journal(path: Path, made_from: Mapping[str, Any]) -> list[dict]:
     """Return the groups of an interrupted evaluation, or none if its inputs were different.
 
@@ -149,7 +139,7 @@ def read_clips(
         bar = tqdm(desc="clips read", unit="clip", initial=len(done))
         with journal.open("a", encoding="utf-8") as file:
             left = (clip for clip in clips if clip["id"] not in done)
-            for group in _groups(left, BATCHES_AT_ONCE * size):
+            while group := list(islice(left, BATCHES_AT_ONCE * size)):
                 groups.append(_read_group(group, readers, size))
                 file.write(json.dumps(groups[-1]) + "\n")
                 file.flush()

@@ -1,6 +1,5 @@
 """A Space: its folder with page and int8 model, and the page served on this machine."""
 
-import json
 import os
 import shutil
 import socket
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from utils.artifacts import Run, write_atomically
+from utils.artifacts import Run, write_atomically, write_json
 from utils.config import Recipe
 from utils.embedded.fetch import speech
 from utils.environment.templates import render
@@ -49,9 +48,7 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
         "call": dict(FASTER_WHISPER),  # as documented and measured
         "credit": "\n\n".join(credit and ["Trained on:", *credit]),
     }
-    write_atomically(
-        folder / "settings.json", json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-    )
+    write_json(folder / "settings.json", settings)
     programs = ("faster-whisper", "ctranslate2", "av")
     needs = "".join(f"{name}=={version(name)}\n" for name in programs)
     write_atomically(folder / "requirements.txt", needs)
