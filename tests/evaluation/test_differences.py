@@ -49,3 +49,5 @@ def test_kinds_add_up_to_all_errors_and_the_sentence_to_the_difference():
     assert say_difference(kinds) == (
         "Of 40 errors fewer, 13 in digits, -1 in spelling and 28 in words."
     )
+    at_30s = {kind: n | {"after_30s": n["before"]} for kind, n in kinds.items()}
+    assert say_difference(at_30s) == "56 errors before, 0 more after at 30 s."

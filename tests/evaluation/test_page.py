@@ -5,8 +5,19 @@ import re
 import pytest
 
 from tests.examples import prediction_rows, recipe
-from utils.evaluation.page import report_html, verdict, verdict_word, write_page
+from utils.evaluation.page import verdict, verdict_word, write_page
 from utils.evaluation.report import build_report
+
+
+@pytest.fixture
+def page_of(tmp_path):
+    """Return a function that writes the page of a report and its rows, and returns its HTML."""
+
+    def write(report, rows):
+        write_page(tmp_path / "page.html", report, rows, recipe())
+        return (tmp_path / "page.html").read_text(encoding="utf-8")
+
+    return write
 
 
 def test_the_verdict_says_whether_by_how_much_and_how_sure():
@@ -40,7 +51,7 @@ def test_a_difference_counts_only_where_chance_is_unlikely(changes, word):
     assert verdict_word(rates | changes) == word
 
 
-def test_the_page_opens_with_the_verdict_and_escapes_what_comes_from_outside(tmp_path):
+def test_the_page_opens_with_the_verdict_and_escapes_what_comes_from_outside(page_of):
     evil = "<script>alert(1)</script>"
     rows = prediction_rows(12)
     rows = [row | {"source": f"it {evil}", "after": f"{row['after']} {evil}"} for row in rows]
@@ -51,26 +62,24 @@ def test_the_page_opens_with_the_verdict_and_escapes_what_comes_from_outside(tmp
         "overlaps": {"train/test": {"texts": 1, "clips": 0}},
         "train_stored": False,
     }
-    write_page(tmp_path / "page.html", report, rows, recipe())
-    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    page = page_of(report, rows)
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)" in page
     assert page.index("Test split, it ") < page.index("<table")
     assert "train/test" in page
 
 
-def test_the_page_loads_nothing():
-    page = report_html(build_report(prediction_rows(12), recipe()), prediction_rows(12), recipe())
+def test_the_page_loads_nothing(page_of):
+    page = page_of(build_report(prediction_rows(12), recipe()), prediction_rows(12))
     assert not re.findall(r"(?:src|href)=\"(?!data:)", page)
     assert "url(" not in page and "@import" not in page
     assert 'src="data:image/png;base64,' in page
 
 
-def test_what_was_not_measured_says_so():
+def test_what_was_not_measured_says_so(page_of):
     rows = prediction_rows(12)
     rows = [row | {"after_30s": None} if row["split"] == "unseen" else row for row in rows]
-    page = report_html(build_report(rows, recipe()), rows, recipe())
-    assert "not measured" in page
+    assert "not measured" in page_of(build_report(rows, recipe()), rows)
 
 
 def test_a_model_that_loses_its_timestamps_says_so_in_the_answer():
@@ -82,16 +91,16 @@ def test_a_model_that_loses_its_timestamps_says_so_in_the_answer():
         assert "lost" not in verdict(report | {"long_form": long_form})
 
 
-def test_the_page_suits_a_phone_greys_few_clips_and_holds_every_part():
+def test_the_page_suits_a_phone_greys_few_clips_and_holds_every_part(page_of):
     rows = prediction_rows(60)
     one = {"wer": 0.123456, "cer": 0.1, "segments": 3, "monotonic": True, "past_end_seconds": 0.0}
     one |= {"segment_drift_seconds": None, "word_drift_seconds": 0.123456, "kept": True}
-    speed = {"batch_size": 8, "speech_seconds": 1.0, "real_time_factor": 0.5, "times_real_time": 2}
+    speed = {"batch_size": 8, "speech_seconds": 1.0, "times_real_time": 2}
     parts = {
         "long_form": {"seconds": 35.0, "before": one, "after": one},
         "speed": {"after_30s": speed},
     }
-    page = report_html(build_report(rows, recipe()) | parts, rows, recipe())
+    page = page_of(build_report(rows, recipe()) | parts, rows)
     assert '<meta name="viewport" content="width=device-width' in page
     assert page.count('<tr class="few">') >= 1 and "it menardi (unseen)" in page
     assert "nan" not in page.lower().replace("menardi", "") and not re.search(r"\d\.\d{4}", page)

@@ -110,7 +110,9 @@ def test_kinds_of_edits_add_up_to_the_rate():
     for model, kinds in report["edits"].items():
         wrong = sum(n for kind, n in kinds.items() if kind != "hits")
         said = kinds["hits"] + kinds["substitutions"] + kinds["deletions"]
-        assert report["summary"][f"wer_{model}"] == wrong / said
+        assert report["test"][f"wer_{model}"] == wrong / said
+    models = {"before", "after", "after_30s"}  # the card tells what other programs will see
+    assert report["edits"].keys() == report["errors"].keys() == report["flags"].keys() == models
 
 
 def test_untrained_languages_are_counted_apart():

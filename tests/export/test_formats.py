@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset
 
 from tests.conftest import ROOT
+from tests.examples import recipe
 from utils.config import AudioContext
 from utils.embedded.fetch import speech
 from utils.export import formats, programs
@@ -102,7 +103,7 @@ def test_english_only_is_asked_of_the_checkpoint(tmp_path, exported):
 
 def test_what_is_documented_is_measured_source_by_source(rows):
     test = rows.map(lambda row: {"source": f"it {int(row['id']) % 2}", "text": "uno due"})
-    found = measure_documented(lambda clip, language: "uno", {"test": test}, 100)
+    found = measure_documented(lambda clip, language: "uno", {"test": test}, recipe())
     assert found.keys() == {"it 0", "it 1"}
     assert (found["it 0"]["clips"], found["it 0"]["wer"], found["it 0"]["split"]) == (
         4,
@@ -110,8 +111,11 @@ def test_what_is_documented_is_measured_source_by_source(rows):
         "test",
     )
     assert found["it 0"]["wer_low"] < 0.5 < found["it 0"]["wer_high"]
-    few = measure_documented(lambda clip, language: "", {"unseen": test}, 100, most=2)
+    few = measure_documented(lambda clip, language: "", {"unseen": test}, recipe(), most=2)
     assert sum(one["clips"] for one in few.values()) == 2
+    foreign = test.map(lambda row: {"language": "nl"})
+    told = measure_documented(lambda clip, language: "", {"unseen": foreign}, recipe())
+    assert {one["split"] for one in told.values()} == {"untrained"}, "as the evaluation calls it"
 
 
 def test_several_workers_return_what_one_does(exported):
@@ -126,7 +130,7 @@ def test_several_workers_return_what_one_does(exported):
         measure_documented(
             programs.with_faster_whisper(exported.repository / "ctranslate2-int8", workers=workers),
             {"test": rows},
-            100,
+            recipe(),
             workers=workers,
         )
         for workers in (1, 3)

@@ -10,10 +10,10 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from tests.conftest import ROOT, make_tiny_model
 from utils.artifacts import open_run
-from utils.config import load_recipe
+from utils.config import Source, load_recipe
 from utils.export import hub as sharing
 from utils.export import space
-from utils.export.card import results, write_card
+from utils.export.card import data_line, results, write_card
 from utils.export.documented import FASTER_WHISPER, snippet
 from utils.export.formats import to_ctranslate2
 from utils.training.checkpoints import save_model
@@ -36,7 +36,8 @@ RATES = {
     for side in ("before", "after", "after_30s")
     for bound in ("", "_low", "_high")
 }
-TESTED = {"p_floor": 0.0, "first_rate": "wer", "over": "69 clips"} | RATES
+TESTED = {"p_value": 0.5, "p_floor": 0.0, "p_value_30s": 0.004, "p_floor_30s": 0.0} | RATES
+TESTED |= {"first_rate": "wer", "over": "69 clips"}
 REPORTS = {
     "environment": {
         "machine": {"system": "Linux", "cpu": "two cores", "gpu": None},
@@ -47,14 +48,13 @@ REPORTS = {
     "training": {"steps": 24, "seconds": 120.0, "precision": "fp32", "best_step": 12},
     "evaluation": {
         "languages": {
-            "it carlo": {"language": "it", "split": "test", "clips": 69, "p_value": 0.004} | TESTED,
-            "it menardi": {"language": "it", "split": "unseen", "clips": 61, "p_value": 0.07}
-            | TESTED,
+            "it carlo": TESTED | {"language": "it", "split": "test", "clips": 69},
+            "it menardi": TESTED | {"language": "it", "split": "unseen", "clips": 61},
         },
         "normalizer": {"it": "marks kept"},
-        "errors": {"after": {"substitutions": [{"said": "<script>", "hypothesis": "a|b"}]}},
-        "flags": {"after": {"runaway": 3}},
-        "test": {"clips": 69, "p_value": 0.004} | TESTED,
+        "errors": {"after_30s": {"substitutions": [{"said": "<script>", "hypothesis": "a|b"}]}},
+        "flags": {"after": {"runaway": 5}, "after_30s": {"runaway": 3}},
+        "test": TESTED | {"clips": 69},
         "long_form": {"seconds": 35.0, "after": {"kept": True, "wer": 0.121, "cer": 0.05}},
     },
     "export": EXPORTED,
@@ -188,6 +188,19 @@ def test_the_card_tells_all_that_a_stranger_must_know(card):
         *("| CTranslate2 int8, short | 81 | 3.0× | 10.0 |", "recipe.toml", "torch 2.13"),
     ):
         assert said in card.text, said
+
+
+@pytest.mark.parametrize(
+    ("changes", "use"),
+    [
+        ({}, "trained and tested on:"),
+        ({"train": ""}, "tested on only:"),
+        ({"test": ""}, "trained on:"),
+        ({"test": "", "transcribe_with": "x"}, "trained on, with text that a model transcribed:"),
+    ],
+)
+def test_the_card_says_of_each_source_what_it_was_used_for(changes, use):
+    assert f"), {use} " in data_line(Source("embedded", "it", "carlo", **changes))
 
 
 def test_a_transcript_stays_text_in_the_card(card):

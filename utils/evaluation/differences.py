@@ -103,10 +103,16 @@ def count_kinds_of_error(rows: Sequence[Row]) -> dict[str, dict[str, int]]:
 
 
 def say_difference(kinds: dict[str, dict[str, int]]) -> str:
-    """Return a sentence on how much of the difference from before to after is in each kind."""
-    change = {kind: one["before"] - one["after"] for kind, one in kinds.items()}
+    """Return a sentence on how much of the difference from before to after is in each kind.
+
+    After is at 30 s, as other programs decode, if that was measured.
+    """
+    after = [*kinds["words"]][-1]
+    at = " at 30 s" if after == "after_30s" else ""
+    change = {kind: one["before"] - one[after] for kind, one in kinds.items()}
     total = sum(change.values())
     if total <= 0:
-        return f"{sum(one['before'] for one in kinds.values())} errors before, {-total} more after."
+        errors = sum(one["before"] for one in kinds.values())
+        return f"{errors} errors before, {-total} more after{at}."
     parts = [f"{change[kind]} in {kind}" for kind in KINDS]
-    return f"Of {total} errors fewer, {', '.join(parts[:-1])} and {parts[-1]}."
+    return f"Of {total} errors fewer{at}, {', '.join(parts[:-1])} and {parts[-1]}."

@@ -15,7 +15,15 @@ from utils.config import Recipe
 from utils.environment.templates import render
 from utils.evaluation.differences import say_difference
 from utils.evaluation.mistakes import clips_html, find_worst, most_frequent
-from utils.scoring.predictions import MODELS, SIGNIFICANT, Row, headline_window, percent, say_p
+from utils.scoring.predictions import (
+    MIN_SPEAKERS,
+    MODELS,
+    SIGNIFICANT,
+    Row,
+    headline_window,
+    percent,
+    say_p,
+)
 
 TEMPLATE = Path(__file__).with_name("page.html")
 FEW_CLIPS = 20  # with fewer a rate is too uncertain: shown in grey
@@ -122,15 +130,17 @@ def _png(figure: Figure) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def report_html(
+def write_page(
+    path: Path,
     report: Mapping[str, Any],
     rows: Sequence[Row],
     recipe: Recipe,
     waveforms: Mapping[str, np.ndarray] | None = None,
-) -> str:
-    """Return the report as HTML: self-contained, and with every text from outside escaped.
+) -> None:
+    """Write the report as HTML: self-contained, and with every text from outside escaped.
 
     Args:
+        path: the file, written whole or not at all.
         report: `build_report`, and of the rest whatever was measured.
         rows: prediction rows; the worst test clips among them are shown.
         recipe: names the page and says how many clips.
@@ -138,7 +148,7 @@ def report_html(
     """
     test = [row for row in rows if row["split"] == "test"]
     groups = {"source": report["languages"]} | report["breakdowns"]
-    return render(
+    html = render(
         TEMPLATE,
         report=report,
         title=f"Evaluation of {recipe.name}",
@@ -150,22 +160,13 @@ def report_html(
             for name, group in groups.items()
         },
         worst=clips_html(find_worst(test, recipe.evaluation.worst_clips), waveforms),
-        frequent=most_frequent(report["errors"]["after"]),
+        frequent=most_frequent(report["errors"][f"after{headline_window(report['test'])}"]),
         few_clips=FEW_CLIPS,
+        min_speakers=MIN_SPEAKERS,
         percent=percent,
         say_p=say_p,
         headline_window=headline_window,
         say_difference=say_difference,
         verdict_word=verdict_word,
     )
-
-
-def write_page(
-    path: Path,
-    report: Mapping[str, Any],
-    rows: Sequence[Row],
-    recipe: Recipe,
-    waveforms: Mapping[str, np.ndarray] | None = None,
-) -> None:
-    """Write `report_html` as a file, whole or not at all."""
-    write_atomically(path, report_html(report, rows, recipe, waveforms))
+    write_atomically(path, html)

@@ -14,6 +14,7 @@ from utils.evaluation.differences import count_kinds_of_error
 from utils.evaluation.mistakes import error_kinds, find_flags, frequent_errors
 from utils.preprocessing.windows import cut
 from utils.scoring.predictions import (
+    MODELS,
     SIGNIFICANT,
     SUMMARY_KEYS,
     Row,
@@ -131,7 +132,7 @@ def build_report(rows: Sequence[Row], recipe: Recipe) -> dict[str, Any]:
     }
     correct_for_many(list(languages.values()))
     orthographic = measure(test, resamples, normalized=False)
-    models = ("before", "after")
+    models = [model for model in MODELS if f"wer_{model}" in parts["test"]]
     return {
         "summary": {key: parts["test"][key] for key in SUMMARY_KEYS},
         **parts,  # the summary and more: the intervals of CER, the model at 30 s

@@ -17,7 +17,7 @@ from utils.embedded.fetch import speech
 from utils.environment.templates import render
 from utils.evaluation.page import window_line
 from utils.export.documented import is_multilingual, snippet, whisper_cli
-from utils.scoring.predictions import headline_window, percent, say_p
+from utils.scoring.predictions import MIN_SPEAKERS, headline_window, percent, say_p
 from utils.streaming.hub import is_on_hub
 
 TEMPLATE = Path(__file__).with_name("card.md")
@@ -39,9 +39,12 @@ def dataset_name(source: Source) -> str:
 
 def data_line(source: Source) -> str:
     """Return a source with its use, licence and attribution, as an item of a list."""
-    use = "trained and tested on" if source.train else "tested on only"
+    uses = {"trained": source.train, "tested": source.test}
+    use = " and ".join(name for name, split in uses.items() if split) + " on"
+    if not source.train:
+        use += " only"
     if source.transcribe_with:
-        use = "trained on, with text that a model transcribed"
+        use += ", with text that a model transcribed"
     if source.dataset == "embedded":
         licence = PACKAGES[dataset_name(source)].licence
         terms = f"{licence}. {speech(source.language, source.name).attribution}"
@@ -119,7 +122,7 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
     """
     evaluation = require(run, "evaluation")
     base, code, has_languages = base_model(recipe), recipe.languages[0], is_multilingual(run.model)
-    apart = "No sentence of *test* or *unseen* was trained on."
+    apart = "No tested sentence was trained on."
     if not recipe.preprocessing.drop_tested_sentences:
         apart = "The same sentences, other recordings of them, may have been trained on."
     window = headline_window(evaluation["test"])
@@ -146,7 +149,9 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
         whisper_cli=whisper_cli("ggml-model.bin", code, has_languages),
         trained=sum(bool(source.train) for source in recipe.sources),
         timestamps=timestamps_line(recipe, evaluation.get("long_form")),
-        wrong=evaluation["errors"]["after"]["substitutions"][:5],
+        runaways=evaluation["flags"][f"after{window}"]["runaway"],
+        wrong=evaluation["errors"][f"after{window}"]["substitutions"][:5],
+        min_speakers=MIN_SPEAKERS,
         rate=percent,
         say_p=say_p,
         plain=plain,

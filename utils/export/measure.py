@@ -10,10 +10,12 @@ import numpy as np
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from utils.config import Recipe
+from utils.evaluation.readers import split_of
 from utils.export.programs import Transcribe
 from utils.preprocessing.examples import waveform
 from utils.scoring.error_rates import count_errors, error_rate
-from utils.scoring.intervals import confidence_interval
+from utils.scoring.intervals import rate_with_interval
 from utils.scoring.predictions import count_row_errors, drawn
 from utils.text import leading_unit, normalize
 
@@ -83,7 +85,7 @@ def rate_programs(
 def measure_documented(
     program: Transcribe,
     prepared: Mapping[str, Dataset],
-    resamples: int,
+    recipe: Recipe,
     most: int = MOST_CLIPS,
     workers: int = 1,
 ) -> dict[str, dict[str, Any]]:
@@ -92,7 +94,7 @@ def measure_documented(
     Args:
         program: of `with_faster_whisper` or its like.
         prepared: of lesson 03; its splits test and unseen are transcribed.
-        resamples: of the intervals.
+        recipe: says which languages are trained, and how often intervals resample.
         most: clips of a split; of a larger one this many are taken, evenly spread.
         workers: threads that call the program, if it was made for several: on two cores two of
             them took 10 s for what one, with both cores, took 18 (base, int8, 24 clips).
@@ -105,27 +107,28 @@ def measure_documented(
     for split in ("test", "unseen"):
         whole = prepared.get(split, [])
         places = np.linspace(0, len(whole) - 1, min(most, len(whole))).astype(int).tolist()
-        one = partial(_transcribe_row, program, whole, split)
+        one = partial(_transcribe_row, program, whole)
         with ThreadPoolExecutor(workers) as threads:
-            rows += tqdm(threads.map(one, places), desc=split, total=len(places), unit="clip")
+            found = tqdm(threads.map(one, places), desc=split, total=len(places), unit="clip")
+            rows += [row | {"split": split_of(row["language"], split, recipe)} for row in found]
+    resamples = recipe.evaluation.resamples
     return {
         source: _rates([row for row in rows if row["source"] == source], resamples)
         for source in dict.fromkeys(row["source"] for row in rows)
     }
 
 
-def _transcribe_row(program: Transcribe, rows: Dataset, split: str, place: int) -> dict[str, Any]:
+def _transcribe_row(program: Transcribe, rows: Dataset, place: int) -> dict[str, Any]:
     clip = rows[place]
     kept = {key: clip.get(key, "") for key in ("source", "language", "speaker")}
     text = program(waveform(clip), clip["language"])
-    return kept | {"split": split, "reference": clip["text"], "written": text}
+    return kept | {"reference": clip["text"], "written": text}
 
 
 def _rates(rows: Sequence[Mapping[str, Any]], resamples: int) -> dict[str, Any]:
     unit = leading_unit(row["language"] for row in rows)
     result = {"split": rows[0]["split"], "clips": len(rows), "first_rate": f"{unit[0]}er"}
     for unit in ("word", "char"):
-        counts, rate = count_row_errors(rows, "written", unit), f"{unit[0]}er"
-        low, high = confidence_interval(drawn(rows, counts), resamples)
-        result |= {rate: error_rate(counts), f"{rate}_low": low, f"{rate}_high": high}
+        counts = drawn(rows, count_row_errors(rows, "written", unit))
+        result |= rate_with_interval(f"{unit[0]}er", counts, resamples)
     return result
