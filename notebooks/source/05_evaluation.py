@@ -403,7 +403,7 @@ pd.DataFrame(
 # %%
 kinds = count_kinds_of_error(test)
 print(say_difference(kinds))
-pd.DataFrame(kinds).T[["before", "after"]].rename_axis("errors in")
+pd.DataFrame(kinds).T.rename_axis("errors in")
 
 # %% [markdown]
 # The sentence says how much of the gain is in words: that is the part to be proud of.
@@ -436,7 +436,7 @@ HTML(clips_html(worst, waveforms))
 # %%
 kinds = [report[part] for part in ("edits", "error_kinds", "flags")]
 sides = {side: {k: v for part in kinds for k, v in part[side].items()} for side in report["edits"]}
-shown = most_frequent(report["errors"]["after"])
+shown = most_frequent(report["errors"][f"after{window}"])
 frequent = pd.DataFrame(shown, columns=["said", "hypothesis", "times", "contexts"])
 counts = pd.DataFrame(sides).rename(index=lambda name: name.replace("_", " "))
 tidy = counts.map(lambda count: f"{count:,.0f}" if count % 1 == 0 else f"{count:.2f}")

@@ -222,7 +222,7 @@ print(snippet("faster-whisper", "ctranslate2-int8", languages[0], is_multilingua
 workers = usable_cores()  # a clip each: faster than all of them on one clip, the same texts
 recommended = with_faster_whisper(run.repository / "ctranslate2-int8", workers=workers)
 prepared = load_from_disk(str(run.prepared))
-documented = measure_documented(recommended, prepared, recipe.evaluation.resamples, workers=workers)
+documented = measure_documented(recommended, prepared, recipe, workers=workers)
 pd.DataFrame(
     {"split": row["split"], "clips": row["clips"]}
     | {rate.upper(): percent(row, rate) for rate in ("wer", "cer")}
