@@ -58,6 +58,15 @@ def test_the_page_transcribes_files_of_each_kind(app, clip, tmp_path, ending):
     assert "numero diverso" in app.transcribe(str(tmp_path / f"speech.{ending}"), "it").lower()
 
 
+def test_the_page_reads_what_a_phone_or_a_browser_records(app, phone, tmp_path):
+    for name, how in {
+        "memo.m4a": ("ipod", "aac"),
+        "live.webm": ("webm", "libopus", 48_000),
+    }.items():
+        (tmp_path / name).write_bytes(phone(*how))
+        assert len(app.read(str(tmp_path / name))) == pytest.approx(16_000, abs=1_100)
+
+
 def test_the_page_refuses_what_is_no_recording_or_too_long(app, tmp_path, monkeypatch):
     import gradio
 

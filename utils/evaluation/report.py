@@ -194,20 +194,27 @@ def compare_runs(runs: Mapping[str, Sequence[Row]], resamples: int) -> list[dict
     return table
 
 
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as lines for a terminal, each column as wide as its longest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = ([*map(str.ljust, row, widths)] for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in cells)
+
+
 def comparison_text(table: Sequence[Mapping[str, Any]]) -> str:
     """Return `compare_runs` as a table for a terminal."""
-    width = max(len(row["run"]) for row in table) + 2
-    named = max(14, *(len(row["source"]) + 2 for row in table))
-    lines = [f"{'source':{named}}{'run':{width}}{'clips':>6}  {'WER':22}{'CER':22}{'p':>10}"]
-    for row in table:
-        tested = "first" if row["is_first"] else bare_p(row)
-        lines.append(
-            f"{row['source']:{named}}{row['run']:{width}}{row['clips']:6d}  "
-            f"{percent(row, 'wer_after'):22}{percent(row, 'cer_after'):22}{tested:>10}"
+    rows = [("source", "run", "clips", "WER", "CER", "p")]
+    rows += [
+        (
+            *(row["source"], row["run"], str(row["clips"])),
+            *(percent(row, f"{rate}_after") for rate in ("wer", "cer")),
+            "first" if row["is_first"] else bare_p(row),
         )
-    lines += ["each model in the window that it was trained in"]
-    return "\n".join(
-        [*lines, "p: the difference from the first run on the same clips, corrected (Holm)"]
+        for row in table
+    ]
+    return (
+        f"{_table(rows)}\neach model in the window that it was trained in\n"
+        "p: the difference from the first run on the same clips, corrected (Holm)"
     )
 
 
@@ -220,14 +227,17 @@ def results_text(languages: Mapping[str, Mapping[str, Any]]) -> str:
         languages: `build_report`'s, `measure` by source.
     """
     window = headline_window(next(iter(languages.values())))
-    heads = {"wer_before": "WER before", "wer_after": "WER after"}
+    rates = {"wer_before": "WER before", "wer_after": "WER after"}
     if window:
-        heads = {"wer_before": "WER before", f"wer_after{window}": "WER after, at 30 s"}
-        heads["wer_after"] = "short window"
-    lines = [f"{'source':18}{'clips':>6}  {''.join(f'{head:22}' for head in heads.values())}"]
-    lines[0] += f"{'CER':18}{'p':>8}"
-    for source, row in languages.items():
-        rates = "".join(f"{percent(row, rate):22}" for rate in heads)
-        cer = f"{100 * row['cer_before']:.1f} → {100 * row[f'cer_after{window}']:.1f} %"
-        lines.append(f"{source:18}{row['clips']:6d}  {rates}{cer:18}{bare_p(row, window):>8}")
-    return "\n".join(lines)
+        rates = {"wer_before": "WER before", f"wer_after{window}": "WER after, at 30 s"}
+        rates["wer_after"] = "short window"
+    rows = [("source", "clips", *rates.values(), "CER", "p")]
+    rows += [
+        (
+            *(source, str(row["clips"]), *(percent(row, rate) for rate in rates)),
+            f"{100 * row['cer_before']:.1f} → {100 * row[f'cer_after{window}']:.1f} %",
+            bare_p(row, window),
+        )
+        for source, row in languages.items()
+    ]
+    return _table(rows)

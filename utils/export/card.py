@@ -122,9 +122,6 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
     """
     evaluation = require(run, "evaluation")
     base, code, has_languages = base_model(recipe), recipe.languages[0], is_multilingual(run.model)
-    apart = "No tested sentence was trained on."
-    if not recipe.preprocessing.drop_tested_sentences:
-        apart = "The same sentences, other recordings of them, may have been trained on."
     window = headline_window(evaluation["test"])
     metadata = _metadata(recipe, repository, exported["documented"])
     text = render(
@@ -138,7 +135,6 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
         spoken=", ".join(map(language_name, recipe.languages)),
         is_openai=recipe.model.checkpoint.startswith(PREFIX),
         data_lines=[data_line(source) for source in recipe.sources],
-        apart=apart,
         window=window,
         at=", at 30 s" if window else "",
         window_line=window_line(evaluation["test"]),
