@@ -93,11 +93,6 @@ def _difference(before: np.ndarray, after: np.ndarray, axis: int = -1) -> np.nda
     return (before - after).sum(axis=axis)
 
 
-def smallest_p_value(clips: int, resamples: int) -> float:
-    """Return the smallest p value that `paired_p_value` can find with so many clips or speakers."""
-    return 2 / min(2**clips, resamples + 1)
-
-
 def paired_p_value(before: np.ndarray, after: np.ndarray, resamples: int, seed: int = 0) -> float:
     """Return how often chance alone would give a difference in edits at least as large.
 

@@ -23,7 +23,6 @@ from utils.scoring.intervals import (
     paired_p_value,
     pool,
     rate_with_interval,
-    smallest_p_value,
 )
 from utils.text import leading_unit, normalize
 
@@ -161,10 +160,9 @@ def measure(rows: Sequence[Row], resamples: int, normalized: bool = True) -> dic
 def compare_counts(before: np.ndarray, after: np.ndarray, resamples: int) -> dict[str, float]:
     """Return `p_value` of `paired_p_value` and `p_floor`, the lowest possible one; 0 if exact."""
     swaps = SWAPS * resamples
-    floor = smallest_p_value(len(before), swaps)
     return {
         "p_value": paired_p_value(before, after, swaps),
-        "p_floor": 0.0 if 2 ** len(before) <= swaps else floor,
+        "p_floor": 0.0 if 2 ** len(before) <= swaps else 2 / (swaps + 1),
     }
 
 
