@@ -17,14 +17,20 @@ CLIPS = {  # id: seconds, what was said, what each model transcribed
 }
 
 
-def run_of(folder, evaluated):
-    rows = [{"id": key, "seconds": clip[0], "text": clip[1]} for key, clip in CLIPS.items()]
+CHINESE = {
+    "one": (4.0, "今天天气很好", "今天天汽很好", "今天天气很好"),
+    "four": (4.0, "我们一起吃饭", "他门已起吃反", "我们一起吃饭"),
+}
+
+
+def run_of(folder, evaluated, clips=CLIPS, language="cs"):
+    rows = [{"id": key, "seconds": clip[0], "text": clip[1]} for key, clip in clips.items()]
     DatasetDict(test=Dataset.from_list(rows)).save_to_disk(folder / "prepared")
     run = SimpleNamespace(prepared=folder / "prepared", predictions=folder / "predictions.jsonl")
     if evaluated:
         told = [
-            {"id": key, "language": "cs", "reference": said, "before": before, "after": after}
-            for key, (_, said, before, after) in CLIPS.items()
+            {"id": key, "language": language, "reference": said, "before": before, "after": after}
+            for key, (_, said, before, after) in clips.items()
         ]
         run.predictions.write_text("".join(json.dumps(row) + "\n" for row in told), "utf-8")
     return run
@@ -33,6 +39,11 @@ def run_of(folder, evaluated):
 def test_clips_that_gained_words_come_first_each_text_once(tmp_path):
     shown = example_rows(run_of(tmp_path, evaluated=True), len(CLIPS))
     assert shown["id"][:] == ["gained", "middle", "long", "lost", "short", "again"]
+
+
+def test_where_words_have_no_spaces_characters_are_counted(tmp_path):
+    shown = example_rows(run_of(tmp_path, True, CHINESE, "zh"))
+    assert shown["id"][:] == ["four", "one"]
 
 
 def test_before_the_evaluation_clips_of_some_seconds_are_taken(tmp_path):

@@ -83,12 +83,13 @@ def load_transcriber(path: str | Path, revision: str | None = None) -> Transcrib
 def example_rows(run: Run, count: int = 3) -> "datasets.Dataset":
     """Return prepared test rows in which fine-tuning changed most words for the better.
 
+    They are characters in languages without word spaces.
     Before lesson 5 nothing is known of that. Clips below two seconds come last, each text once, and
     among equals those of about four seconds first: in a word or two there is little to get wrong.
     """
     import datasets
 
-    from utils.scoring.predictions import count_row_errors, load_predictions
+    from utils.scoring.predictions import count_row_errors, first_unit, load_predictions
 
     rows = datasets.load_from_disk(str(run.prepared))["test"]
     gained: dict[str, int] = {}
@@ -96,7 +97,8 @@ def example_rows(run: Run, count: int = 3) -> "datasets.Dataset":
         told = load_predictions(run.predictions)
         at_30s = all(row.get("after_30s") is not None for row in told)  # as the page decodes
         sides = "before", "after_30s" if at_30s else "after"
-        before, after = (count_row_errors(told, side, "word")[:, 0] for side in sides)
+        unit = first_unit(told)
+        before, after = (count_row_errors(told, side, unit)[:, 0] for side in sides)
         gained = dict(zip((row["id"] for row in told), before - after, strict=True))
     ids, seconds, texts = (rows[name][:] for name in ("id", "seconds", "text"))
     ranked = sorted(
