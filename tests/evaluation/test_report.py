@@ -217,3 +217,11 @@ def test_the_table_of_a_run_leads_with_30_s_and_its_p():
     assert carlo.count(same) == 2 and carlo.split()[-1] == "1.00"
     languages = build_report(prediction_rows(60, after_30s=False), recipe())["languages"]
     assert "short window" not in results_text(languages)
+
+
+def test_the_table_of_a_run_leads_with_characters_where_words_have_no_spaces():
+    rows = [row | {"language": "th"} for row in prediction_rows(20)]
+    languages = build_report(rows, recipe())["languages"]
+    head, first, *_ = results_text(languages).splitlines()
+    assert head.split()[2:4] == ["CER", "before"] and head.split()[-2:] == ["WER", "p"]
+    assert percent(next(iter(languages.values())), "cer_before") in first

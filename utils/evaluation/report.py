@@ -221,21 +221,24 @@ def comparison_text(table: Sequence[Mapping[str, Any]]) -> str:
 def results_text(languages: Mapping[str, Mapping[str, Any]]) -> str:
     """Return the rates of each source before and after as a table for a terminal.
 
-    First those at 30 s where they were measured, with their p; then those in the short window.
+    First those at 30 s where they were measured, with their p; then those in the short window. CER
+    leads if a language has no word spaces, else WER.
 
     Args:
         languages: `build_report`'s, `measure` by source.
     """
     window = headline_window(next(iter(languages.values())))
-    rates = {"wer_before": "WER before", "wer_after": "WER after"}
+    is_spaced = all(row["first_rate"] == "wer" for row in languages.values())
+    first, second = ("wer", "cer") if is_spaced else ("cer", "wer")
+    rates = {"before": f"{first.upper()} before", "after": f"{first.upper()} after"}
     if window:
-        rates = {"wer_before": "WER before", f"wer_after{window}": "WER after, at 30 s"}
-        rates["wer_after"] = "short window"
-    rows = [("source", "clips", *rates.values(), "CER", "p")]
+        rates = {"before": rates["before"], f"after{window}": f"{rates['after']}, at 30 s"}
+        rates["after"] = "short window"
+    rows = [("source", "clips", *rates.values(), second.upper(), "p")]
     rows += [
         (
-            *(source, str(row["clips"]), *(percent(row, rate) for rate in rates)),
-            f"{100 * row['cer_before']:.1f} → {100 * row[f'cer_after{window}']:.1f} %",
+            *(source, str(row["clips"]), *(percent(row, f"{first}_{model}") for model in rates)),
+            f"{100 * row[f'{second}_before']:.1f} → {100 * row[f'{second}_after{window}']:.1f} %",
             bare_p(row, window),
         )
         for source, row in languages.items()
