@@ -66,7 +66,8 @@ def alternate(arms: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, l
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> dict[str, float]:
     """Return how many times faster the second is: median, lowest and highest over the rounds."""
     ratios = np.asarray(slow) / np.asarray(fast)
-    return {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
+    found = {"median": np.median(ratios), "low": ratios.min(), "high": ratios.max()}
+    return {key: round(float(value), 3) for key, value in found.items()}
 
 
 def error_ratio(before: np.ndarray, after: np.ndarray, resamples: int = 2000) -> dict[str, float]:

@@ -108,7 +108,7 @@ def main() -> None:
                     arm: round(options.clips / float(np.median(spent)), 1)
                     for arm, spent in times.items()
                 },
-                "ratio": {key: round(float(value), 3) for key, value in measured.items()},
+                "ratio": measured,
             }
         )
     slowest = min(rows, key=lambda row: row["ratio"]["median"])

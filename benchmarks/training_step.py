@@ -123,9 +123,7 @@ def main() -> None:
             **facts,
             "encoder_seconds": arms[name].frames / 100,
             "seconds": [round(value, 3) for value in seconds],
-            "times_stock": {
-                key: round(float(value), 2) for key, value in ratios.get(name, {}).items()
-            },
+            "times_stock": ratios.get(name, {}),
             "threads": torch.get_num_threads(),
         }
         for name, seconds in times.items()
