@@ -18,7 +18,7 @@ from utils.environment.machine import peak_gib
 from utils.evaluation.long_form import join_clips, measure_long_form
 from utils.evaluation.page import write_page
 from utils.evaluation.probes import make_probes
-from utils.evaluation.readers import Reader, load_readers, read_clips, read_journal, streamed_clips
+from utils.evaluation.readers import Reader, load_readers, read_clips, streamed_clips
 from utils.evaluation.report import build_report, compare_runs, find_overlaps
 from utils.scoring.predictions import load_predictions, save_predictions
 
@@ -122,7 +122,6 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
         folder: where `predictions.jsonl`, `evaluation.json` and `evaluation.html` go.
 
     Raises:
-        KeyboardInterrupt: it was interrupted; `evaluation.partial.json` holds what was transcribed.
         InUse: another process writes to the folder.
     """
     with only_writer(folder):
@@ -133,14 +132,7 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
         def clips() -> Iterator[dict]:
             return streamed_clips(recipe, readers["after"].processor)
 
-        try:
-            rows, speed = read_clips(clips(), readers, recipe, journal, made_from)
-        except KeyboardInterrupt:
-            rows = [row for group in read_journal(journal, made_from) for row in group["rows"]]
-            if any(row["split"] == "test" for row in rows):
-                partial = build_report(rows, recipe) | {"partial": True}
-                write_json(folder / "evaluation.partial.json", partial)
-            raise
+        rows, speed = read_clips(clips(), readers, recipe, journal, made_from)
         report = complete_report(build_report(rows, recipe), speed, recipe, run, checkpoint)
         report["probes"] = transcribe_probes(readers, recipe)
         report["long_form"] = transcribe_long_form(clips(), readers, recipe)
@@ -150,8 +142,7 @@ def evaluate(recipe: Recipe, run: Run, checkpoint: str | Path, folder: Path) -> 
             save_report(run, "evaluation", report)
         else:
             write_json(folder / "evaluation.json", report | {"peak_gib": round(peak_gib(), 2)})
-        for name in ("predictions.partial.jsonl", "evaluation.partial.json"):
-            (folder / name).unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
         return report
 
 
