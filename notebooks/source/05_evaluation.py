@@ -354,10 +354,11 @@ print(say_p(measured["normalised"]))
 from utils.scoring.predictions import headline_window
 
 window = headline_window(report["test"])  # other programs', if measured
+rate = report["first_rate"]  # wer, or cer where words have no spaces
 columns = dict.fromkeys(["before", f"after{window}", "after"])
 table = {
     source: {key: rates[key] for key in ("split", "clips")}
-    | {name: percent(rates, f"wer_{name}") for name in columns}
+    | {f"{rate.upper()} {name}": percent(rates, f"{rate}_{name}") for name in columns}
     | {"p": bare_p(rates, window)}
     | {"verdict": verdict_word(rates, window)}
     for source, rates in report["languages"].items()
@@ -383,7 +384,7 @@ display(pd.DataFrame(table).T, figure)
 groups = report["breakdowns"]["duration"] | report["breakdowns"]["snr"]
 pd.DataFrame(
     {"clips": rates["clips"]}
-    | {f"WER {name}": percent(rates, f"wer_{name}") for name in ("before", "after")}
+    | {f"{rate.upper()} {name}": percent(rates, f"{rate}_{name}") for name in ("before", "after")}
     for rates in groups.values()
 ).set_index(pd.Index(groups, name="band"))
 
