@@ -14,8 +14,8 @@ from unittest import mock
 import numpy as np
 
 from benchmarks.common import save_result
-from utils.training import selection
-from utils.training.selection import CHANCE, Selection
+from utils.training import dev
+from utils.training.dev import CHANCE, Selection
 
 TARGET = "with patience the true best is kept most often; of equal ones the last is refused in 5 %"
 TRUE_RATES = (0.30, 0.22, 0.18, 0.16, 0.172, 0.184, 0.196)  # patience 3 ends at the seventh
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=100)
     options = parser.parse_args()
     random, rows = np.random.default_rng(3), []
-    with mock.patch.object(selection, "RESAMPLES", 2000):  # enough for 20 evaluations
+    with mock.patch.object(dev, "RESAMPLES", 2000):  # enough for 20 evaluations
         found = [kept(overfitted(random, options.clips)) for _ in range(options.runs)]
         best = int(np.argmin(TRUE_RATES))
         row: dict[str, object] = {"what": "true best kept after patience", "evaluations": 7}

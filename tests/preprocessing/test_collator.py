@@ -6,7 +6,7 @@ from utils.config import AudioContext, Augmentation, Windows
 from utils.preprocessing.augmentation import without_speech
 from utils.preprocessing.collator import IGNORED, SpeechCollator
 from utils.preprocessing.windows import cut
-from utils.training.loss import loss_per_token
+from utils.training.trainer import loss_per_token
 from utils.whisper.audio_context import audio_context
 from utils.whisper.load import SPEC_AUGMENT
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 
 from tests.examples import uneven
 from utils.artifacts import require, save_report
+from utils.training.dev import FILE
 from utils.training.progress import read_metrics
 from utils.training.run import train
-from utils.training.selection import FILE
 
 
 def start(recipe, run, *options, script=("-m", "utils.training")):

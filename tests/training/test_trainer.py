@@ -1,6 +1,5 @@
 import copy
 import dataclasses
-import json
 import re
 import socket
 
@@ -20,10 +19,10 @@ from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.prepare import prepare
 from utils.training import __main__ as command
 from utils.training.arguments import training_arguments
-from utils.training.loss import TrainingError, loss_per_token
-from utils.training.progress import progress_line, read_metrics
+from utils.training.progress import read_metrics
 from utils.training.run import build_trainer, train
-from utils.training.trainer import WhisperTrainer
+from utils.training.stopping import TrainingError
+from utils.training.trainer import WhisperTrainer, loss_per_token
 from utils.whisper.load import load_model
 
 
@@ -167,31 +166,11 @@ def test_the_command_that_cannot_train_says_so_in_one_sentence(
     assert re.search(said, capsys.readouterr().err)
 
 
-def test_the_time_left_is_that_of_the_steps_so_far_in_minutes_and_seconds():
-    rows = [
-        {"step": 5, "clock": 100.0, "process": "one"},
-        {"step": 10, "clock": 159.7, "process": "one"},
-    ]
-    assert progress_line(rows, 15) == "step 10/15 · 1 min 0 s left"
-    assert progress_line(rows, 30) == "step 10/30 · 3 min 59 s left"
-    # Resumed a day later, on a machine whose clock has been set back: the pause is no work.
-    later = [*rows, {"step": 10, "time": -9e9, "clock": 5.0, "process": "two"}]
-    assert progress_line(later, 15) == "step 10/15"
-    later.append({"step": 12, "time": 9e9, "clock": 25.0, "process": "two"})
-    assert progress_line(later, 15) == "step 12/15 · 0 min 30 s left"
-
-
 def test_no_secret_and_no_pickle_setting_reaches_the_arguments(recipe, tmp_path):
     arguments = training_arguments(recipe, open_run(recipe, tmp_path))
     assert arguments.hub_token is None
     assert arguments.push_to_hub is False
     assert arguments.logging_nan_inf_filter is False
-
-
-def test_a_metrics_file_cut_off_by_a_crash_is_read_up_to_the_cut(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"step": 1, "loss": 2.0}) + '\n{"step": 2, "lo')
-    assert read_metrics(path) == [{"step": 1, "loss": 2.0}]
 
 
 STEPS = """max_steps = 2

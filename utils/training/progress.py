@@ -1,4 +1,4 @@
-"""`metrics.jsonl`, and how training is shown: one line, a table, the report."""
+"""How far and how fast training is: its pace, `metrics.jsonl`, one line, a table, the report."""
 
 import contextlib
 import json
@@ -7,18 +7,22 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from utils.artifacts import Run, write_atomically
-from utils.environment.machine import precision
+from utils.environment.machine import peak_gib, precision
 from utils.training.dev import dev_metric
-from utils.training.trainer import WhisperTrainer
+from utils.whisper.audio_context import FRAMES_PER_SECOND
 
-# Of the logs; `reindex` leaves a column empty that was not logged yet.
+if TYPE_CHECKING:  # which counts its pace here
+    from utils.training.trainer import WhisperTrainer
+
+# Of the logs: their names and forms in the table.
 SHOWN = {
     "loss": ("loss", "{:.3f}"),
     "learning_rate": ("learning rate", "{:.1e}"),
@@ -28,6 +32,44 @@ SHOWN = {
     "audio_hours_per_hour": ("audio, h/h", "{:.1f}"),
     "memory_gib": ("memory, GiB", "{:.1f}"),
 }
+
+
+class Pace:
+    """Counts batches as they are trained on, and returns the pace since its last report."""
+
+    def __init__(self, processes: int):
+        self.processes = processes  # each gets as much audio
+        self.since: float | None = None
+        self.clips, self.seconds = 0, 0.0
+
+    def count(self, features: torch.Tensor) -> None:
+        """Count a batch of log-mels `(clips, mels, frames)` that is about to be trained on."""
+        if self.since is None:
+            self.since = time.perf_counter()
+        self.clips += len(features)
+        self.seconds += len(features) * features.shape[-1] / FRAMES_PER_SECOND
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count the time that an evaluation took."""
+        if self.since is not None:
+            self.since += seconds
+
+    def tell(self) -> dict[str, float]:
+        """Return the pace of all processes since the last call.
+
+        `audio_hours_per_hour` counts the encoder's windows, silence behind a clip and all.
+        `memory_gib` is the most so far: of the GPU, else of the process.
+        """
+        now = time.perf_counter()
+        rate = self.processes / max(now - (self.since or now), 1e-9)
+        gib = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else peak_gib()
+        told = {
+            "clips_per_second": round(self.clips * rate, 2),
+            "audio_hours_per_hour": round(self.seconds * rate, 1),
+            "memory_gib": round(gib, 2),
+        }
+        self.since, self.clips, self.seconds = now, 0, 0.0
+        return told
 
 
 class MetricsFile(TrainerCallback):
@@ -116,7 +158,7 @@ def progress_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(shown, index=logs.index).tail(12)
 
 
-def training_report(trainer: WhisperTrainer, run: Run, seconds: float) -> dict[str, Any]:
+def training_report(trainer: "WhisperTrainer", run: Run, seconds: float) -> dict[str, Any]:
     """Return what `training.json` holds: steps, losses, dev rates, seconds, batches."""
     logs, used, metric = read_metrics(run.metrics), trainer.args, dev_metric(trainer.recipe)
     losses, key = [row["loss"] for row in logs if "loss" in row], f"eval_{metric}"

@@ -22,8 +22,7 @@ from utils.preprocessing.stream import SpeechStream
 from utils.training.adapters import choose_weights, merge, quantization
 from utils.training.arguments import same_sums_on_cpu, training_arguments
 from utils.training.checkpoints import copy_checkpoints, find_valid_checkpoint, save_model
-from utils.training.dev import dev_metric, dev_slice
-from utils.training.loss import TrainingError
+from utils.training.dev import Patience, dev_metric, dev_slice
 from utils.training.memory import (
     effective_batch,
     largest_batch,
@@ -36,7 +35,7 @@ from utils.training.memory import (
 )
 from utils.training.progress import Curves, MetricsFile
 from utils.training.sharding import Sharded, gather
-from utils.training.stopping import SIGNAL, Patience, ends_on_sigterm
+from utils.training.stopping import SIGNAL, TrainingError, ends_on_sigterm
 from utils.training.trainer import CLIPS, ShardedWhisperTrainer, WhisperTrainer
 from utils.whisper.load import load_model
 

@@ -1,4 +1,4 @@
-"""When training ends before its last step: after SIGTERM, or by early stopping."""
+"""What ends training before its last step: SIGTERM, or a loss that is no number."""
 
 import signal
 import threading
@@ -8,31 +8,40 @@ from contextlib import contextmanager
 import torch
 from transformers import Trainer, TrainerCallback
 
+from utils.config import UserError
+
 STEPS_UNSEEN = 10  # between two looks of the host at numbers that a GPU computes
 SIGNAL = signal.SIGTERM  # what Slurm, Kubernetes, Docker and spot instances send before they kill
+NEVER = 2**62  # a step that no run reaches
 
 
-class Patience(TrainerCallback):
-    """Early stopping: ends training after some dev evaluations without a lower error rate.
+class TrainingError(UserError, RuntimeError):
+    """Training cannot continue; the message names the step and the way out."""
 
-    Transformers' EarlyStoppingCallback keeps its count in an attribute, which a resumed run starts
-    from zero; here the log is used, which is part of every checkpoint.
 
-    Args:
-        evaluations: how many.
-        rate: the key of the logs that decides, `eval_wer` or `eval_cer`.
-    """
+class Losses:
+    """Remembers, on the device, the first step whose loss is no finite number."""
 
-    def __init__(self, evaluations: int, rate: str):
-        self.evaluations, self.rate = evaluations, rate
+    def __init__(self) -> None:
+        self._first: torch.Tensor | None = None
 
-    def on_evaluate(self, args, state, control, **_) -> None:  # noqa: ANN001
-        """Stop if the best evaluation is too far back."""
-        rates = [row[self.rate] for row in state.log_history if self.rate in row]
-        if rates and len(rates) - 1 - rates.index(min(rates)) >= self.evaluations:
-            control.should_training_stop = True
+    def add(self, loss: torch.Tensor, step: int) -> None:
+        """Look at a loss; the host does not wait for it."""
+        one = torch.full_like(loss, step, dtype=torch.long)
+        found = torch.where(torch.isfinite(loss), NEVER, one)
+        self._first = found if self._first is None else self._first.minimum(found)
 
-    on_train_begin = on_evaluate  # a stopped run that was started again
+    def check(self) -> None:
+        """Wait for the device, and stop if a loss was no finite number.
+
+        Raises:
+            TrainingError: with the step.
+        """
+        if self._first is not None and self._first < NEVER:
+            raise TrainingError(
+                f"The loss is no finite number at step {self._first}; every checkpoint is from "
+                "before it. Lower learning_rate, or look for broken clips."
+            )
 
 
 def outlive_sigterm(_: int) -> None:

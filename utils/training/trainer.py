@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate.data_loader import prepare_data_loader
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -16,22 +17,44 @@ from transformers.trainer_utils import SaveStrategy
 
 from utils.config import Recipe
 from utils.preprocessing.batches import EqualSpeechBatches
+from utils.preprocessing.collator import IGNORED
 from utils.preprocessing.prepare import digest_of_clips
 from utils.preprocessing.stream import SpeechStream
 from utils.preprocessing.stream_loader import StreamLoader
 from utils.scoring.error_rates import error_rate
 from utils.training.arguments import without_autocast
 from utils.training.checkpoints import copy_checkpoints, drop_old, new_checkpoint, stored_bytes
-from utils.training.dev import count_dev_errors, dev_metric
-from utils.training.loss import Losses, loss_per_token
+from utils.training.dev import Selection, count_dev_errors, dev_metric
 from utils.training.memory import effective_batch
-from utils.training.pace import Pace
-from utils.training.selection import Selection
+from utils.training.progress import Pace
 from utils.training.sharding import Sharded
-from utils.training.stopping import STEPS_UNSEEN, outlive_sigterm
+from utils.training.stopping import STEPS_UNSEEN, Losses, outlive_sigterm
 from utils.whisper.audio_context import audio_context
 
 CLIPS = "clips.txt"  # in a checkpoint: the digest of what it was trained on
+
+
+def loss_per_token(
+    outputs: Any,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Return the cross-entropy per label token of a whole update.
+
+    Whisper's own loss, the mean of each batch, gives more weight to a token in a batch with few
+    tokens; an update in two batches would have a different gradient from one of the same clips.
+
+    `num_items_in_batch` are the label tokens of the update, over accumulation and processes, which
+    the Trainer counts; None: those of these labels. Labels of -100 do not count.
+    """
+    logits = outputs["logits"].flatten(0, 1)
+    total = F.cross_entropy(
+        logits, labels.flatten(), ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+    )
+    if num_items_in_batch is None:
+        num_items_in_batch = (labels != IGNORED).sum()
+    return total / num_items_in_batch
 
 
 class WhisperTrainer(Seq2SeqTrainer):

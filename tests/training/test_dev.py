@@ -7,10 +7,9 @@ from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file
 
 from utils.config import RecipeError, load_recipe
-from utils.training.dev import count_dev_errors, dev_metric, dev_slice
+from utils.training.dev import FILE, Selection, count_dev_errors, dev_metric, dev_slice
 from utils.training.progress import training_report
 from utils.training.run import build_trainer, train
-from utils.training.selection import FILE, Selection
 
 
 def errors(*wrong):
