@@ -32,7 +32,7 @@ from utils.config import Recipe, load_recipe
 from utils.environment.machine import device
 from utils.evaluation.curve_points import Point
 from utils.evaluation.learning_curve import Splits, test_rows, train_point
-from utils.preprocessing.prepare import digest_of_clips
+from utils.preprocessing.examples import digest_of_clips
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import paired_p_value, rate_with_interval, resampled_rates
 from utils.training.dev import count_dev_errors

@@ -23,7 +23,7 @@ from utils.artifacts import digest, open_run, save_report, write_atomically
 from utils.config import Recipe, UserError
 from utils.environment.machine import device
 from utils.evaluation.curve_points import Bounds, Point, plan
-from utils.preprocessing.prepare import digest_of_clips
+from utils.preprocessing.examples import digest_of_clips
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import rate_with_interval
 from utils.scoring.predictions import drawn

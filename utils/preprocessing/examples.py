@@ -1,23 +1,15 @@
 """One clip as it is trained on: a streamed row becomes int16 samples and label ids."""
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from datasets import (
-    Features,
-    List,
-    Value,
-)
+from datasets import Dataset, Features, List, Value
 from transformers import WhisperTokenizer
 
 from utils.config import Preprocessing
-from utils.preprocessing.quality import (
-    Unusable,
-    check_seconds,
-    check_sound,
-    check_text,
-)
+from utils.preprocessing.quality import Unusable, check_seconds, check_sound, check_text
 from utils.preprocessing.transcript import divide, read_transcript
 from utils.preprocessing.windows import CUT
 from utils.streaming.sound import AudioError, decode_audio
@@ -103,6 +95,12 @@ def prepare_example(
 def waveform(row: Mapping[str, Any]) -> np.ndarray:
     """Return a prepared row's samples as float32 in [-1, 1], shape `(samples,)`, 16 kHz."""
     return np.asarray(row["audio"], dtype=np.float32) / INT16_SCALE
+
+
+def digest_of_clips(rows: Dataset) -> str:
+    """Return a digest of the prepared clips and their texts."""
+    clips = zip(rows["id"][:], rows["text"][:], rows["seconds"][:], strict=True)
+    return hashlib.sha256("\n".join(map(repr, clips)).encode()).hexdigest()
 
 
 def attempt(

@@ -1,7 +1,6 @@
 """From a streamed row to Whisper's training data: samples, label ids, filters, batches."""
 
 import functools
-import hashlib
 import itertools
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -211,9 +210,3 @@ def _prepare_splits(
                 "put `taskset -c 0` before the command."
             ) from None
     return DatasetDict({name: splits[name] for name in streams})
-
-
-def digest_of_clips(rows: Dataset) -> str:
-    """Return a digest of the prepared clips and their texts."""
-    clips = zip(rows["id"][:], rows["text"][:], rows["seconds"][:], strict=True)
-    return hashlib.sha256("\n".join(map(repr, clips)).encode()).hexdigest()

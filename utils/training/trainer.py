@@ -18,7 +18,7 @@ from transformers.trainer_utils import SaveStrategy
 from utils.config import Recipe
 from utils.preprocessing.batches import EqualSpeechBatches
 from utils.preprocessing.collator import IGNORED
-from utils.preprocessing.prepare import digest_of_clips
+from utils.preprocessing.examples import digest_of_clips
 from utils.preprocessing.stream import SpeechStream
 from utils.preprocessing.stream_loader import StreamLoader
 from utils.scoring.error_rates import error_rate
