@@ -8,12 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
-from datasets import (
-    Dataset,
-    DatasetDict,
-    IterableDataset,
-    concatenate_datasets,
-)
+from datasets import Dataset, DatasetDict, IterableDataset, concatenate_datasets
 from datasets.arrow_writer import ArrowWriter
 from transformers import WhisperTokenizer
 
@@ -23,10 +18,7 @@ from utils.environment.machine import usable_cores
 from utils.environment.whole import fits
 from utils.preprocessing.examples import PREPARED, attempt
 from utils.preprocessing.parallel import map_in_order
-from utils.preprocessing.quality import (
-    QualityReport,
-    Unusable,
-)
+from utils.preprocessing.quality import QualityReport, Unusable
 from utils.preprocessing.windows import as_one, join
 from utils.streaming.mixing import training_stream
 from utils.streaming.pseudo_labels import PSEUDO

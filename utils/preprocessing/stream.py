@@ -14,10 +14,10 @@ import torch
 from datasets import Dataset, IterableDataset
 from transformers import WhisperTokenizer
 
-from utils.config import Recipe, UserError
+from utils.config import Preprocessing, Recipe, UserError
 from utils.preprocessing.batches import POOL_BATCHES
 from utils.preprocessing.prepare import check_dropped, usable
-from utils.preprocessing.stream_report import StreamReport
+from utils.preprocessing.quality import QualityReport
 from utils.preprocessing.windows import join
 from utils.streaming.mixing import mix_training, open_training
 
@@ -33,6 +33,29 @@ class Waiting(NamedTuple):
     first: int  # of the rows that were read together with it
     state: dict[str, Any] | None  # of the stream where those rows begin
     window: dict[str, Any]
+
+
+class StreamReport(QualityReport):
+    """A report on streamed training clips: their number, and duplicates of test clips.
+
+    It stores only the prepared clips that it is created with, so that it does not grow.
+    """
+
+    def __init__(self, rules: Preprocessing, prepared: Mapping[str, Dataset]):
+        super().__init__(rules)
+        for split, rows in prepared.items():
+            for row in rows:
+                samples = np.asarray(row["audio"], dtype=np.int16)  # the same form as in the stream
+                super().keep(split, row, {**row, "audio": samples})
+
+    def keep(self, split: str, row: Mapping[str, Any], example: Mapping[str, Any]) -> None:
+        """Count a streamed row that was prepared as `example`.
+
+        Raises:
+            Unusable: its sound or its sentence is in a held-out split.
+        """
+        self._check(split, row, example)
+        self.kept[row["source"], split] += 1
 
 
 class SpeechStream(torch.utils.data.IterableDataset):
