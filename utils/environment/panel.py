@@ -10,7 +10,7 @@ from utils.artifacts import write_atomically
 from utils.config import Model, Recipe, Source, UserError, load_recipe
 from utils.environment.colab import mount_drive
 from utils.environment.estimate import CARDS, CHECKPOINTS, recipe_needs
-from utils.environment.presets import preset
+from utils.environment.training_table import preset
 
 if TYPE_CHECKING:
     import ipywidgets

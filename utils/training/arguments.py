@@ -11,8 +11,7 @@ from utils.config import Recipe
 from utils.embedded.fetch import resolve
 from utils.environment.colab import quick_disk
 from utils.environment.machine import device, loader_workers, training_precision
-from utils.environment.presets import preset
-from utils.environment.training_table import DEFAULTS
+from utils.environment.training_table import DEFAULTS, preset
 from utils.training.adapters import require_8bit
 from utils.training.dev import dev_metric
 

@@ -1,6 +1,6 @@
 import pytest
 
-from utils.environment.presets import preset
+from utils.environment.training_table import preset
 from utils.training.arguments import training_arguments
 
 
