@@ -20,7 +20,7 @@ from utils.preprocessing.prepare import prepare
 from utils.training import __main__ as command
 from utils.training.arguments import training_arguments
 from utils.training.progress import read_metrics
-from utils.training.run import build_trainer, train
+from utils.training.run import build_trainer, resume, train
 from utils.training.stopping import TrainingError
 from utils.training.trainer import WhisperTrainer, loss_per_token
 from utils.whisper.load import load_model
@@ -123,6 +123,18 @@ def test_a_loss_that_is_no_number_stops_the_run_names_the_step_and_spares_the_we
         trainer.train()
     for name, value in tiny_model.state_dict().items():
         assert torch.equal(value, seen[-1][name]), name
+
+
+def test_such_a_loss_is_seen_though_the_host_did_not_look_and_nothing_was_saved_after_it(
+    tiny_run, base, monkeypatch
+):
+    table = 'max_steps = 2\nsave_strategy = "no"\neval_strategy = "no"\n'
+    table += "load_best_model_at_end = false"
+    trainer = build_trainer(*tiny_run(training=table))
+    monkeypatch.setattr("utils.training.trainer.host_looks", lambda *_: False)  # as on a GPU
+    trainer.data_collator.processor = BrokenProcessor(base[1])
+    with pytest.raises(TrainingError, match="no finite number at step 1"):
+        resume(trainer)
 
 
 class BrokenProcessor:

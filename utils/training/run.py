@@ -221,6 +221,7 @@ def resume(trainer: WhisperTrainer) -> None:
             f"{SIGNAL.name} came: step {trainer.state.global_step} is saved in "
             f"{trainer.checkpoints}; run the same again and training goes on from there."
         )
+    trainer.losses.check()  # those of the last steps, if no checkpoint was written after them
 
 
 @torch.no_grad()

@@ -15,6 +15,11 @@ SIGNAL = signal.SIGTERM  # what Slurm, Kubernetes, Docker and spot instances sen
 NEVER = 2**62  # a step that no run reaches
 
 
+def host_looks(device: torch.device, step: int) -> bool:
+    """Tell whether the host looks at this step at what the device computes: it waits for a GPU."""
+    return device.type == "cpu" or step % STEPS_UNSEEN == 0
+
+
 class TrainingError(UserError, RuntimeError):
     """Training cannot continue; the message names the step and the way out."""
 
@@ -61,8 +66,7 @@ class _SaveAndStop(TrainerCallback):
     def on_step_end(self, args, state, control, **_) -> None:  # noqa: ANN001
         """Request a checkpoint and the end, in every process at the same step."""
         if args.world_size > 1:
-            # Between the looks no host waits for its GPU.
-            if args.device.type != "cpu" and state.global_step % STEPS_UNSEEN:
+            if not host_looks(args.device, state.global_step):
                 return
             flag = torch.tensor(float(self.received), device=args.device)
             torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
