@@ -85,14 +85,14 @@ def test_a_checkpoint_without_its_state_is_skipped_though_its_marker_agrees(
 
 
 def test_old_checkpoints_go_but_neither_the_newest_nor_the_best(checkpoints):
-    drop_old(checkpoints, None, None)
+    drop_old(checkpoints, None, "checkpoint-5")
     assert len(whole_checkpoints(checkpoints)) == 3
-    drop_old(checkpoints, 2, str(checkpoints / "checkpoint-5"))
+    drop_old(checkpoints, 2, "checkpoint-5")
     assert [path.name for path in whole_checkpoints(checkpoints)] == [
         "checkpoint-5",
         "checkpoint-100",
     ]
-    drop_old(checkpoints, 1, None)
+    drop_old(checkpoints, 1, "checkpoint-0")
     assert [path.name for path in checkpoints.iterdir()] == ["checkpoint-100"]
 
 
@@ -135,7 +135,7 @@ def test_copies_appear_whole_and_follow_their_source(checkpoints, tmp_path_facto
     copy_checkpoints(checkpoints, goal)
     assert sorted(path.name for path in goal.iterdir()) == ["checkpoint-100", "checkpoint-5"]
     cut(goal / "checkpoint-100" / "optimizer.pt")  # a copy that was damaged is made again
-    drop_old(checkpoints, 1, None)
+    drop_old(checkpoints, 1, "checkpoint-0")
     copy_checkpoints(checkpoints, goal)
     assert [path.name for path in goal.iterdir()] == ["checkpoint-100"]
     assert find_valid_checkpoint(goal).name == "checkpoint-100"

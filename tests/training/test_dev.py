@@ -6,10 +6,12 @@ import torch
 from datasets import Dataset, load_from_disk
 from safetensors.torch import load_file
 
+from utils.artifacts import open_run
 from utils.config import RecipeError, load_recipe
 from utils.training.dev import FILE, Selection, count_dev_errors, dev_metric, dev_slice
 from utils.training.progress import training_report
 from utils.training.run import build_trainer, train
+from utils.training.trainer import WhisperTrainer
 
 
 def errors(*wrong):
@@ -83,15 +85,8 @@ def test_a_checkpoint_from_before_the_file_had_its_form_starts_anew(tmp_path, te
     assert not found.prefers_best()
 
 
-@pytest.mark.parametrize(
-    ("told", "method", "kept"),
-    [
-        ((WORSE, BEST, LUCK), "", 6),
-        ((WORSE, BEST, WORSE), "", 4),
-        ((WORSE, BEST, LUCK, WORSE), "patience = 2", 4),
-    ],
-)
-def test_training_keeps_the_checkpoint_that_dev_chose(tiny_run, monkeypatch, told, method, kept):
+def dev_tells(monkeypatch, *told):
+    """Let the evaluations of a training find these errors, one after the other."""
     given = iter(told)
     monkeypatch.setattr(
         "utils.training.trainer.count_dev_errors",
@@ -99,17 +94,51 @@ def test_training_keeps_the_checkpoint_that_dev_chose(tiny_run, monkeypatch, tol
     )
     # As many dev clips as the counts above have.
     monkeypatch.setattr("utils.training.run.dev_slice", lambda dev, _: dev.select([0] * 40))
-    steps = 8 if method else 6
+
+
+def assert_saved(run, step):
+    trained = run.adapter / "adapter_model.safetensors"
+    trained = trained if trained.exists() else run.model / "model.safetensors"
+    saved = load_file(trained)
+    checkpoint = load_file(run.checkpoints / f"checkpoint-{step}" / trained.name)
+    assert all(torch.equal(weight, saved[name]) for name, weight in checkpoint.items())
+
+
+@pytest.mark.parametrize(
+    ("told", "method", "kept"),
+    [
+        ((WORSE, BEST, LUCK), "", 6),
+        ((WORSE, BEST, WORSE), "", 4),
+        ((WORSE, BEST, LUCK, WORSE), "patience = 2", 4),
+        ((BEST, WORSE, WORSE), 'weights = "lora"\nrank = 2', 2),
+    ],
+)
+def test_training_keeps_the_checkpoint_that_dev_chose(tiny_run, monkeypatch, told, method, kept):
+    dev_tells(monkeypatch, *told)
     recipe, run = tiny_run(
-        training=f"max_steps = {steps}\nsave_total_limit = 2\nlearning_rate = 1e-3",
+        training=f"max_steps = {2 * len(told)}\nsave_total_limit = 2\nlearning_rate = 1e-3",
         tables=f"[method]\n{method}",
     )
     trainer = train(recipe, run)
     assert trainer.kept_step() == kept
     assert training_report(trainer, run, 1.0)["best_step"] == kept
-    saved = load_file(run.model / "model.safetensors")
-    checkpoint = load_file(run.checkpoints / f"checkpoint-{kept}/model.safetensors")
-    assert all(torch.equal(weight, saved[name]) for name, weight in checkpoint.items())
+    assert_saved(run, kept)
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_a_run_that_has_ended_keeps_the_same_one_again_also_where_it_was_moved(
+    tiny_run, monkeypatch, tmp_path, limit
+):
+    dev_tells(monkeypatch, BEST, WORSE, WORSE)
+    table = f"max_steps = 6\nsave_total_limit = {limit}\nlearning_rate = 1e-3"
+    recipe, run = tiny_run(training=table)
+    train(recipe, run)
+    assert_saved(run, 2)
+    run.folder.parent.rename(tmp_path / "moved")
+    run = open_run(recipe, tmp_path / "moved")
+    monkeypatch.setattr(WhisperTrainer, "training_step", lambda *_: pytest.fail("a step more"))
+    assert train(recipe, run).kept_step() == 2
+    assert_saved(run, 2)
 
 
 def test_in_a_language_without_spaces_characters_decide(base, tmp_path):

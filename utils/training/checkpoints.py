@@ -112,13 +112,13 @@ def new_checkpoint(folder: Path, needed: int) -> Iterator[None]:
         raise
 
 
-def drop_old(folder: Path, keep: int | None, best: str | None) -> None:
+def drop_old(folder: Path, keep: int | None, best: str) -> None:
     """Remove the oldest complete checkpoints until `keep` are left; None keeps all.
 
-    The newest one, and the best one if it is named, stay whatever `keep` says.
+    The newest one, and the one whose name is `best`, stay whatever `keep` says.
     """
     whole = whole_checkpoints(folder)
-    spare = [path for path in whole[:-1] if best is None or path.name != Path(best).name]
+    spare = [path for path in whole[:-1] if path.name != best]
     for path in spare[: max(len(whole) - (keep or len(whole)), 0)]:
         shutil.rmtree(path, ignore_errors=True)
 

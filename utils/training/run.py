@@ -227,6 +227,7 @@ def resume(trainer: WhisperTrainer) -> None:
 @torch.no_grad()
 def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
     """Save the kept weights, adapters merged, as an ordinary Whisper."""
+    trainer.load_kept()
     model = trainer.accelerator.unwrap_model(trainer.model)
     # The saved model will be read without autocast, which accelerate has put around this one's
     # forward; its own way to take it off takes Whisper's decorators along (accelerate 1.15).

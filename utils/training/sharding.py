@@ -113,6 +113,3 @@ class Sharded(Seq2SeqTrainer):
     def _load_from_checkpoint(self, checkpoint: str, model: Any = None) -> None:
         weights = load_file(Path(checkpoint) / "model.safetensors")
         set_model_state_dict(self.model, weights, options=WHOLE_WEIGHTS)
-
-    def _load_best_weights(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)

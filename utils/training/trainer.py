@@ -199,28 +199,24 @@ class WhisperTrainer(Seq2SeqTrainer):
         return self.accelerator.reduce(whole, "sum").cpu().numpy()
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
-        # Without a checkpoint there is nothing to keep.
+        # Without a checkpoint there is nothing to keep. The Trainer's own record of the best one
+        # stays empty: with save_total_limit = 1 the last checkpoint would be deleted for it, and
+        # it is a path, which a run folder that was moved no longer has (transformers 5.23).
         if not self.control.should_save and self.args.save_strategy != SaveStrategy.BEST:
             return False
-        metric = dev_metric(self.recipe)
-        if not self.selection.add(self.dev_errors[metric], self.state.global_step):
-            return False
-        self.state.best_metric = metrics[f"eval_{metric}"]
-        self.state.best_global_step = self.state.global_step
-        return True
-
-    def _load_best_model(self) -> None:
-        if self.selection.prefers_best():
-            self._load_best_weights()
-
-    def _load_best_weights(self) -> None:
-        super()._load_best_model()
+        return self.selection.add(self.dev_errors[dev_metric(self.recipe)], self.state.global_step)
 
     def kept_step(self) -> int:
         """Return the step whose weights are kept."""
         if self.args.load_best_model_at_end and self.selection.prefers_best():
             return self.selection.fewest_step
         return self.state.global_step
+
+    def load_kept(self) -> None:
+        """Go back to the weights of the step that is kept, if it is not the last one."""
+        if self.kept_step() != self.state.global_step:
+            kept = Path(self.args.output_dir) / f"checkpoint-{self.kept_step()}"
+            self._load_from_checkpoint(str(kept))
 
     def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         self.losses.check()
@@ -239,7 +235,7 @@ class WhisperTrainer(Seq2SeqTrainer):
             self.accelerator.wait_for_everyone()
         self.args.save_total_limit = keep
         if self.args.should_save:
-            drop_old(folder, keep, self.state.best_model_checkpoint)
+            drop_old(folder, keep, f"checkpoint-{self.selection.fewest_step}")
             if folder != self.checkpoints:
                 copy_checkpoints(folder, self.checkpoints)
 
