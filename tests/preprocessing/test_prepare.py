@@ -94,20 +94,23 @@ def test_an_english_only_checkpoint_gets_a_prefix_without_language_and_task():
         ({"text": ""}, "empty transcript"),
         ({"text": " \n\t"}, "empty transcript"),
         ({"text": "parola " * 500}, "more than 448 label tokens"),
+        ({"audio": b""}, "missing audio"),
+        ({"audio": 0.2}, r"shorter than 0\.3 s"),
+        ({"audio": 31}, "longer than 30 s"),
+        ({"audio": b"never decoded", "seconds": 31.0}, "longer than 30 s"),
+        ({"text": "nan"}, "placeholder for a transcript"),
+        ({"text": "[noise] ..."}, "placeholder for a transcript"),
+        ({"text": "Доброе утро всем."}, "another script than the language's"),
+        ({"text": "parole " * 20}, "more than 40 characters a second"),
+        ({"audio": 20.0, "text": "No."}, r"fewer than 0\.3 characters"),
     ],
 )
 @pytest.mark.fault(18, 19)
-def test_a_bad_row_is_dropped_with_its_reason(tokenizer, row, change, reason):
+def test_a_bad_row_is_dropped_with_its_reason(tokenizer, row, wav, change, reason):
+    audio = change.get("audio", 1.0)  # or its seconds
+    clip = row(**change | {"audio": audio if isinstance(audio, bytes) else wav(audio)})
     with pytest.raises(Unusable, match=reason):
-        prepare_example(row(**change), tokenizer, RULES)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "reason"), [(0.2, "shorter than 0.3 s"), (31, "longer than 30 s")]
-)
-def test_a_clip_outside_the_limits_is_dropped(tokenizer, row, wav, seconds, reason):
-    with pytest.raises(Unusable, match=reason):
-        prepare_example(row(audio=wav(seconds)), tokenizer, RULES)
+        prepare_example(clip, tokenizer, RULES)
 
 
 @pytest.mark.fault(19)

@@ -1,7 +1,6 @@
 """Captions: the three files hold the same cues, and no text breaks out of its cue."""
 
 import json
-import re
 
 import pytest
 
@@ -32,7 +31,8 @@ def test_vtt_has_its_header_and_escapes_what_would_be_markup():
 
 
 def test_json_keeps_the_text_as_it_is():
-    assert json.loads(to_json(SEGMENTS))[1] == {
+    _, second = json.loads(to_json(SEGMENTS))
+    assert second == {
         "start": 3599.5,
         "end": 3661.25,
         "text": SEGMENTS[1].text,
@@ -45,9 +45,3 @@ def test_no_segments_are_valid_files_too():
         "vtt": "WEBVTT\n",
         "json": "[]\n",
     }
-
-
-def test_all_three_have_as_many_cues():
-    assert len(re.findall(" --> ", to_srt(SEGMENTS))) == len(SEGMENTS)
-    assert len(re.findall(" --> ", to_vtt(SEGMENTS))) == len(SEGMENTS)
-    assert len(json.loads(to_json(SEGMENTS))) == len(SEGMENTS)
