@@ -31,7 +31,6 @@ from utils.export.formats import size_mb
 from utils.preprocessing.prepare import prepare
 from utils.scoring.error_rates import error_rate
 from utils.scoring.intervals import paired_p_value, rate_with_interval
-from utils.training.adapters import trained_share
 from utils.training.run import build_trainer, train
 from utils.whisper.load import load_model
 
@@ -52,6 +51,12 @@ def write_recipe(folder: Path, source: Path, weights: str, steps: int) -> Path:
     path = folder / f"{weights}.toml"
     path.write_text(f'{text}\n[method]\nweights = "{weights}"\n', encoding="utf-8")
     return path
+
+
+def trained_share(model: torch.nn.Module) -> float:
+    """Return the share of the weights that is trained."""
+    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
+    return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)
 
 
 def train_one(path: Path, runs: Path, result: Path) -> None:

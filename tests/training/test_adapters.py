@@ -5,9 +5,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import WhisperForConditionalGeneration
 
+from benchmarks.variants import trained_share
 from utils.config import RecipeError
 from utils.environment.gpu import HardwareError
-from utils.training.adapters import trained_share
 from utils.training.arguments import training_arguments
 from utils.training.progress import read_metrics
 from utils.training.run import build_trainer, train

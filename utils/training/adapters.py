@@ -10,7 +10,6 @@ that what is saved is an ordinary Whisper.
 import importlib.util
 from pathlib import Path
 
-import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from peft.tuners.lora import torchao as lora_torchao
 from transformers import BitsAndBytesConfig, WhisperForConditionalGeneration
@@ -87,9 +86,3 @@ def merge(model: WhisperForConditionalGeneration, adapter: Path) -> WhisperForCo
     """Return a freshly loaded checkpoint with a saved adapter added to its weights."""
     ignore_old_torchao()
     return PeftModel.from_pretrained(model, adapter).merge_and_unload()
-
-
-def trained_share(model: torch.nn.Module) -> float:
-    """Return the share of the weights that is trained."""
-    sizes = [(weight.numel(), weight.requires_grad) for weight in model.parameters()]
-    return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)
