@@ -25,7 +25,7 @@ from utils.export.formats import to_ctranslate2
 from utils.export.programs import with_faster_whisper
 from utils.preprocessing.examples import waveform
 from utils.scoring.error_rates import error_rate
-from utils.whisper.decoding import asked, clips_at_once, transcribe
+from utils.whisper.decoding import clips_at_once, transcribe
 from utils.whisper.features import log_mel
 
 TARGET = "at least 6 times stock generate (8 is better) and no slower than faster-whisper, 2 cores"
@@ -44,17 +44,19 @@ def generate(
 ) -> list[str]:
     """Return what stock `generate` returns, batch by batch in the order of the clips."""
     model.eval()
-    texts = []
+    texts, multilingual = [], model.generation_config.is_multilingual
     for start in range(0, len(clips), batch_size):
         batch = slice(start, start + batch_size)
         features = log_mel(processor, clips[batch]).to(model.device, model.dtype)
+        # English-only checkpoints refuse both.
+        asked = {"language": list(languages[batch]), "task": "transcribe"} if multilingual else {}
         tokens = model.generate(
             features,
             attention_mask=features.new_ones(len(features), features.shape[-1]),
             max_length=STOCK_TOKENS,
             num_beams=1,
             do_sample=False,
-            **asked(model, list(languages[batch])),
+            **asked,
         )
         texts += processor.batch_decode(tokens, skip_special_tokens=True)
     return [text.strip() for text in texts]

@@ -1,7 +1,6 @@
-"""Speech → text: clips in length-sorted batches; long recordings with their timestamps."""
+"""Speech → text: clips in length-sorted batches."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -115,11 +114,3 @@ def transcribe(
             bar.update(len(batch))
     bar.close()
     return texts
-
-
-def asked(
-    model: WhisperForConditionalGeneration, language: str | list[str], task: str = "transcribe"
-) -> dict[str, Any]:
-    """Return the arguments for stock `generate`; for English-only checkpoints it refuses both."""
-    multilingual = model.generation_config.is_multilingual
-    return {"language": language, "task": task} if multilingual else {}
