@@ -234,35 +234,6 @@ def test_the_other_recipes_train_save_and_load(tmp_path, name):
         assert all(prefix[:2] == (50257, 50362) for prefix in prefixes)
 
 
-@pytest.mark.slow  # test_durability kills a small model's process at every moment instead
-def test_an_interrupted_run_goes_on_where_it_was_and_ends_the_same(tmp_path):
-    """Stopped after step 2 of 4, then started again: the weights equal the uninterrupted run's."""
-    recipe = few_steps(tmp_path, "embedded_new_language")
-    table = {**recipe.training, "max_steps": 4, "load_best_model_at_end": False}
-    recipe = dataclasses.replace(recipe, training=table)
-    weights, steps_seen = {}, {}
-    for name, interrupted in (("whole", False), ("resumed", True)):
-        run = prepared_run(recipe, tmp_path / name)
-        if interrupted:
-            with pytest.raises(KeyboardInterrupt):
-                train(recipe, run, interrupt_at(3))
-        steps = []
-        trainer = train(recipe, run, lambda rows, _, seen=steps: seen.append(rows[-1]["step"]))
-        weights[name], steps_seen[name] = trainer.model.state_dict(), steps
-    assert min(steps_seen["whole"]) == 1
-    assert min(steps_seen["resumed"]) == 3, "the resumed run started over"
-    for key, value in weights["whole"].items():
-        assert torch.equal(value, weights["resumed"][key]), key
-
-
-def interrupt_at(step):
-    def watch(rows, _):
-        if rows[-1]["step"] == step:
-            raise KeyboardInterrupt
-
-    return watch
-
-
 def test_epochs_and_shares_do_for_steps(tiny_run):
     shares = "\n".join(f"{key}_steps = 0.25" for key in ("logging", "eval", "save", "warmup"))
     recipe, run = tiny_run(training=f"max_steps = -1\nnum_train_epochs = 4\n{shares}")
