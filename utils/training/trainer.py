@@ -153,39 +153,30 @@ class WhisperTrainer(Seq2SeqTrainer):
             self.losses.check()
         return loss
 
-    def evaluate(
-        self,
-        eval_dataset: Dataset | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-        **_: Any,
-    ) -> dict[str, float]:
+    def evaluate(self, *, ignore_keys: list[str] | None = None) -> dict[str, float]:
         """Return WER and CER of the model's transcripts of dev, at the short context.
 
         Each of n processes takes every n-th clip, and all of them get the counts of all clips, so
         that every process makes the same decisions.
         """
         started = time.perf_counter()
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        mine = range(self.args.process_index, len(rows), self.args.world_size)
+        clips = len(self.eval_dataset)
+        mine = range(self.args.process_index, clips, self.args.world_size)
         with without_autocast(self.model):
             counts = count_dev_errors(
                 self.model,
                 self.processing_class,
-                rows.select(mine),
+                self.eval_dataset.select(mine),
                 self.recipe,
                 self.recipe.audio_context,
             )
         self.dev_errors = {
-            metric: self._of_all_processes(part, mine, len(rows)) for metric, part in counts.items()
+            metric: self._of_all_processes(part, mine, clips) for metric, part in counts.items()
         }
         took = time.perf_counter() - started
         self.pace.leave_out(took)
-        metrics = {
-            f"{metric_key_prefix}_{metric}": error_rate(errors)
-            for metric, errors in self.dev_errors.items()
-        }
-        metrics[f"{metric_key_prefix}_runtime"] = took
+        rates = {f"eval_{name}": error_rate(errors) for name, errors in self.dev_errors.items()}
+        metrics = {**rates, "eval_runtime": took}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
