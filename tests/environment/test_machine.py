@@ -21,9 +21,9 @@ from utils.environment.packages import versions
     [
         ({"avx512_bf16": True}, {"bf16": True}, "this CPU multiplies bf16"),
         ({"avx512_bf16": False, "amx_bf16": True}, {"bf16": True}, "this CPU multiplies bf16"),
-        ({"avx512_bf16": False, "amx_bf16": False}, {}, "neither a GPU nor this CPU"),
-        ({"architecture": "aarch64"}, {}, "neither a GPU nor this CPU"),
-        (None, {}, "neither a GPU nor this CPU"),  # a PyTorch that does not say
+        ({"avx512_bf16": False, "amx_bf16": False}, {}, "no instructions for bf16"),
+        ({"architecture": "aarch64"}, {}, "no instructions for bf16"),
+        (None, {}, "no instructions for bf16"),  # a PyTorch that does not say
     ],
 )
 def test_without_a_gpu_precision_follows_the_cpus_instructions(monkeypatch, cpu, arguments, why):

@@ -46,7 +46,7 @@ def precision() -> Precision:
         if _multiplies_bf16():
             why = "this CPU multiplies bf16 several times as fast, with the range of float32."
             return Precision("bf16", why)
-        return Precision("fp32", "neither a GPU nor this CPU is faster in 16 bits here.")
+        return Precision("fp32", "there is no CUDA GPU, and this CPU has no instructions for bf16.")
     major, minor = torch.cuda.get_device_capability()
     name = f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}"
     # In both cases the weights themselves stay float32. fp16 lacks the range of float32: small
