@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 1 · Environment: a first transcription
 #
-# You listen to a clip, see what Whisper makes of it and where it fails, and then check whether
-# this machine can repair that.
+# You listen to a clip, see where Whisper gets it wrong, and check whether this machine can train a
+# better model.
 #
 # - You will transcribe a real recording by hand, in three steps, and see its mistakes in colour.
 # - You will see how Whisper is built, and which of its parts fine-tuning changes.
@@ -140,8 +140,8 @@ print("hypothesis", by_hand)
 print("reference ", row["text"])
 
 # %% [markdown]
-# The shapes tell the story: a few ten thousand samples become 80 × 3,000 numbers, and those become
-# a handful of tokens. What the model returns is called the *hypothesis*.
+# Follow the shapes: 16,000 samples a second become 80 × 3,000 numbers, and those become a few dozen
+# tokens. What the model returns is called the *hypothesis*.
 
 # %% [markdown]
 # ## By helper
@@ -257,7 +257,7 @@ display(pd.DataFrame(packages))
 require_versions(packages)
 
 # %% [markdown]
-# A row that says *False* under `ok` would have stopped the cell.
+# The cell went on, so *True* stands in every row of `ok`.
 
 # %% [markdown]
 # ## Where will the model run?
@@ -376,7 +376,6 @@ panel()
 # - On a shared server other people's jobs take memory and disk too: look again before a long run.
 # - In Colab every notebook gets a machine of its own, and it is emptied when it stops. Set `RUNS`
 #   to a folder under `/content/drive/MyDrive`, and results survive; you are asked for access.
-# - A clip that Whisper already transcribes without a mistake proves little: lesson 4 measures many.
 
 # %% [markdown]
 # ## Save
@@ -409,9 +408,8 @@ print(f"{device}, {precision.name}: this machine can train; first transcription:
 # %% [markdown]
 # ## What you saw
 #
-# A clip goes through spectrogram, encoder and decoder and comes out as text, with mistakes that
-# you can point at. The versions are in range, the model loads, and its logits fit its vocabulary:
-# this machine can start to repair them.
+# A clip goes through spectrogram, encoder and decoder and comes out as text, with mistakes. The
+# versions are in range, the model loads, and its logits fit its vocabulary: this machine can train.
 #
 # ## Try it
 #
@@ -420,15 +418,15 @@ print(f"{device}, {precision.name}: this machine can train; first transcription:
 # 1. How many bytes has one minute of the clip as samples in 32-bit numbers?
 # 2. The decoder starts from one token. How many scores does it return for three tokens of one clip?
 # 3. Replace `source.language` in "By hand" and "By helper" by another language's code. What
-#    changes in the first tokens, and what in the text?
+#    changes in the text?
 # 4. Transcribe one of your own recordings: `decode_audio(Path("my.m4a").read_bytes())`.
 #
 # <details><summary>Answers</summary>
 #
 # 1. 60 × 16,000 samples × 4 bytes = 3,840,000 bytes.
 # 2. Three times the vocabulary: `(1, 3, 51865)` for a multilingual base model.
-# 3. The second token names the language; the text is forced into that language, often as a
-#    translation that nobody asked for.
+# 3. It is forced into that language, often as a translation that nobody asked for: the decoder
+#    starts from a token that names the language. Lesson 3 shows it.
 #
 # </details>
 #

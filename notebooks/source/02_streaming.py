@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 2 · Streaming: read speech row by row
 #
-# Speech is large and text is small: you read a data set as a stream, row by row, and start at
-# once.
+# Before you train on speech, listen to it: read as a stream, row by row, even a thousand hours start
+# at once.
 #
 # - You will look at clips, listen to them and count them.
 # - You will see what a wrong sampling rate does to a transcript.
@@ -61,7 +61,7 @@ first = next(iter(rows))
 print(f"first row after {time.perf_counter() - started:.2f} s: {first['text']!r}")
 
 # %% [markdown]
-# One row, and nothing else was read.
+# One clip has arrived, and no other was read before it.
 
 # %% [markdown]
 # ## What does a row contain?
@@ -111,7 +111,7 @@ row, sound = next(decoded(rows))
 print(f"{row['id']}: {len(row['audio']):,} bytes")
 
 # %% [markdown]
-# So many bytes are this one clip; now the three steps.
+# That is the size of this one clip's file. Now the three steps.
 
 # %%
 encoded = io.BytesIO(row["audio"])

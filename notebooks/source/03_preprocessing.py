@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 3 · Preprocessing: prepare speech and text
 #
-# Whisper takes a spectrogram and returns token numbers. In this lesson you make both and look at
-# them, then you filter the data and store it.
+# A model learns what its data say, mistakes included: here you see what it is given, and drop what
+# would teach it something wrong.
 #
 # - You will draw what the encoder is given, at 30 seconds and at the length of the clip.
 # - You will turn text into label ids and back, and meet the start token that many published
@@ -144,8 +144,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# The last two rows have a similar number of characters and several times the tokens. "round trip"
-# equals "text" in every row.
+# The last two rows have fewer characters than the English one and more tokens. "round trip" equals
+# "text" in every row.
 #
 # Five clips, from short to long, each with its sound, its spectrogram and its tokens:
 
@@ -490,8 +490,7 @@ print({name: places[1][name] for name in ("pass", "updates", "read", "waiting")}
 #
 # A short audio context is good when clips are much shorter than 30 seconds, as in most speech
 # corpora. Expect trouble when you *evaluate* a model at a short context that was never trained at
-# one: it repeats itself without end. Some twenty training steps cure it; lesson 5 shows both
-# windows.
+# one: it repeats itself without end. Lesson 5 shows both windows.
 #
 # Joined clips are good when the model should keep its timestamps and transcribe long recordings;
 # `docs/choosing.md` compares both ways with the stock window. It works badly if the joined clips

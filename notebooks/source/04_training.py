@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 4 · Training: fine-tune the model
 #
-# You measure the model as it is, train it on your speech, and keep the weights of the last step,
-# unless the dev split shows that an earlier checkpoint is better.
+# Here the model learns your speech: you measure it, train it, and keep the last weights, unless
+# earlier ones are significantly better.
 #
 # - You will measure a baseline first, so that you know what training changed.
 # - You will compute the loss of one step by hand, and see the arguments and the trainer written
@@ -197,9 +197,10 @@ del trainer, written_out, model, parts, batch, features, labels, logits, kept, s
 # %% [markdown]
 # ## What happens while it trains?
 #
-# The loss falls at once and then slowly. The dev WER starts at the baseline and falls in jumps,
-# because a few words make a difference. The figure and the table grow with every log; the table
-# shows the newest twelve, and *audio, h/h* is hours of speech processed in an hour.
+# The loss falls at once and then slowly. It drops again where a new pass begins, after step 75 of
+# the default: the model has seen these clips before. The dev WER starts at the baseline and falls
+# unevenly, because a few words make a difference. The figure and the table grow with every log; the
+# table shows the newest twelve, and *audio, h/h* is hours of speech processed in an hour.
 #
 # If the run is interrupted, run the lesson again: it continues from the last complete checkpoint
 # and, on a CPU, ends with the same weights to the last bit. On a GPU the code first finds the
@@ -280,20 +281,10 @@ print(f"at the recipe's window: dev {metric.upper()} {saved_rate:.1%}")
 # %% [markdown]
 # ## When this is good, and when to expect trouble
 #
-# Training all weights is good if they fit into memory. What the other ways cost, on half an hour of
-# Italian telephone prompts and not on the default recipe (`python -m benchmarks.variants`, 2 CPU
-# cores):
-#
-# | `[method] weights` | Time of a step | Memory | Kept beside the base model |
-# | --- | ---: | ---: | ---: |
-# | `full` | 1 | 3.3 GiB | 296 MB |
-# | `frozen_encoder` | 0.54 | 2.3 GiB | 296 MB |
-# | `lora` | 0.91 | 3.4 GiB | 17 MB |
-# | `dora` | 1.36 | 4.5 GiB | 18 MB |
-#
-# How good they can be is another question: LoRA needs a learning rate of its own, and published
-# comparisons disagree (`docs/choosing.md`). A model too large for one card can be divided among
-# several: `docs/headless.md`.
+# Training all weights is good if they fit into memory. Training the decoder alone takes about half
+# of the time, and LoRA keeps 17 MB in place of 296, but needs a learning rate of its own:
+# `docs/choosing.md` compares them, under "Which weights". A model too large for one card can be
+# divided among several: `docs/headless.md`.
 #
 # Expect trouble with a learning rate made for pretraining: use about 1e-5 for small and 2.5e-5 for
 # base; the default recipe, which is short, takes 4e-5. If the loss falls and the dev WER rises,
@@ -358,7 +349,7 @@ print(f"{len(losses)} losses logged, all finite; {run.model} is whole")
 # 2. 4e-5 at step 15, where warm-up ends; from there it falls on a straight line to 0 at step 150.
 # 3. 74 million × 3 × 4 bytes = 0.89 GB. Look at `checkpoints/`.
 # 4. At the last complete checkpoint: step 75 of the default recipe, or 0 before that.
-# 5. A small part of it: 17 MB beside 296 MB in the table above.
+# 5. A small part of it: about 17 MB beside 296 MB.
 #
 # </details>
 #

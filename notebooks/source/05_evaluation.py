@@ -127,33 +127,6 @@ times.rename(columns=lambda name: name.replace("_", " ")).round(1)
 # table says what the window does to the error rate.
 
 # %% [markdown]
-# ## What counts as a difference?
-#
-# *Orthographic* rates compare the texts as they are written: a missing full stop is an error.
-# *Normalised* rates first bring both texts to the same form: lower case, no punctuation. Whisper's
-# own normaliser treats combining marks as punctuation. Hindi and Thai use them for vowels and
-# tones, so it breaks words apart and makes different words equal. Ours keeps them.
-
-# %%
-from transformers.models.whisper.english_normalizer import BasicTextNormalizer
-
-whisper_own = BasicTextNormalizer()
-samples = {"की": "hi", "का": "hi", "हिन्दी": "hi", "ที่นี่": "th", "C’è, qui!": "it"}
-pd.DataFrame(
-    {
-        "written": text,
-        "language": language,
-        "Whisper's own": whisper_own(text).strip(),
-        "ours": normalize(text, language),
-    }
-    for text, language in samples.items()
-)
-
-# %% [markdown]
-# Compare the first two rows: two different words, and Whisper's own normaliser makes them the
-# same.
-
-# %% [markdown]
 # ## By hand
 #
 # Errors first. You count those of one clip with an *edit distance table*: the cell in row *i* and column
@@ -272,6 +245,10 @@ print(f"percentiles {low:.1%} to {high:.1%}, by helper {by_helper[0]:.1%} to {by
 # by the number of words that were said; *CER* is the same for characters. Each comes with its 95 %
 # interval: how far the rate would move with other clips of the same kind. For languages written
 # without spaces look at CER first: a "word" there is a whole phrase.
+#
+# *Orthographic* rates compare the texts as they are written: a missing full stop is an error.
+# *Normalised* rates first bring both texts to the same form, lower case without punctuation, with
+# the normaliser of lesson 3, which keeps the vowel signs of Hindi or Thai.
 
 # %%
 measured = {
@@ -407,7 +384,7 @@ print(say_difference(kinds))
 pd.DataFrame(kinds).T.rename_axis("errors in")
 
 # %% [markdown]
-# The sentence says how much of the gain is in words: that is the part to be proud of.
+# The sentence says how much of the gain is in words.
 
 # %% [markdown]
 # ## Which clips are worst?
@@ -494,8 +471,8 @@ table.rename(columns=lambda name: name.replace("_", " ")).round(2)
 Image("benchmarks/results/gpu/hours_steps.png", width=800)
 
 # %% [markdown]
-# Each point is a training. Both leads gain with every doubling; the altered voices do not. Where
-# such a curve still falls at its end, record more. `python -m utils.evaluation RECIPE
+# Each point is one training, or the mean of three. Both leads gain with every doubling; for the
+# altered voices nothing is shown. Where such a curve still falls at its end, record more. `python -m utils.evaluation RECIPE
 # --learning-curve` draws that of your clips, which takes as long as a few runs of lesson 4.
 
 # %% [markdown]

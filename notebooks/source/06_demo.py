@@ -63,8 +63,8 @@ print(*transcribers, sep="\n")
 #
 # What the fine-tuned half of the page does, in a few lines: the saved model, loaded as any program
 # would load it, and a test clip as a file. The example is a clip in which fine-tuning changed many
-# words. With `return_timestamps` the model sometimes chooses different words than without; on
-# average the error rates differ little.
+# words. Captions need timestamps, so `return_timestamps` is on; with them the model may choose other
+# words than without.
 
 # %%
 import tempfile
