@@ -220,10 +220,10 @@ def test_a_page_has_no_blanks_and_is_linked(page):
         assert f"({page.name})" in markdown(ROOT / "docs/README.md")
 
 
-def test_every_recipe_is_a_row_of_choosing():
-    text = markdown(ROOT / "docs/choosing.md")
+def test_every_recipe_is_a_row_of_recipes():
+    text = markdown(ROOT / "docs/recipes.md")
     missing = [p.name for p in ROOT.glob("recipes/*.toml") if f"`{p.name}`" not in text]
-    assert missing == [], "add a row to docs/choosing.md: when to take it"
+    assert missing == [], "add a row to docs/recipes.md: when to take it"
 
 
 def test_what_changed_is_true_of_the_installed_versions():
