@@ -243,7 +243,7 @@ print(f"percentiles {low:.1%} to {high:.1%}, by helper {by_helper[0]:.1%} to {by
 #
 # *WER* (word error rate) is the number of words that you must replace, delete or insert, divided
 # by the number of words that were said; *CER* is the same for characters. Each comes with its 95 %
-# interval: how far the rate would move with other clips of the same kind. For languages written
+# interval, made to contain the rate of endlessly many clips of the same kind. For languages written
 # without spaces look at CER first: a "word" there is a whole phrase.
 #
 # *Orthographic* rates compare the texts as they are written: a missing full stop is an error.
@@ -268,8 +268,8 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# Look at the intervals first: the rate of another test set of this size could be anywhere in them.
-# Orthographic rates are usually higher, because capitals and commas count there.
+# Look at the intervals first: the true rate could be anywhere in them. Orthographic rates are usually
+# higher, because capitals and commas count there.
 
 # %% [markdown]
 # ## How many test clips do you need?

@@ -88,7 +88,7 @@ def evaluate_all(recipe: Recipe, runs: str, checkpoints: Sequence[str]) -> None:
         folders.append(folder)
     if len(folders) > 1:
         compare(folders, fail_if_worse=False)
-        print('what training may gain from there: docs/choosing.md, "Should you at all?"')
+        print('what training may gain from there: docs/choosing.md, "Should you fine-tune at all?"')
 
 
 def draw_curve(recipe: Recipe, runs: str, bounds: Bounds) -> None:
