@@ -454,36 +454,21 @@ pd.DataFrame(
 # ## What if the disk cannot hold the speech?
 #
 # Then training reads it from the source, pass by pass: `[preprocessing] stored = false`. The same
-# filters apply, what is tested on is kept out clip by clip, and a run that breaks off goes on where
-# it was. Beside a GPU, several processes read, each its own part of the sources. An update is a
-# list of batches, here of one; three updates with about as much speech each as four average clips:
+# filters apply, and what is tested on is kept out clip by clip. A checkpoint holds the place in the
+# sources, so that a run that breaks off goes on there. Beside a GPU, several processes read, each its
+# own part of the sources. An update is a list of batches, here of one; three updates with about as
+# much speech each as four average clips:
 
 # %%
+from itertools import islice
+
 from utils.preprocessing.stream import SpeechStream
 
-streamed, places = [], []
-endless = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
-for (clips,) in endless:
+for (clips,) in islice(SpeechStream(recipe, tokenizer, {}, clips=4, collate=list), 3):
     print(f"{len(clips)} clips, {sum(clip['seconds'] for clip in clips):.1f} s")
-    streamed.append([clip["id"] for clip in clips])
-    places.append(endless.state_dict())
-    if len(streamed) == 3:
-        break
 
 # %% [markdown]
-# A checkpoint holds the place of each of these processes, and a second stream goes on from there.
-# Here two updates were trained on:
-
-# %%
-resumed = SpeechStream(recipe, tokenizer, {}, clips=4, collate=list)
-resumed.load_state_dict(places[1])
-third = [clip["id"] for clip in next(iter(resumed))[0]]
-assert third == streamed[2], "a stream that goes on gives other clips"
-print({name: places[1][name] for name in ("pass", "updates", "read", "waiting")})
-
-# %% [markdown]
-# The second stream gave the third batch, clip by clip: nothing is trained twice, nothing is left
-# out. *waiting* are the clips in the buffer out of which the next updates are drawn.
+# Long clips come in smaller batches, so that each update has a similar amount of speech.
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
