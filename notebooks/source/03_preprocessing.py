@@ -297,8 +297,7 @@ pd.DataFrame(
 # %% [markdown]
 # ## By hand
 #
-# Two clips of different length become one batch. Labels of different length are padded with −100,
-# which the loss leaves out. If we padded with a real token, the model would learn to produce it.
+# Two clips of different length become one batch. First the labels of each:
 
 # %%
 labels = []
@@ -311,6 +310,12 @@ for one in pair:
     ]
     labels.append(ids[1:])  # without <|startoftranscript|>: the next section says why
     print(f"{len(ids)} ids, {len(ids) - 1} labels: {tokenizer.convert_ids_to_tokens(ids)[:6]} …")
+
+# %% [markdown]
+# Labels of different length are padded with −100, which the loss leaves out. If we padded with a real
+# token, the model would learn to produce it.
+
+# %%
 longest = max(map(len, labels))
 by_hand = torch.tensor([ids + [IGNORED] * (longest - len(ids)) for ids in labels])
 print(f"labels: {tuple(by_hand.shape)}\n{by_hand}")
