@@ -68,8 +68,22 @@ def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run):
     assert counts[0] == counts[1]
 
 
-def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(tiny_run, rows):
+IN_32_BITS = """
+import os, sys
+sys.path.insert(0, os.getcwd())
+import torch
+torch.cpu.get_capabilities = dict  # else a CPU with instructions for bf16 takes them
+from utils.training.__main__ import main
+main()
+"""
+
+
+def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(
+    tiny_run, rows, tmp_path, monkeypatch
+):
     """The gradient, since with SGD at a rate of 1 it is what the weights moved by."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    (tmp_path / "in_32_bits.py").write_text(IN_32_BITS)
     table = 'max_steps = 1\noptim = "sgd"\nmax_grad_norm = 0\nlearning_rate = 1.0\n'
     table += 'lr_scheduler_type = "constant"\nwarmup_steps = 0\nload_best_model_at_end = false\n'
     windows = "[audio_context]\ntail_seconds = 0.0\nstep_seconds = 2.0"  # short, alike for all
@@ -82,7 +96,7 @@ def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(tiny_run,
         DatasetDict(train=uneven(rows), dev=rows.select(range(2))).save_to_disk(str(run.prepared))
         save_report(run, "preprocessing", {})
         if "two" in name:
-            train_with_two(recipe, run)
+            train_with_two(recipe, run, script=(tmp_path / "in_32_bits.py",))
         else:
             train(recipe, run)
         found.append(weights_of(run))
