@@ -347,7 +347,7 @@ display(pd.DataFrame(table).T, figure)
 # %% [markdown]
 # Compare the trained speaker with the held-out one: if only the first gains, the model learned a
 # voice. Then look at the untrained language: a higher rate *after* is what fine-tuning cost.
-# Sources with few clips are grey.
+# Sources with few clips are pale.
 
 # %% [markdown]
 # ## Which clips gained, and which lost?

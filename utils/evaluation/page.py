@@ -26,7 +26,9 @@ from utils.scoring.predictions import (
 )
 
 TEMPLATE = Path(__file__).with_name("page.html")
-FEW_CLIPS = 20  # with fewer a rate is too uncertain: shown in grey
+FEW_CLIPS = 20  # with fewer a rate is too uncertain: shown in grey, or pale
+# In a figure, where the model after training was decoded at both windows.
+BOTH = {"before": "before", "after": "after, short window", "after_30s": "after, at 30 s"}
 NAMES = {"wer": "word error rate", "cer": "character error rate"}
 PARTS = {
     "test": "Test split",
@@ -96,7 +98,7 @@ def window_line(measured: Mapping[str, Any]) -> str:
 def draw_rates(report: Mapping[str, Any]) -> Figure:
     """Draw the error rate of each source as points with 95 % intervals, one colour a model.
 
-    Sources with few clips are grey, and say how few.
+    Sources with few clips are pale, and say how few.
     """
     sources, rate = report["languages"], report["first_rate"]
     models = [name for name in MODELS if any(f"{rate}_{name}" in one for one in sources.values())]
@@ -109,10 +111,11 @@ def draw_rates(report: Mapping[str, Any]) -> Figure:
                     100 * one[f"{rate}_{model}{end}"] for end in ("", "_low", "_high")
                 )
                 reach = np.maximum([[middle - low], [high - middle]], 0)
-                color = f"C{number}" if one["clips"] >= FEW_CLIPS else "0.7"
+                look = {"color": f"C{number}", "alpha": 1 if one["clips"] >= FEW_CLIPS else 0.35}
                 at = place + 0.22 * (number - (len(models) - 1) / 2)
-                axes.errorbar(middle, at, xerr=reach, fmt="o", capsize=3, color=color)
-        axes.plot([], [], "o", color=f"C{number}", label=model.replace("_30s", " at 30 s"))
+                axes.errorbar(middle, at, xerr=reach, fmt="o", capsize=3, **look)
+        label = BOTH[model] if len(models) == len(BOTH) else model
+        axes.plot([], [], "o", color=f"C{number}", label=label)
     # No $: matplotlib would take a name between two of them for a formula.
     names = [f"{name}\n{one['split']}, n = {one['clips']}" for name, one in sources.items()]
     axes.set_yticks(range(len(sources)), [name.replace("$", "") for name in names])
