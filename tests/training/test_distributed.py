@@ -49,14 +49,30 @@ def weights_of(run):
     return load_file(run.model / "model.safetensors")
 
 
+@pytest.fixture
+def in_32_bits(tmp_path, monkeypatch):
+    """Train in 32 bits, where sums in another order are equal; a CPU with bf16 takes it else.
+
+    Returns the script that does so in each of several processes.
+    """
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    script = tmp_path / "in_32_bits.py"
+    script.write_text(
+        "import os, sys\nsys.path.insert(0, os.getcwd())\nimport torch\n"
+        "torch.cpu.get_capabilities = dict\n"
+        "from utils.training.__main__ import main\nmain()\n"
+    )
+    return [script]
+
+
 @pytest.mark.slow
 @pytest.mark.fault(7)
-def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run):
+def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run, in_32_bits):
     table = "max_steps = 4\nper_device_train_batch_size = 2\n"
     recipe, one = tiny_run("one", training=table + "gradient_accumulation_steps = 2")
     train(recipe, one)
     recipe, two = tiny_run("two", training=table + "gradient_accumulation_steps = 1")
-    train_with_two(recipe, two)
+    train_with_two(recipe, two, script=in_32_bits)
     steps = [row["step"] for row in read_metrics(two.metrics) if "loss" in row]
     assert steps == [1, 2, 3, 4], "a log line is missing, or both processes wrote it"
     assert require(two, "training")["steps"] == 4  # the later lessons ask for it
@@ -68,22 +84,8 @@ def test_two_processes_train_as_one_that_accumulates_over_two_batches(tiny_run):
     assert counts[0] == counts[1]
 
 
-IN_32_BITS = """
-import os, sys
-sys.path.insert(0, os.getcwd())
-import torch
-torch.cpu.get_capabilities = dict  # else a CPU with instructions for bf16 takes them
-from utils.training.__main__ import main
-main()
-"""
-
-
-def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(
-    tiny_run, rows, tmp_path, monkeypatch
-):
+def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(tiny_run, rows, in_32_bits):
     """The gradient, since with SGD at a rate of 1 it is what the weights moved by."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    (tmp_path / "in_32_bits.py").write_text(IN_32_BITS)
     table = 'max_steps = 1\noptim = "sgd"\nmax_grad_norm = 0\nlearning_rate = 1.0\n'
     table += 'lr_scheduler_type = "constant"\nwarmup_steps = 0\nload_best_model_at_end = false\n'
     windows = "[audio_context]\ntail_seconds = 0.0\nstep_seconds = 2.0"  # short, alike for all
@@ -96,7 +98,7 @@ def test_one_step_is_the_same_for_a_batch_two_halves_and_two_processes(
         DatasetDict(train=uneven(rows), dev=rows.select(range(2))).save_to_disk(str(run.prepared))
         save_report(run, "preprocessing", {})
         if "two" in name:
-            train_with_two(recipe, run, script=(tmp_path / "in_32_bits.py",))
+            train_with_two(recipe, run, script=in_32_bits)
         else:
             train(recipe, run)
         found.append(weights_of(run))
@@ -227,12 +229,12 @@ SHARDED = "[method]\nshard = true\n"
 
 
 @pytest.mark.slow
-def test_two_processes_that_divide_the_weights_train_as_two_that_do_not(tiny_run):
+def test_two_processes_that_divide_the_weights_train_as_two_that_do_not(tiny_run, in_32_bits):
     table = "max_steps = 4\nper_device_train_batch_size = 2"
     recipe, plain = tiny_run("plain", training=table)
-    train_with_two(recipe, plain)
+    train_with_two(recipe, plain, script=in_32_bits)
     recipe, run = tiny_run("sharded", training=table, tables=SHARDED)
-    train_with_two(recipe, run)
+    train_with_two(recipe, run, script=in_32_bits)
     for row, expected in zip(*(read_metrics(one.metrics) for one in (run, plain)), strict=True):
         for key in ("step", "loss", "grad_norm", "eval_wer"):
             assert row.get(key, 0) == pytest.approx(expected.get(key, 0), rel=1e-4), key
@@ -256,7 +258,7 @@ def test_a_sharded_job_of_which_a_worker_is_killed_ends_bit_for_bit_the_same(tin
 
 
 @pytest.mark.slow
-def test_a_sharded_job_goes_on_with_more_processes_and_with_fewer(tiny_run):
+def test_a_sharded_job_goes_on_with_more_processes_and_with_fewer(tiny_run, in_32_bits):
     table = "max_steps = 4\nper_device_train_batch_size = 2\ngradient_accumulation_steps = "
     runs = {}
     for name, processes in (("one", 1), ("two", 2), ("to_one", 1), ("to_two", 2)):
@@ -266,7 +268,7 @@ def test_a_sharded_job_goes_on_with_more_processes_and_with_fewer(tiny_run):
             before = runs["one" if processes == 2 else "two"].checkpoints
             shutil.copytree(before / "checkpoint-2", run.checkpoints / "checkpoint-2")
         if processes == 2:
-            train_with_two(recipe, run)
+            train_with_two(recipe, run, script=in_32_bits)
         else:
             train(recipe, run)
         runs[name] = run
