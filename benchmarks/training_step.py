@@ -33,7 +33,6 @@ TARGET = (
     "18 with the encoder frozen; 2 cores"
 )
 STOCK, SHORT, OURS = "stock 30 s", "short context", "ours"
-HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Arm:
@@ -95,8 +94,7 @@ def contestants(
     equal: list,
 ) -> dict[str, Arm]:
     """Return stock, what precision and short context do alone, and ours, encoder frozen or not."""
-    name = precision().name
-    half, on_gpu = HALVES.get(name), model.device.type == "cuda"
+    name, half, on_gpu = precision().name, precision().half, model.device.type == "cuda"
     long = (fixed, dataclasses.replace(recipe.audio_context, enabled=False))
     short = (equal, recipe.audio_context)
     alone = {f"{STOCK}, {name}": (*long, half), SHORT: short} if half and not on_gpu else {}

@@ -257,7 +257,7 @@ display(pd.DataFrame(packages))
 require_versions(packages)
 
 # %% [markdown]
-# The cell went on, so *True* stands in every row of `ok`.
+# Every row of `ok` is *True*: with a version out of range the cell stops with an error.
 
 # %% [markdown]
 # ## Where will the model run?

@@ -1,4 +1,4 @@
-"""The panel: what it tells of a card, and the recipe that it writes."""
+"""The panel: its estimate for a card, and the recipe that it writes."""
 
 import pytest
 

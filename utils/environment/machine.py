@@ -26,6 +26,11 @@ class Precision(NamedTuple):
     name: str  # "bf16", "fp16" or "fp32"
     reason: str
 
+    @property
+    def half(self) -> torch.dtype | None:
+        """The type of its 16 bits; None for 32."""
+        return {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
+
 
 def device() -> torch.device:
     """Return where models run: the GPU, else Apple's, else the CPU.
@@ -120,7 +125,9 @@ def usable_cores() -> int:
 def machine() -> dict[str, Any]:
     """Return the facts about this machine that belong to a measurement."""
     # With wider vectors the same name trains twice as fast, and again with bf16.
-    does = [torch.backends.cpu.get_cpu_capability(), *["bf16"] * _multiplies_bf16()]
+    does = [torch.backends.cpu.get_cpu_capability()]
+    if _multiplies_bf16():
+        does.append("bf16")
     facts: dict[str, Any] = {
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": ", ".join([_cpu_name(), *does]),

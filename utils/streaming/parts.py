@@ -78,12 +78,13 @@ def _seekable(path: Path) -> soundfile.SoundFile | None:
     None, too, if it does not know or guesses the length: it reads nothing that is behind it.
     """
     with path.open("rb") as file:
-        is_known = promises_length(read_head(file))
+        if not promises_length(read_head(file)):
+            return None
     try:
         sound = soundfile.SoundFile(path)
     except soundfile.SoundFileError:
         return None
-    return sound if is_known and sound.frames else None
+    return sound if sound.frames else None
 
 
 def _part(path: Path, start: float, end: float | None) -> tuple[np.ndarray, int, str]:

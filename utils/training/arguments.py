@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from transformers import Seq2SeqTrainingArguments, WhisperConfig
@@ -71,14 +72,19 @@ def same_sums_on_cpu(device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-@contextlib.contextmanager
-def without_autocast(model: torch.nn.Module) -> Iterator[None]:
-    """Take off the autocast that accelerate puts around a model's forward while it trains.
+def take_off_autocast(model: torch.nn.Module) -> dict[str, Any]:
+    """Return what accelerate has put around a model's forward, and leave the model without it.
 
-    `packed` chooses how a model decodes, on a CPU in 32 bits.
+    Its own way to take it off takes Whisper's decorators along (accelerate 1.15).
     """
     names = {"forward", "_original_forward"} & vars(model).keys()
-    wrapped = {name: vars(model).pop(name) for name in names}
+    return {name: vars(model).pop(name) for name in names}
+
+
+@contextlib.contextmanager
+def without_autocast(model: torch.nn.Module) -> Iterator[None]:
+    """Let a model that is being trained decode as `packed` chooses: on a CPU in 32 bits."""
+    wrapped = take_off_autocast(model)
     try:
         yield
     finally:

@@ -20,7 +20,7 @@ from utils.environment.lock import only_writer
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.stream import SpeechStream
 from utils.training.adapters import choose_weights, merge, quantization
-from utils.training.arguments import same_sums_on_cpu, training_arguments
+from utils.training.arguments import same_sums_on_cpu, take_off_autocast, training_arguments
 from utils.training.checkpoints import copy_checkpoints, find_valid_checkpoint, save_model
 from utils.training.dev import Patience, dev_metric, dev_slice
 from utils.training.memory import (
@@ -229,10 +229,7 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
     """Save the kept weights, adapters merged, as an ordinary Whisper."""
     trainer.load_kept()
     model = trainer.accelerator.unwrap_model(trainer.model)
-    # The saved model will be read without autocast, which accelerate has put around this one's
-    # forward; its own way to take it off takes Whisper's decorators along (accelerate 1.15).
-    for name in ("forward", "_original_forward"):
-        vars(model).pop(name, None)
+    take_off_autocast(model)  # the saved model will be read without it
     if isinstance(trainer, Sharded):
         trainer.model = model = gather(model)
     if isinstance(model, PeftModel):

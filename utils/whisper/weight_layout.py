@@ -38,7 +38,7 @@ def packed(model: nn.Module) -> Iterator[None]:
     much memory as the weights, and do not follow changes to them. Without an x86 CPU, in another
     precision or with PyTorch's oneDNN switched off, nothing is changed.
     """
-    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision().name)
+    half = precision().half
     weight = next(model.parameters())
     if half and weight.device.type == "cuda" and weight.dtype == torch.float32:
         with torch.autocast("cuda", half):
