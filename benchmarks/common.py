@@ -31,6 +31,10 @@ RESULTS = Path(__file__).parent / "results"
 PLACE = RESULTS / "gpu" if torch.cuda.is_available() else RESULTS
 
 
+# Where processors are compared: a disk that stops for a while would be measured with them.
+IN_MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None  # None: the usual place
+
+
 def seconds_of(work: Callable[[], Any]) -> float:
     """Return how long one call takes, the GPU's queue included."""
     if torch.cuda.is_available():

@@ -22,7 +22,14 @@ import numpy as np
 import soundfile
 import torch
 
-from benchmarks.common import alternate, open_prepared_run, ratio, save_result, seconds_of
+from benchmarks.common import (
+    IN_MEMORY,
+    alternate,
+    open_prepared_run,
+    ratio,
+    save_result,
+    seconds_of,
+)
 from benchmarks.decode import RATE, cpu_seconds, speech_clips
 from utils.config import Augmentation, Recipe, load_recipe
 from utils.environment.machine import loader_workers, usable_cores
@@ -154,7 +161,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=IN_MEMORY) as name:
         folder = Path(name)
         files = write_clips(folder / "speech", options.clips)
         trainers = {}

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.common import ratio, save_result
+from benchmarks.common import IN_MEMORY, ratio, save_result
 from benchmarks.decode import cpu_seconds, encode, speech_clips
 from utils.config import Preprocessing, load_recipe
 from utils.environment.machine import usable_cores
@@ -77,7 +77,7 @@ def main() -> None:
             }
 
     def prepare_once(processes: int) -> float:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(dir=IN_MEMORY) as folder:
             report = TimedReport(rules)
             prepare_split(rows(), tokenizer, Path(folder), report, processes=processes)
         return report.times[last] - report.times[first]

@@ -5,6 +5,7 @@ from typing import Any
 
 import librosa
 import numpy as np
+import scipy.fft
 import scipy.signal
 
 from utils.config import Augmentation
@@ -45,11 +46,14 @@ def add_noise(samples: np.ndarray, db_below: float, tilt: float, random: np.rand
 
 def _noise(count: int, tilt: float, random: np.random.Generator) -> np.ndarray:
     """Return noise with a mean power of 1; the tilt is that of `add_noise`."""
-    spectrum = np.fft.rfft(random.standard_normal(count))
+    # A clip whose speed was changed may have a prime number of samples: transforms of that length
+    # took 20 times as long as of the next one that is a product of small primes.
+    size = scipy.fft.next_fast_len(count, real=True)
+    spectrum = np.fft.rfft(random.standard_normal(size))
     frequency = np.arange(len(spectrum))
     spectrum[1:] *= frequency[1:] ** (-tilt / 2)  # the power falls by the tilt
     spectrum[0] = 0
-    noise = np.fft.irfft(spectrum, count)
+    noise = np.fft.irfft(spectrum, size)[:count]
     return noise / np.sqrt(max(np.mean(noise**2), 1e-12))
 
 
