@@ -18,7 +18,8 @@ from utils.artifacts import (
     save_report,
     write_atomically,
 )
-from utils.config import load_recipe
+from utils.config import Source, load_recipe
+from utils.environment.panel import write_recipe as write_recipe_of_panel
 from utils.environment.whole import Damaged, DiskFull
 
 
@@ -35,6 +36,15 @@ def test_a_missing_report_names_the_notebook_that_makes_it(recipe, tmp_path, sta
     named = str(caught.value).split("run ")[1].split(" first")[0]
     assert Path(named).name[3:] == f"{stage}.ipynb"
     assert Path(named).exists()
+
+
+def test_a_tilde_in_a_notebooks_paths_is_the_home(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    own = load_recipe("~/mine.toml")
+    assert own.path == recipe.path
+    assert open_run(own, "~/runs").folder == tmp_path / "runs/mine"
+    assert Source("~/data", "it").dataset == str(tmp_path / "data")
+    assert write_recipe_of_panel("~/new.toml", recipe.path.read_text()) == tmp_path / "new.toml"
 
 
 def test_a_report_comes_back_with_the_peak_of_memory(recipe, tmp_path):

@@ -144,7 +144,7 @@ def open_run(recipe: Recipe, runs: str | Path = "runs") -> Run:
         Damaged: its copy of the recipe cannot be read.
     """
     shorten_temporary()
-    run = Run(Path(runs) / recipe.name)
+    run = Run(Path(runs).expanduser() / recipe.name)  # in a notebook no shell has expanded "~"
     text = recipe.path.read_text(encoding="utf-8")
     copy = run.folder / "recipe.toml"
     is_trained = run.model.exists() or any(run.checkpoints.glob("checkpoint-*"))

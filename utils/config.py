@@ -1,11 +1,12 @@
 """Recipes: one experiment = one TOML file, read strictly into frozen dataclasses."""
 
+import os.path
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from utils.environment.recipe_checks import check_recipe
@@ -15,6 +16,7 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Share = Annotated[float, Field(ge=0, le=1)]
 Window = Annotated[float, Field(ge=0, le=30)]  # seconds: Whisper's encoder takes 30 at once
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+Place = Annotated[str, AfterValidator(os.path.expanduser)]  # a folder below "~", or any other name
 
 # When a mixed stream ends; the names are those of `datasets.interleave_datasets`.
 STOPS = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement")
@@ -46,7 +48,7 @@ class Source:
     """
 
     # "embedded", "recordings" (your own), "common_voice", a folder in the Hub's layout, or a Hub id
-    dataset: str
+    dataset: Place
     language: str  # Whisper's code: "it"
     # embedded: the speaker ("carlo"); recordings: a folder or a manifest; common_voice: an archive,
     # an unpacked one, or the locale to download ("es"); Hub: the dataset's config ("it_it")
@@ -262,7 +264,7 @@ def load_recipe(path: str | Path) -> Recipe:
     Raises:
         RecipeError: with the file, the key and the nearest known one.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         recipe = Recipe(path=path, **read_recipe(path, TABLES))
         check_recipe(recipe)

@@ -68,7 +68,7 @@ def write_recipe(path: str | Path, text: str) -> Path:
         FileExistsError: a recipe is never overwritten: its runs would no longer fit it.
         RecipeError: what was chosen is not a recipe; nothing is left behind.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     mount_drive(path)
     if path.exists():
         raise FileExistsError(f"{path} exists: choose another name, or edit that file.")
