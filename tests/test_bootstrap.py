@@ -18,7 +18,10 @@ from utils.environment.packages import KEPT
 
 ROOT = Path(__file__).resolve().parents[1]
 RUNNER = """\
-import json, os, sys, types
+import json, os, pathlib, subprocess, sys, types, urllib.request
+os.name = os.environ.get("SYSTEM", os.name)
+if told := os.environ.get("PYTHON_VERSION"):
+    sys.version, sys.version_info = told, tuple(map(int, told.split(".")))
 sys.modules["google.colab"] = types.ModuleType("google.colab")
 for name in os.environ.get("LOADED", "").split():
     sys.modules[name] = types.ModuleType(name)
@@ -177,6 +180,15 @@ def test_a_package_that_was_imported_before_it_is_exchanged_asks_for_another_ses
     assert len(pip_calls(tmp_path)) == 1
 
 
+@pytest.mark.parametrize("other", [{"SYSTEM": "nt"}, {"PYTHON_VERSION": "3.10.12"}])
+def test_a_kernel_that_cannot_run_the_lessons_is_told_before_anything_is_fetched(
+    tmp_path, run_cell, other
+):
+    last = last_line(run_cell(tmp_path / "empty", **other))
+    assert last.startswith("RuntimeError: This kernel is Python 3.") and "WSL" in last
+    assert not any((tmp_path / "empty").iterdir())
+
+
 def last_line(process):
     assert process.returncode != 0
     assert "During handling" not in process.stderr
@@ -288,7 +300,8 @@ def test_in_colab_the_session_names_the_repository_and_the_branch(
     [
         ("", False, "failed: ERROR: No matching distribution"),
         ("ERROR: [Errno 28] No space left on device", False, "is full"),
-        ("error: externally-managed-environment\n\nhint: See PEP 668", False, "error: externally"),
+        ("error: externally-managed-environment\n\nhint: See PEP 668", False, "`make lab`"),
+        ("/opt/venv/bin/python: No module named pip", False, "uv pip install pip"),
         (
             "WARNING: [SSL: CERTIFICATE_VERIFY_FAILED] certificate\nERROR: none found",
             False,

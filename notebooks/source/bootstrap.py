@@ -9,6 +9,11 @@ from urllib.parse import unquote
 from urllib.request import urlopen
 
 RECORDED = ("__REPOSITORY__", "__BRANCH__")  # of which `make notebooks` has made this notebook
+if os.name == "nt" or sys.version_info < (3, 11):
+    raise RuntimeError(
+        f"This kernel is Python {sys.version.split()[0]} on {sys.platform}, and the lessons need 3.11 "
+        "or newer on Linux or macOS: take another kernel or runtime; on Windows they run in WSL."
+    )
 
 
 def opened_in_colab():

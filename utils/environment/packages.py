@@ -30,6 +30,19 @@ KEPT = (
 COMPILED = ("pandas", "pyarrow", "tokenizers", "safetensors")
 RESTART = "Runtime → Restart session (Kernel → Restart elsewhere), then Run all"
 ROOM_GB = 3  # what the set-up cell adds to a Colab runtime, with room to unpack it
+NO_NETWORK = "the package index cannot be reached: is there a network?"
+# What pip says, and what helps.
+WAYS_OUT = {
+    "No space left": f"the disk of {sys.prefix} is full: delete what you can spare",
+    "CERTIFICATE_VERIFY_FAILED": "a proxy's certificate is not trusted: name it, PIP_CERT=FILE in "
+    "the environment",
+    "NameResolutionError": NO_NETWORK,
+    "Failed to establish": NO_NETWORK,
+    "externally-managed-environment": "this Python is the system's, into which pip installs "
+    "nothing: take a kernel of an environment of your own, such as the one that `make lab` makes",
+    "No module named pip": "this kernel's environment has no pip: `uv pip install pip` in it, or "
+    f"`{shlex.quote(sys.executable)} -m ensurepip`, brings it",
+}
 
 
 class OutdatedPackages(RuntimeError):
@@ -159,12 +172,7 @@ def _pip(*arguments: str) -> None:
     said = done.stderr.strip() or "pip gave no reason"
     lines = said.splitlines()
     reason = next((line for line in lines if line.lower().startswith("error:")), lines[-1])
-    if "No space left" in said:
-        reason = f"the disk of {sys.prefix} is full: delete what you can spare"
-    elif "CERTIFICATE_VERIFY_FAILED" in said:
-        reason = "a proxy's certificate is not trusted: name it, PIP_CERT=FILE in the environment"
-    elif "NameResolutionError" in said or "Failed to establish" in said:
-        reason = "the package index cannot be reached: is there a network?"
-        if in_kaggle():
-            reason = "there is no Internet: switch it on in Kaggle's Session options"
+    reason = next((way_out for sign, way_out in WAYS_OUT.items() if sign in said), reason)
+    if reason == NO_NETWORK and in_kaggle():
+        reason = "there is no Internet: switch it on in Kaggle's Session options"
     raise OutdatedPackages(f"`{' '.join(command[:4])} …` failed: {reason}")
