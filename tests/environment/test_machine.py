@@ -71,6 +71,23 @@ def test_batches_are_made_beside_a_gpu_and_not_beside_a_cpu(
     assert environment.loader_workers() == workers
 
 
+@pytest.mark.parametrize(
+    ("room", "trainings", "workers"), [(64, "1", 2), (64, "2", 1), (1, "1", 0), (2**20, "1", 16)]
+)
+def test_fewer_processes_make_batches_where_they_share_little_memory(
+    monkeypatch, caplog, room, trainings, workers
+):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(environment, "usable_cores", lambda: 96)
+    monkeypatch.setattr(
+        environment.shutil, "disk_usage", lambda _: SimpleNamespace(free=room * 2**20)
+    )
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", trainings)
+    environment._warn_once.cache_clear()
+    assert environment.loader_workers(16 * 2**20) == workers
+    assert ("--shm-size" in caplog.text) == (workers < 12)
+
+
 def test_cores_are_those_that_this_process_may_use(monkeypatch):
     monkeypatch.setattr("os.cpu_count", lambda: 128)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)

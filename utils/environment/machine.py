@@ -1,5 +1,7 @@
 """What this machine offers: device, precision with its reason, memory, disk, the Hub account."""
 
+import functools
+import logging
 import os
 import platform
 import resource
@@ -18,6 +20,9 @@ from huggingface_hub.errors import HfHubHTTPError
 from utils.environment.gpu import CPU_ONLY, check_gpu
 
 GIB = 2**30
+SHARED = Path("/dev/shm")  # 64 MB in a container of Docker or Kubernetes, if nobody asks for more
+
+logger = logging.getLogger(__name__)
 
 
 class Precision(NamedTuple):
@@ -74,15 +79,32 @@ def training_precision() -> dict[str, bool]:
     return {} if name == "fp32" else {name: True}
 
 
-def loader_workers() -> int:
+def loader_workers(batch_bytes: int = 1) -> int:
     """Return how many processes make batches while a GPU trains: its share of the cores, up to 16.
 
-    None without a GPU: the cores are busy with training itself.
+    None without a GPU: the cores are busy with training itself. Fewer where the memory that
+    processes share is small: one that finds it full is killed, and training ends with a bus error.
+
+    Args:
+        batch_bytes: of a batch; each process has two on the way.
     """
     if not torch.cuda.is_available():
         return 0
     trainings = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)  # torchrun's, one for each GPU
-    return min(max(usable_cores() // trainings, 1), 16)
+    workers = min(max(usable_cores() // trainings, 1), 16)
+    room = shutil.disk_usage(SHARED).free if SHARED.is_dir() else 0
+    fitting = min(workers, room // (2 * batch_bytes * trainings))
+    if fitting < workers:
+        _warn_once(
+            f"{SHARED} has room for {room / 2**20:.0f} MiB, so {fitting} of {workers} processes "
+            "make batches: start the container with --shm-size=16g or --ipc=host for all of them."
+        )
+    return fitting
+
+
+@functools.cache
+def _warn_once(sentence: str) -> None:
+    logger.warning(sentence)
 
 
 def peak_gib() -> float:

@@ -15,6 +15,8 @@ from utils.environment.machine import device, loader_workers, training_precision
 from utils.environment.training_table import DEFAULTS, preset
 from utils.training.adapters import require_8bit
 from utils.training.dev import dev_metric
+from utils.training.memory import effective_batch
+from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 
 
 def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
@@ -35,7 +37,7 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
         "use_cpu": device().type == "cpu",
         "ddp_find_unused_parameters": False,  # every trained weight takes part in every step
         "dataloader_pin_memory": torch.cuda.is_available(),
-        "dataloader_num_workers": loader_workers(),
+        "dataloader_num_workers": loader_workers(_largest_batch_bytes(recipe)),
         "disable_tqdm": True,  # progress_line says more in one line
         **recipe.training,
     }
@@ -54,6 +56,12 @@ def training_arguments(recipe: Recipe, run: Run) -> Seq2SeqTrainingArguments:
     # by DataParallel, in float32 and with a batch that many times the recipe's (5.23).
     made._n_gpu = min(made.n_gpu, 1)
     return made
+
+
+def _largest_batch_bytes(recipe: Recipe) -> int:
+    """Return the bytes of the samples of one update at 30 s: no batch is larger."""
+    each = 4 if recipe.augmentation.changes_sound else 2
+    return round(effective_batch(recipe.training) * STOCK_SECONDS * SAMPLING_RATE * each)
 
 
 @contextlib.contextmanager
