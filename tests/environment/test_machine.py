@@ -1,6 +1,8 @@
 """Versions against floors, precision by hardware, and an account that never shows its token."""
 
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from huggingface_hub.errors import HfHubHTTPError
 
+from tests.conftest import ROOT
 from utils.environment import colab
 from utils.environment import machine as environment
 from utils.environment.machine import training_precision
@@ -109,6 +112,29 @@ def test_peak_memory_is_in_gib_and_grows_with_what_the_process_holds():
 
 def test_free_disk_is_asked_of_the_nearest_folder_that_exists(tmp_path):
     assert environment.free_disk_gib(tmp_path / "not" / "yet") > 0
+
+
+@pytest.mark.parametrize(("limit", "known"), [(2**30, True), ("max", False), (2**63 - 4096, False)])
+def test_memory_is_what_a_container_may_use(tmp_path, monkeypatch, limit, known):
+    (tmp_path / "memory.max").write_text(f"{limit}\n", encoding="utf-8")
+    (tmp_path / "memory.stat").write_text(f"file 9999\nanon {2**28}\n", encoding="utf-8")
+    machines = environment.memory_gib()
+    monkeypatch.setattr(environment, "LIMITS", {tmp_path / "memory.max": "anon"})
+    total, free = environment.memory_gib()
+    assert (total, free) == (1, 0.75) if known else total == machines[0] and free > 0
+
+
+def test_threads_are_no_more_than_a_containers_time_allows():
+    script = """
+        import joblib, torch
+        torch.set_num_threads(4)
+        joblib.cpu_count = lambda: 2
+        import utils.environment.machine
+        print(torch.get_num_threads())
+    """
+    script = textwrap.dedent(script)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "2\n", done.stderr
 
 
 def test_machine_and_versions_say_what_a_measurement_needs():

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,8 +22,25 @@ from utils.environment.gpu import CPU_ONLY, check_gpu
 
 GIB = 2**30
 SHARED = Path("/dev/shm")  # 64 MB in a container of Docker or Kubernetes, if nobody asks for more
+# A container's limit of memory, of either version of cgroups, and what `memory.stat` beside it
+# calls the memory that processes hold.
+LIMITS = {
+    Path("/sys/fs/cgroup/memory.max"): "anon",
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"): "total_rss",
+}
 
 logger = logging.getLogger(__name__)
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use: a container or taskset may allow fewer."""
+    return joblib.cpu_count()
+
+
+# PyTorch counts the cores of the machine, also where a container may use the time of a few: threads
+# that wait for one another, each stopped for most of the time, are many times slower than one.
+if usable_cores() < torch.get_num_threads():
+    torch.set_num_threads(usable_cores())
 
 
 class Precision(NamedTuple):
@@ -115,9 +133,17 @@ def peak_gib() -> float:
 
 
 def memory_gib() -> tuple[float, float]:
-    """Return the machine's memory and what is free of it, in GiB."""
+    """Return the memory of this machine, or of its container, and what is free of it, in GiB."""
     memory = psutil.virtual_memory()
-    return memory.total / GIB, memory.available / GIB
+    total, free = memory.total, memory.available
+    for path, key in LIMITS.items():
+        with suppress(OSError, ValueError):  # "max"
+            limit = int(path.read_text(encoding="utf-8"))
+            lines = path.with_name("memory.stat").read_text(encoding="utf-8").splitlines()
+            # What the processes hold; the cache of files, which counts too, makes room for them.
+            held = int(dict(line.split() for line in lines).get(key, 0))
+            total, free = min(total, limit), min(free, limit - held)
+    return total / GIB, free / GIB
 
 
 def free_disk_gib(folder: str | Path) -> float:
@@ -137,11 +163,6 @@ def _cpu_name() -> str:
     # ARM kernels write no "model name".
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())
-
-
-def usable_cores() -> int:
-    """Return how many cores this process may use: a container or taskset may allow fewer."""
-    return joblib.cpu_count()
 
 
 def machine() -> dict[str, Any]:
