@@ -45,6 +45,15 @@ def test_texts_are_matched_by_name_whatever_the_order(tmp_path, wav):
     assert read_audio(alone) == (b"", None)
 
 
+def test_a_link_that_leads_back_is_not_followed_and_another_one_is(tmp_path, wav):
+    data = write(tmp_path / "data", wav, **{"a.wav": 1.0, "a.txt": "uno", "x/b.wav": 1.0})
+    write(tmp_path / "disk", wav, **{"c.wav": 1.0, "c.txt": "tre"})
+    for place, goal in {"self": ".", "x/up": "..", "all": "/", "disk": "../disk"}.items():
+        (data / place).symlink_to(goal)
+    (tmp_path / "disk/back").symlink_to(data)
+    assert texts(data) == {"a.wav": "uno", "disk/c.wav": "tre", "x/b.wav": ""}
+
+
 METADATA = {
     "csv": 'file_name,text\r\nb.wav,"due, virgola"\r\na.wav,"uno ""tra virgolette"""\r\n',
     "tsv": 'file_name\ttext\nb.wav\tdue, virgola\na.wav\tuno "tra virgolette"\n',

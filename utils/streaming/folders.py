@@ -16,6 +16,11 @@ LOSSLESS = (".wav", ".flac")  # of a clip that lies there in several formats, on
 SAMPLE = 60  # names of a table that are tried to find the folder of its files
 
 
+def _leads_back(folder: Path) -> bool:
+    """Tell whether a folder is a link to one that it lies in: it would be walked for ever."""
+    return folder.is_symlink() and any(map(folder.samefile, folder.absolute().parents))
+
+
 def _form(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
@@ -34,7 +39,8 @@ class Folder:
         """The paths below the folder, sorted, without hidden ones."""
         found = []
         for folder, folders, names in os.walk(self.root, followlinks=True):
-            folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
+            inner = (name for name in folders if name[0] != "." and name != "__MACOSX")
+            folders[:] = sorted(name for name in inner if not _leads_back(Path(folder, name)))
             found += [Path(folder, name) for name in sorted(names) if name[0] != "."]
         return found
 
