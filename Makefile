@@ -7,6 +7,8 @@ PYTHON ?= python3
 RECIPE ?= recipes/embedded.toml
 # As a variable of the environment: a shell that got the text itself would run what it contains.
 export RECIPE
+# Of what is in it python alone is run: the other programs name the folder that they were installed
+# in, which may have another name by now.
 BIN := .venv/bin
 SET_UP := .venv/ready
 
@@ -29,7 +31,7 @@ TEST = OMP_NUM_THREADS=$(HALF_THE_CORES) $(1)/bin/python -m pytest -n 2 --dist l
 # Lesson 01 alone: from a clean clone to the first transcription.
 first: $(SET_UP)
 	@mkdir -p runs
-	$(BIN)/papermill notebooks/01_environment.ipynb runs/01_environment.ipynb \
+	$(BIN)/python -m papermill notebooks/01_environment.ipynb runs/01_environment.ipynb \
 		-p RECIPE "$$RECIPE" --no-progress-bar
 	@$(BIN)/python -c 'import json, sys; report = json.load(open(sys.argv[1])); \
 		[print(key, report[key]) for key in ("device", "precision", "first_transcription")]' \
@@ -66,14 +68,14 @@ FIRST_PAGE := /lab/tree/notebooks/01_environment.ipynb
 # On localhost, with a token; from elsewhere: ssh -L 8888:127.0.0.1:8888 HOST
 # Rented GPU machines log you in as root, which Jupyter refuses unless it is told otherwise.
 lab: $(SET_UP)
-	$(BIN)/jupyter lab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=$(FIRST_PAGE)
+	$(BIN)/python -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=$(FIRST_PAGE)
 
 notebooks: $(SET_UP)
 	$(BIN)/python notebooks/source/build.py $(call GIVEN,repository,REPOSITORY) $(call GIVEN,branch,BRANCH)
 
 lint: $(SET_UP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python notebooks/source/build.py --check
 
 bench: $(SET_UP)

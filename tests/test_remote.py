@@ -92,7 +92,7 @@ def lab(tmp_path):
     wanted = subprocess.run(
         ["make", "--dry-run", "lab"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()[-1]
-    command = wanted.removeprefix(".venv/bin/").split()
+    command = wanted.removeprefix(".venv/bin/python -m ").split()
     assert "--ip=127.0.0.1" in command
     assert not any("token" in word.lower() or "0.0.0.0" in word for word in command)
     home = {"JUPYTER_RUNTIME_DIR": tmp_path / "runtime", "JUPYTER_CONFIG_DIR": tmp_path / "config"}
