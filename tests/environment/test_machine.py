@@ -192,6 +192,9 @@ def test_drive_is_mounted_only_on_colab_and_only_for_a_folder_in_it(monkeypatch)
     assert mounted == []
     colab.mount_drive("recipes/mine.toml", "/content/drive/MyDrive/runs")
     assert mounted == ["/content/drive"]
+    for place in ("drive/MyDrive/runs", "/content/gdrive/MyDrive/runs"):
+        with pytest.raises(OSError, match=r"not in Google Drive.*/content/drive/MyDrive"):
+            colab.mount_drive("recipes/mine.toml", place)
 
 
 def test_a_drive_that_is_not_mounted_is_a_sentence(monkeypatch):

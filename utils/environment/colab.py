@@ -27,8 +27,13 @@ def mount_drive(*paths: str | Path) -> None:
     """Mount Google Drive if this is Colab and one of `paths` lies in it; elsewhere do nothing.
 
     Raises:
-        OSError: Drive was not mounted.
+        OSError: Drive was not mounted, or a path looks like one of Drive's and is not.
     """
+    for path in map(str, paths) if in_colab() else ():
+        # "drive/MyDrive" would be a folder of the clone, made in silence and lost with it.
+        place = path[: path.find("MyDrive") + len("MyDrive")]
+        if "MyDrive" in path and not Path(path).is_relative_to(DRIVE) and not Path(place).exists():
+            raise OSError(f'"{path}" is not in Google Drive, which is mounted as {DRIVE}/MyDrive.')
     inside = [path for path in paths if Path(path).is_relative_to(DRIVE)]
     if in_colab() and inside and not (DRIVE / "MyDrive").exists():
         from google.colab import drive  # exists on Colab alone
