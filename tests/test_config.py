@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from utils.config import RecipeError, Source, load_recipe
+from utils.streaming.patience import HubError
 
 MINIMAL = """
 [model]
@@ -36,6 +37,12 @@ def test_every_recipe_of_the_repository_loads(tmp_path):
     assert len(paths) >= 4
     for path in paths:
         assert load_recipe(path).languages, path
+
+
+@pytest.mark.parametrize("kind", [RecipeError, HubError])
+def test_a_sentence_shows_no_password(kind):
+    said = "The Hub at https://me:sec-ret@mirror.org:8080/x does not answer; see a@b.org."
+    assert str(kind(said)) == "The Hub at https://mirror.org:8080/x does not answer; see a@b.org."
 
 
 def test_a_recipe_cannot_be_changed(tmp_path):

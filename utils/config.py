@@ -1,6 +1,7 @@
 """Recipes: one experiment = one TOML file, read strictly into frozen dataclasses."""
 
 import os.path
+import re
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
@@ -23,9 +24,16 @@ STOPS = ("first_exhausted", "all_exhausted", "all_exhausted_without_replacement"
 
 
 class UserError(Exception):
-    """A fault that the user can fix: one sentence says what, where and the way out."""
+    """A fault that the user can fix: one sentence says what, where and the way out.
+
+    Of an address in it, a name and a password are left out: notebooks and logs are shared.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        return re.sub(r"//[^/@\s]+@", "//", super().__str__())
 
 
 class RecipeError(UserError, ValueError):

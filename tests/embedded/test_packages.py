@@ -79,6 +79,8 @@ def test_a_package_built_again_with_the_same_files_passes(toy, make_deb, monkeyp
     [
         ("http://example.org/debs", r"has to begin with https://"),
         ("ftp://127.0.0.1/debs", r"has to begin with https://"),
+        ("https://me:secret@example.org/debs", r"^(?!.*secret).*names a user.*into a folder"),
+        ("https://example.org:x/debs", r"toy cannot be fetched from .*nonnumeric port"),
         ("http://127.0.0.1:9/debs", r"toy cannot be fetched from .*refused.*browser"),
         ("{served}/missing", r"toy cannot be fetched from .*404"),
         ("{empty}", r"no toy_….deb in .*apt-get download toy"),

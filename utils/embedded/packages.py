@@ -8,6 +8,7 @@ import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Iterable
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -98,6 +99,11 @@ def _newest(files: Iterable[str], name: str, where: str) -> str:
 def _from_address(address: str, name: str, folder: Path) -> Path:
     """Download a package from a folder that a web server lists (`python -m http.server`)."""
     parts = urlsplit(address)
+    if "@" in parts.netloc:
+        raise FetchError(
+            "WHISPER_SPEECH names a user, which is not supported: fetch the packages with a "
+            "program that can log in, into a folder, and set it to that."
+        )
     is_own = parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
     if parts.scheme != "https" and not is_own:
         raise FetchError(
@@ -113,7 +119,7 @@ def _from_address(address: str, name: str, folder: Path) -> Path:
         target = folder / f"{name}.deb"  # not the server's name for it
         with urllib.request.urlopen(files[chosen], timeout=60) as page, target.open("wb") as file:
             shutil.copyfileobj(page, file)
-    except (urllib.error.URLError, TimeoutError, ValueError) as error:
+    except (urllib.error.URLError, HTTPException, TimeoutError, ValueError) as error:
         raise FetchError(
             f"{name} cannot be fetched from {address} (WHISPER_SPEECH): {error}. Check that a "
             "browser shows the list of packages there."

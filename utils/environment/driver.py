@@ -119,7 +119,7 @@ def installed_torch() -> str:
 def choose() -> Wheel:
     """Return the build to install here, and print why."""
     if asked := os.environ.get("TORCH_INDEX"):
-        print(f"PyTorch from {asked}, as TORCH_INDEX says.")
+        print("PyTorch from the index that TORCH_INDEX names.")  # which may hold a password
         return Wheel("torch", asked)
     if platform.system() != "Linux":
         return CUDA_13  # elsewhere PyPI has one build alone
@@ -145,7 +145,7 @@ def main() -> int:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile", *where]
         if code := subprocess.run(command, check=False).returncode:
             print(
-                f"PyTorch could not be installed from {wheel.index} for Python "
+                f"PyTorch could not be installed from {wheel.index.rpartition('@')[2]} for Python "
                 f"{platform.python_version()} (pip's reason is above): name another index by "
                 "`make TORCH_INDEX=ADDRESS`.",
                 file=sys.stderr,
