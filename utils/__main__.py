@@ -49,11 +49,16 @@ class LessonFailed(UserError):
     """A lesson stopped; the message is the lesson's own, with the path of the notebook."""
 
 
-def state_of_recordings(recipe: Recipe) -> str:
-    """Return name, size and time of each file of the sources on this machine."""
+def places_of_recordings(recipe: Recipe) -> list[Path]:
+    """Return where the sources are, if they are on this machine."""
     kinds = ("recordings", "common_voice")  # these are named by `name`, other folders by `dataset`
     named = [one.name if one.dataset in kinds else one.dataset for one in recipe.sources]
-    places = [Path(name).expanduser() for name in named if name not in ("", "embedded")]
+    return [Path(name).expanduser() for name in named if name not in ("", "embedded")]
+
+
+def state_of_recordings(recipe: Recipe) -> str:
+    """Return name, size and time of each file of the sources on this machine."""
+    places = places_of_recordings(recipe)
     files = [path for place in places for path in (place, *sorted(place.rglob("*")))]
     stats = [(str(path), path.stat()) for path in files if path.is_file()]
     return "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
@@ -129,7 +134,9 @@ def execute(run: Run, stage: str, recipe: Recipe, runs: str) -> None:
         except CellTimeoutError:
             fault = f"a cell ran for more than {CELL_SECONDS // 86400} days"
     if output.exists():
-        write_atomically(output, scrub_notebook(output))
+        places = [Path(runs).expanduser(), recipe.path.parent]
+        places += [place.parent for place in places_of_recordings(recipe)]
+        write_atomically(output, scrub_notebook(output, places=places))
     write_html(output)
     if fault:
         raise LessonFailed(f"{notebook_of(stage)} stopped. {fault}\nSee {output}.")

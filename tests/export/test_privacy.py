@@ -50,8 +50,9 @@ def test_the_machine_has_no_name(monkeypatch):
     )
 
 
-def test_a_notebook_tells_no_folder_in_outputs_parameters_and_published_code(tmp_path):
-    place = "/home/alice/patients/run"
+@pytest.mark.parametrize("above", ["/srv/alice", '/media/alice o\'neil/My "Disk"'])
+def test_a_notebook_tells_no_folder_in_outputs_parameters_and_published_code(tmp_path, above):
+    place = f"{above}/patients/run"
     cells = [
         {"cell_type": "code", "metadata": {"tags": ["injected-parameters"]}, "outputs": []},
         {"cell_type": "code", "metadata": {}, "outputs": [{"text": [f"in {place}\n"]}]},
@@ -61,10 +62,10 @@ def test_a_notebook_tells_no_folder_in_outputs_parameters_and_published_code(tmp
     path = tmp_path / "lesson.ipynb"
     told = {"cells": cells, "metadata": {"papermill": {"output_path": f"{place}/o.ipynb"}}}
     path.write_text(json.dumps(told), encoding="utf-8")
-    executed = json.loads(scrub_notebook(path))
+    executed = json.loads(scrub_notebook(path, places=[Path(above, "patients")]))
     assert "alice" not in json.dumps([executed["metadata"], executed["cells"][0]])
     assert executed["cells"][1]["outputs"] == [{"text": ["in run\n"]}]
-    assert "alice" not in scrub_notebook(path, is_published=True)
+    assert "alice" not in scrub_notebook(path, True, [Path(above, "patients")])
 
 
 def test_scrubbing_leaves_the_lesson_that_is_published_as_it_is():

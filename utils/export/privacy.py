@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os.path
 import re
 import socket
 import tempfile
@@ -34,16 +35,22 @@ def _last_part(found: re.Match) -> str:
     return f"{quote}{name if name != '~' else '…'}{end}{quote}"
 
 
-def scrub(text: str) -> str:
+def scrub(text: str, places: Sequence[Path] = ()) -> str:
     """Return a text in which paths are their last part, and this machine is "this-machine".
 
     Working folder, home and temporary folder go first, so that what lies below them keeps the rest
     of its path: "/home/alice/whisper/runs/x" is "runs/x".
+
+    Args:
+        text: with or without paths.
+        places: further folders like these. In one that is not known a space or a quotation mark
+            would end the path.
     """
     for folder, name in (
         (Path.cwd(), ""),
         (Path(tempfile.gettempdir()), "tmp/"),
-        (Path.home(), ""),
+        (Path(os.path.expanduser("~")), ""),  # "~" for a user without one
+        *((place.absolute(), "") for place in places),
     ):
         if len(folder.parts) > 1:
             text = re.sub(rf"(?<![\w/]){re.escape(str(folder))}/", name, text)
@@ -57,35 +64,36 @@ def scrub(text: str) -> str:
     return text
 
 
-def scrub_notebook(path: Path, is_published: bool = False) -> str:
+def scrub_notebook(path: Path, is_published: bool = False, places: Sequence[Path] = ()) -> str:
     """Return a notebook without what is private in its outputs and parameters.
 
     Args:
         path: of the notebook.
         is_published: its code is scrubbed too, and its outputs are left out.
+        places: see `scrub`.
     """
     notebook = read_json(path, "run the lesson again, or `git checkout notebooks`")
-    notebook["metadata"] = _scrub_all(notebook.get("metadata", {}))
+    notebook["metadata"] = _scrub_all(notebook.get("metadata", {}), places)
     for cell in notebook.get("cells", []):
         if is_published or "injected-parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = _scrub_all(cell["source"])
+            cell["source"] = _scrub_all(cell["source"], places)
         if cell["cell_type"] == "code":
-            cell["outputs"] = [] if is_published else _scrub_all(cell["outputs"])
+            cell["outputs"] = [] if is_published else _scrub_all(cell["outputs"], places)
             if is_published:
                 cell["execution_count"] = None
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
 
 
-def _scrub_all(value: Any) -> Any:
+def _scrub_all(value: Any, places: Sequence[Path] = ()) -> Any:
     """Scrub every text in what JSON holds, but pictures."""
     if isinstance(value, str):
-        return scrub(value)
+        return scrub(value, places)
     if isinstance(value, Mapping):
         return {
-            key: one if key.startswith(("image/", "audio/")) else _scrub_all(one)
+            key: one if key.startswith(("image/", "audio/")) else _scrub_all(one, places)
             for key, one in value.items()
         }
-    return [_scrub_all(one) for one in value] if isinstance(value, Sequence) else value
+    return [_scrub_all(one, places) for one in value] if isinstance(value, Sequence) else value
 
 
 def find_private(folder: Path, names: Sequence[Path]) -> list[str]:
