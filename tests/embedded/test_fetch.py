@@ -174,6 +174,16 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path, monkeypatch):
         embedded.resolve("embedded/whisper-base")
 
 
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
+    def unknown(_):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("WHISPER_CACHE", raising=False)
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(FetchError, match=r"no home for ~/\.cache.*set WHISPER_CACHE"):
+        cache.cache_folder()
+
+
 # --- The speech ------------------------------------------------------------------------------
 
 

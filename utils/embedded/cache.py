@@ -25,8 +25,16 @@ class FetchError(UserError):
 
 
 def cache_folder() -> Path:
-    """Return the cache's place: `$WHISPER_CACHE`, else ~/.cache/whisper-fine-tuning."""
-    return Path(os.environ.get("WHISPER_CACHE") or "~/.cache/whisper-fine-tuning").expanduser()
+    """Return the cache's place: `$WHISPER_CACHE`, else ~/.cache/whisper-fine-tuning.
+
+    Raises:
+        FetchError: this user has no home, as in some containers.
+    """
+    place = Path(os.environ.get("WHISPER_CACHE") or "~/.cache/whisper-fine-tuning")
+    try:
+        return place.expanduser()
+    except RuntimeError:
+        raise FetchError(f"This user has no home for {place}: set WHISPER_CACHE.") from None
 
 
 def _digests(folder: Path) -> dict[str, str]:
