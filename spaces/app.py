@@ -8,8 +8,17 @@ import os
 from itertools import chain
 from pathlib import Path
 
-from guard import FRAMED_BY, LOOPBACK, Guard, end_on_signals, patient, private_folder
+from guard import (
+    FRAMED_BY,
+    LOOPBACK,
+    Guard,
+    ask_without_proxy,
+    end_on_signals,
+    patient,
+    private_folder,
+)
 
+ask_without_proxy()
 private_folder()  # its variables are read when Gradio is imported
 
 import av

@@ -1,6 +1,7 @@
 """The page as programs see it: what it answers, what it says to bad recordings, what it keeps."""
 
 import io
+import os
 import re
 import socket
 import subprocess
@@ -143,6 +144,18 @@ def test_the_page_listens_on_the_loopback_alone_and_is_not_shared(served):
     for address in {one for one in others if not one.startswith(("127.", "::1"))}:
         with pytest.raises(OSError), socket.create_connection((address, page.server_port), 2):
             pass
+
+
+def test_a_networks_proxy_is_not_asked_for_the_page(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "example.org")
+    monkeypatch.delenv("no_proxy", raising=False)
+    page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+    try:
+        assert httpx.get(demo.launch(page)).status_code == 200
+        assert os.environ["NO_PROXY"].startswith("example.org,127.0.0.1")
+    finally:
+        demo.close(page)
 
 
 def test_a_page_is_shared_only_behind_a_password(monkeypatch):

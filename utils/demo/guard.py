@@ -199,6 +199,16 @@ def patient(protocol: type) -> type:
     return Patient
 
 
+def ask_without_proxy() -> None:
+    """Let no program of this process ask a network's proxy for a page of this machine.
+
+    Gradio looks whether its own page answers, and refuses to serve it where a proxy says no.
+    """
+    for name in ("NO_PROXY", "no_proxy"):
+        told = [one for one in os.environ.get(name, "").split(",") if one]
+        os.environ[name] = ",".join(dict.fromkeys([*told, *LOOPBACK]))
+
+
 @functools.cache
 def private_folder() -> Path:
     """Return the folder for Gradio's files, open to this user alone; call it before Gradio.

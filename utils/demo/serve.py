@@ -13,7 +13,14 @@ import numpy as np
 from utils.artifacts import Run
 from utils.config import Recipe
 from utils.demo.answers import Transcriber
-from utils.demo.guard import FRAMED_BY, LOOPBACK, Guard, patient, private_folder
+from utils.demo.guard import (
+    FRAMED_BY,
+    LOOPBACK,
+    Guard,
+    ask_without_proxy,
+    patient,
+    private_folder,
+)
 from utils.demo.shown import CSS
 from utils.environment.colab import in_colab
 from utils.whisper.captions import Segment
@@ -142,6 +149,7 @@ def launch(page: "gradio.Blocks", port: int | None = None, password: str = "") -
 
     if port is not None and not 1 <= port <= 65535:
         raise OSError(f"There is no port {port}: choose one from 1024 to 65535.")
+    ask_without_proxy()
     page.queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     hosts, framed_by = [*LOOPBACK], FRAMED_BY
     if in_colab():  # its proxy shows the page in a frame, under a name of its own

@@ -15,6 +15,7 @@ import httpx
 
 from utils.artifacts import Run, write_atomically, write_json
 from utils.config import Recipe
+from utils.demo.guard import ask_without_proxy
 from utils.embedded.fetch import speech
 from utils.environment.templates import render
 from utils.export.card import language_name
@@ -69,6 +70,7 @@ def serve_space(folder: Path, seconds: float = 90) -> Iterator[str]:
     Raises:
         PushError: the page ended or did not open in time; with what it said.
     """
+    ask_without_proxy()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
