@@ -119,6 +119,11 @@ def test_mel_bands_are_those_of_the_weights_whatever_lies_beside_them(whole, che
     assert mine.feature_size == 80 and (mine.mel_filters == theirs.mel_filters).all()
 
 
+def test_the_code_that_a_checkpoint_asks_for_is_not_looked_for(checkpoint):
+    model, _ = load_checkpoint(checkpoint(config={"attn_implementation": "someone/kernel"}))
+    assert model.config._attn_implementation == "sdpa"
+
+
 def test_positions_that_were_not_saved_are_computed(whole, checkpoint):
     folder, name = checkpoint(), "model.encoder.embed_positions.weight"
     changed_weights(lambda weights: {n: w for n, w in weights.items() if n != name})(folder)

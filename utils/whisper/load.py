@@ -88,6 +88,8 @@ def load_checkpoint(
             dtype=torch.float32,
             use_safetensors=True,
             quantization_config=quantized,
+            # Whatever config.json asks for: it may name a package, or a repository with code.
+            attn_implementation="sdpa",
             # Both are refused below: Transformers would fill the gaps with random numbers.
             output_loading_info=True,
             ignore_mismatched_sizes=True,
