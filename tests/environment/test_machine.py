@@ -176,6 +176,12 @@ def test_the_account_is_one_sentence_without_the_token(monkeypatch, answer, sent
     assert TOKEN not in said and "\n" not in said
 
 
+def test_a_token_with_what_was_copied_along_is_no_fault_of_the_network(monkeypatch):
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: f"{TOKEN}…")
+    said = environment.hub_account()
+    assert "no token has such characters: log in" in said and TOKEN not in said
+
+
 def test_without_a_token_the_hub_is_not_asked(monkeypatch):
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     monkeypatch.setattr(huggingface_hub, "whoami", lambda token: pytest.fail("asked the Hub"))

@@ -10,8 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 import soundfile
+from huggingface_hub.utils import httpx
 
+from utils.config import Source, UserError
 from utils.streaming.hub import speaker_and_recording
+from utils.streaming.patience import patiently
 
 ROWS = 40  # a shard
 # What the client does before each part: a stream's texts or the one sentence it ended with, the
@@ -365,6 +368,24 @@ def test_what_is_refused_in_the_middle_ends_at_once(told, kind, sentence):
     part = told[f"middle {kind}"]
     assert part["result"].startswith(sentence)
     assert [e["fault"] for e in part["requests"]].count(kind) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (httpx.InvalidURL("Invalid port: 'secret'"), "HTTPS_PROXY.*in a password write %23 for #"),
+        (httpx.UnsupportedProtocol("no http://"), "HF_ENDPOINT.*does not begin with http://"),
+        (UnicodeEncodeError("ascii", "hf_secret…", 9, 10, "no"), "The token holds a character"),
+        (ImportError("the 'socksio' package is not installed"), "'socksio' package.*Install it"),
+    ],
+)
+def test_a_wrong_setting_of_this_machine_is_named_at_once(error, sentence):
+    def fails():
+        raise error
+
+    with pytest.raises(UserError, match=sentence) as caught:
+        patiently(Source("org/speech", "it"), "org/speech", fails)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.fault(11)

@@ -191,6 +191,10 @@ def hub_account() -> str:
     token = huggingface_hub.get_token()
     if token is None:
         return "No token is set: you use the Hub without a name, which is enough here."
+    if not token.isascii():  # "…" or a quotation mark of a text, copied along
+        return (
+            "A token is set, but no token has such characters: log in again with `hf auth login`."
+        )
     try:
         huggingface_hub.whoami(token)
         return "You are logged in to the Hub."  # a notebook that is shared tells no name

@@ -39,7 +39,19 @@ class _Silence(Exception):
 
 
 # What the libraries raise when something cannot be opened or read.
-FAILURES = (OSError, ValueError, RuntimeError, TypeError, httpx.TransportError, _Silence)
+FAILURES = (
+    *(OSError, ValueError, RuntimeError, TypeError, ImportError),
+    *(httpx.TransportError, httpx.InvalidURL, _Silence),
+)
+# Faults of this machine's settings, which no other data set and no patience would help.
+SETTINGS: dict[type[Exception], str] = {
+    httpx.InvalidURL: "HF_ENDPOINT or a proxy's address (HTTPS_PROXY) is none: in a password write "
+    "%23 for #, %40 for @ and %2F for /.",
+    httpx.UnsupportedProtocol: "HF_ENDPOINT, or a proxy's address (HTTPS_PROXY), does not begin "
+    "with http:// or https://.",
+    UnicodeEncodeError: "The token holds a character that no token has: log in again with "
+    "`hf auth login --force`, or set HF_TOKEN anew.",
+}
 
 
 class _Patience:
@@ -112,6 +124,8 @@ def explained(error: Exception, source: Source, place: str) -> Exception:
     """Return the error for a person instead of one from the libraries: one sentence."""
     if isinstance(error, (HubError, RecipeError)):
         return error  # explained already
+    if fault := next((SETTINGS[kind] for kind in SETTINGS if isinstance(error, kind)), ""):
+        return HubError(f"{place} cannot be asked for: {fault}")
     page = f"{constants.ENDPOINT}/datasets/{source.dataset}"
     status = _status(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
@@ -151,6 +165,8 @@ def explained(error: Exception, source: Source, place: str) -> Exception:
         )
     reason = " ".join(str(error).split()).rstrip(".")
     way_out = "Check dataset, name and split"
+    if isinstance(error, ImportError):
+        way_out = "Install it, or take another dataset"
     if isinstance(error, RuntimeError):  # a loading script, which would have to be executed
         way_out = 'Try revision = "refs/convert/parquet", the Hub\'s own conversion,'
     return RecipeError(f"{place}, cannot be opened: {reason}. {way_out} in the recipe.")
@@ -158,7 +174,7 @@ def explained(error: Exception, source: Source, place: str) -> Exception:
 
 def _may_pass(error: Exception) -> bool:
     """Return whether to retry: there was no answer, or the server is busy."""
-    if isinstance(error, OfflineModeIsEnabled):
+    if isinstance(error, (OfflineModeIsEnabled, *SETTINGS)):
         return False
     if status := _status(error):
         return status == 429 or status >= 500
