@@ -1,4 +1,5 @@
 import errno
+import json
 import logging
 
 import pytest
@@ -180,7 +181,12 @@ def test_a_saved_model_has_every_file_that_a_runtime_needs_and_no_pickle(
         torch.equal(value, tiny_model.state_dict()[name])
         for name, value in loaded.state_dict().items()
     )
-    WhisperProcessor.from_pretrained(tmp_path / "model")
+    processor = WhisperProcessor.from_pretrained(tmp_path / "model")
+    assert processor.tokenizer.extra_special_tokens == base[1].tokenizer.extra_special_tokens
+    config = json.loads((tmp_path / "model/tokenizer_config.json").read_text(encoding="utf-8"))
+    assert not isinstance(config.get("extra_special_tokens"), list), "Transformers 4 fails at it"
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert len(modes) == 1, "the weights are for their owner alone"
 
 
 def test_a_save_that_fails_leaves_the_old_model_as_it_was(tiny_model, base, tmp_path, monkeypatch):

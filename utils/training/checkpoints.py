@@ -175,8 +175,21 @@ def save_model(
             processor.tokenizer.save_vocabulary(str(partial))
             added = json.dumps(processor.tokenizer.get_added_vocab(), ensure_ascii=False)
             (partial / "added_tokens.json").write_text(added, encoding="utf-8")
+            _open_to_others(partial)
             mark_complete(partial)
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _open_to_others(folder: Path) -> None:
+    """Let Transformers 4, and what runs under another name on this machine, load a saved model."""
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    # Transformers 4 takes this key for a dict and fails; both versions read it by its older name.
+    if "extra_special_tokens" in config:
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    for weights in folder.glob("*.safetensors"):  # which safetensors lets only their owner read
+        shutil.copymode(path, weights)
