@@ -48,6 +48,9 @@ def test_each_method_trains_its_weights_resumes_and_ends_as_an_ordinary_whisper(
     losses = [row["loss"] for row in read_metrics(run.metrics) if "loss" in row]
     assert losses[-1] < losses[0]
     assert run.adapter.exists() == (weights in ("lora", "dora"))
+    for name in ("adapter_config.json", "README.md") if run.adapter.exists() else ():
+        told = (run.adapter / name).read_text(encoding="utf-8")
+        assert "tiny" in told and str(run.folder.parent.parent) not in told, name
     # What lesson 04 goes on with is what was saved.
     saved = load_file(run.model / "model.safetensors")
     for name, weight in trainer.model.named_parameters():

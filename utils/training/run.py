@@ -16,10 +16,11 @@ from transformers.integrations import TensorBoardCallback
 
 from utils.artifacts import Run, RunMismatch, require
 from utils.config import Recipe, UserError
+from utils.embedded.fetch import public_name
 from utils.environment.lock import only_writer
 from utils.preprocessing.collator import SpeechCollator
 from utils.preprocessing.stream import SpeechStream
-from utils.training.adapters import choose_weights, merge, quantization
+from utils.training.adapters import choose_weights, merge, quantization, save_adapter
 from utils.training.arguments import same_sums_on_cpu, take_off_autocast, training_arguments
 from utils.training.checkpoints import copy_checkpoints, find_valid_checkpoint, save_model
 from utils.training.dev import Patience, dev_metric, dev_slice
@@ -234,7 +235,7 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
         trainer.model = model = gather(model)
     if isinstance(model, PeftModel):
         if trainer.args.should_save:
-            model.save_pretrained(run.adapter)
+            save_adapter(model, run.adapter, public_name(recipe.model.checkpoint))
         trainer.accelerator.wait_for_everyone()
         # Into weights as the checkpoint has them: those beside the adapter may be of 8 bits.
         start, _ = load_model(recipe)
