@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import WhisperForConditionalGeneration
+from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from benchmarks.variants import trained_share
 from utils.config import RecipeError
@@ -51,6 +51,7 @@ def test_each_method_trains_its_weights_resumes_and_ends_as_an_ordinary_whisper(
     for name in ("adapter_config.json", "README.md") if run.adapter.exists() else ():
         told = (run.adapter / name).read_text(encoding="utf-8")
         assert "tiny" in told and str(run.folder.parent.parent) not in told, name
+    assert WhisperConfig.from_pretrained(run.model).use_cache
     # What lesson 04 goes on with is what was saved.
     saved = load_file(run.model / "model.safetensors")
     for name, weight in trainer.model.named_parameters():

@@ -240,6 +240,7 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
         # Into weights as the checkpoint has them: those beside the adapter may be of 8 bits.
         start, _ = load_model(recipe)
         trainer.model = model = merge(start, run.adapter).to(trainer.args.device)
-    model.config.apply_spec_augment = False  # whoever trains it further decides anew
+    # Settings of this training, as OpenAI has them: the Trainer turns the cache off.
+    model.config.update({"apply_spec_augment": False, "use_cache": True})
     if trainer.args.should_save:
         save_model(model, trainer.processing_class, run.model)
