@@ -339,8 +339,10 @@ def test_an_int_may_stand_for_a_float_and_nothing_else(tmp_path):
 
 
 def test_a_language_that_whisper_lacks_goes_under_the_nearest_one_and_tables_say_so(tmp_path):
-    source = load(
+    recipe = load(
         tmp_path, MINIMAL.replace('language = "it"', 'language = "it"\nspeaks = "Friulian"')
-    ).sources[0]
-    assert source.language == "it"
-    assert source.label.startswith("Friulian as it")
+    )
+    assert recipe.sources[0].language == "it"
+    assert recipe.sources[0].label.startswith("Friulian as it")
+    assert recipe.spoken == {"it": "Friulian"}
+    assert load(tmp_path, MINIMAL).spoken == {"it": "Italian"}

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from utils.environment.recipe_checks import check_recipe
 from utils.environment.recipe_file import read_recipe
+from utils.text import languages
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -253,6 +254,16 @@ class Recipe:
     def languages(self) -> tuple[str, ...]:
         """The languages that are trained, each once, in the order of the recipe."""
         return tuple(dict.fromkeys(source.language for source in self.sources if source.train))
+
+    @property
+    def spoken(self) -> dict[str, str]:
+        """What is trained under each code: `{"si": "Dhivehi"}`, where it stands for another one."""
+        names, said = languages(), {}
+        for one in self.sources:
+            if one.train:
+                name = one.speaks or names.get(one.language, one.language).title()
+                said.setdefault(one.language, {})[name] = None
+        return {code: " and ".join(found) for code, found in said.items()}
 
 
 # Every table of a recipe but [training], whose keys are those of Seq2SeqTrainingArguments.

@@ -158,7 +158,7 @@ for name in (None, "silent.wav", "long.wav", "film.wav"):
 # %%
 started = time.perf_counter()
 credit = demo.credits(recipe)
-page = build_page(transcribers, recipe.languages, examples, credit, run.corrections)
+page = build_page(transcribers, recipe.spoken, examples, credit, run.corrections)
 url = demo.launch(page)
 seconds_to_start = time.perf_counter() - started
 print(f"{url} is open after {seconds_to_start:.1f} s")

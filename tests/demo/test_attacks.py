@@ -42,7 +42,8 @@ def transcribe(samples, language, task):
 """
 DEMO = """
 from utils.demo.page import build_page
-page = build_page({"a": transcribe, "b": transcribe}, ["it"], corrections=Path(sys.argv[1]))
+models = {"a": transcribe, "b": transcribe}
+page = build_page(models, {"it": "Italian"}, corrections=Path(sys.argv[1]))
 """
 RECORDER = """
 from utils.recorder import build_recorder

@@ -50,9 +50,9 @@ def url(base, clip, corrections):
         return transcribe_long(model, processor, samples, language=language, task=task)
 
     row = {"audio": (clip[0] * 32767).astype(np.int16), "language": "it", "text": clip[1]}
-    page = build_page(
-        {"Before": transcribe, "After": transcribe}, ["it", "fr"], [row], "A.", corrections
-    )
+    names = {"it": "Italian", "fr": "French"}
+    models = {"Before": transcribe, "After": transcribe}
+    page = build_page(models, names, [row], "A.", corrections)
     yield demo.launch(page)
     demo.close(page)
 

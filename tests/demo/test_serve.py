@@ -54,9 +54,8 @@ def served():
             yield done, [Segment(start, end, text.upper()) for start, end, text in segments]
 
     row = {"audio": (SECOND * 32767).astype(np.int16), "language": "it", "text": "Un tono."}
-    page = build_page(
-        {"Before": transcribe, "After": in_capitals}, ["it", "th"], [row], "A speaker"
-    )
+    names = {"it": "Italian", "th": "Thai"}
+    page = build_page({"Before": transcribe, "After": in_capitals}, names, [row], "A speaker")
     yield page, demo.launch(page)
     page.close(verbose=False)
 
@@ -162,7 +161,7 @@ def test_a_page_is_shared_only_behind_a_password(monkeypatch):
     # The tunnel program is not downloaded here: whether it would be is what counts.
     asked = []
     monkeypatch.setattr("gradio.networking.setup_tunnel", lambda **given: asked.append(given) or "")
-    page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+    page = build_page({"a": hear_nothing, "b": hear_nothing}, {"it": "Italian"})
     url = demo.launch(page, password="a long word")
     try:
         assert page.share is True and asked
@@ -191,12 +190,12 @@ def test_the_speaker_of_the_examples_is_named(served):
 
 def test_a_taken_port_and_one_that_cannot_be_have_a_sentence():
     with pytest.raises(OSError, match="There is no port 65536"):
-        demo.launch(build_page({"a": hear_nothing, "b": hear_nothing}, ["it"]), 65536)
+        demo.launch(build_page({"a": hear_nothing, "b": hear_nothing}, {"it": "Italian"}), 65536)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+        page = build_page({"a": hear_nothing, "b": hear_nothing}, {"it": "Italian"})
         with pytest.raises(OSError, match=f"Port {port} of 127.0.0.1 is taken"):
             demo.launch(page, port)
 
@@ -209,7 +208,7 @@ def test_a_crowd_is_told_that_the_page_is_busy_and_those_in_line_are_answered(tm
         go.wait(60)
         yield 1.0, [Segment(0.0, 1.0, "answered")]
 
-    page = build_page({"a": transcribe, "b": transcribe}, ["it"])
+    page = build_page({"a": transcribe, "b": transcribe}, {"it": "Italian"})
     client = Client(demo.launch(page), verbose=False, analytics_enabled=False)
     file = handle_file(wav(tmp_path, "a.wav", SECOND))
     crowd = range(demo.MAX_WAITING + 6)
@@ -226,7 +225,7 @@ def test_a_crowd_is_told_that_the_page_is_busy_and_those_in_line_are_answered(tm
 
 
 def test_an_open_microphone_holds_up_nobody_who_sends_a_recording():
-    page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+    page = build_page({"a": hear_nothing, "b": hear_nothing}, {"it": "Italian"})
     (live,) = (one for one in page.fns.values() if one.connection == "stream")
     (sent,) = (one for one in page.fns.values() if one.api_name == "transcribe")
     assert live.concurrency_id != sent.concurrency_id  # Gradio keeps a place while it is open
@@ -244,7 +243,7 @@ def test_an_open_microphone_holds_up_nobody_who_sends_a_recording():
 
 def test_a_closed_page_answers_nobody_and_leaves_no_recordings(tmp_path):
     for _ in range(2):  # the second as in a lesson whose cells are run again
-        page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+        page = build_page({"a": hear_nothing, "b": hear_nothing}, {"it": "Italian"})
         url = demo.launch(page)
         assert httpx.get(url).status_code == 200
         client = Client(url, verbose=False, analytics_enabled=False)

@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -188,6 +189,18 @@ def test_the_card_tells_all_that_a_stranger_must_know(card):
         *("| CTranslate2 int8, short | 81 | 3.0× | 10.0 |", "recipe.toml", "torch 2.13"),
     ):
         assert said in card.text, said
+
+
+def test_a_language_that_whisper_lacks_has_its_own_name_on_card_and_space(recipe, run):
+    spoken = [replace(one, speaks="Friulian" if one.train else "") for one in recipe.sources]
+    recipe = replace(recipe, sources=tuple(spoken))
+    documented = {one.label: CALLED | {"split": "test", "clips": 4} for one in spoken if one.test}
+    card = ModelCard(write_card(recipe, run, "me/x", EXPORTED | {"documented": documented}))
+    assert card.text.strip().startswith("# Whisper for Friulian")
+    assert "no code for Friulian" in card.text and 'language="it"' in card.text
+    assert card.data.language is None, "Friulian is no Italian, on the Hub either"
+    settings = json.loads((space.stage_space(recipe, run) / "settings.json").read_text("utf-8"))
+    assert settings["languages"] == {"it": "Friulian"}
 
 
 @pytest.mark.parametrize(

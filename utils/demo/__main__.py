@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = load_recipe(chosen.recipe)
     run = open_run(recipe, chosen.runs)
     require(run, "training")
-    transcribers, languages = load_transcribers(recipe, run), recipe.languages
-    page = build_page(transcribers, languages, example_rows(run), credits(recipe), run.corrections)
+    transcribers, examples = load_transcribers(recipe, run), example_rows(run)
+    page = build_page(transcribers, recipe.spoken, examples, credits(recipe), run.corrections)
     password = secrets.token_urlsafe(12) if chosen.share else ""
     url = launch(page, chosen.port, password)
     announce(url, chosen.port)

@@ -10,7 +10,6 @@ from utils.demo.answers import Answers, Transcriber
 from utils.demo.guard import private_folder
 from utils.demo.live import Live
 from utils.demo.shown import LEGEND, SAVE
-from utils.text import languages as known_languages
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.captions import FORMATS
 
@@ -30,7 +29,7 @@ PRIVATE = {"api_visibility": "private"}
 
 def build_page(
     transcribers: Mapping[str, Transcriber],
-    languages: Sequence[str],
+    languages: Mapping[str, str],
     examples: Iterable[Mapping[str, Any]] = (),
     credit: str = "",
     corrections: Path | None = None,
@@ -39,7 +38,7 @@ def build_page(
 
     Args:
         transcribers: two, by the name they are shown by; the second is compared with the first.
-        languages: Whisper's codes, to choose from.
+        languages: to choose from, by Whisper's code what each is called.
         examples: prepared rows to try.
         credit: whom to name for them.
         corrections: where recordings whose text was corrected are kept, a folder for each
@@ -51,15 +50,14 @@ def build_page(
     first, second = transcribers
     answers = Answers(transcribers.values(), corrections)
     tasks = [("Transcribe", "transcribe"), ("Translate into English", "translate")]
-    names = known_languages()
-    choices = [(names.get(code, code).title(), code) for code in languages]
+    choices = [(name, code) for code, name in languages.items()]
     with gradio.Blocks(title="Whisper", delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
         state = gradio.State()
         gradio.Markdown(
             "# Whisper, before and after fine-tuning\nSpeak, or add a file of up to an hour."
         )
         with gradio.Row():
-            language = gradio.Dropdown(choices, value=languages[0], label="Spoken language")
+            language = gradio.Dropdown(choices, value=choices[0][1], label="Spoken language")
             task = gradio.Radio(tasks, value="transcribe", label="Task")
         audio = gradio.Audio(sources=["microphone", "upload"], label="Recording", **AUDIO)
         clips = _examples(list(examples), credit)

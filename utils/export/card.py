@@ -8,7 +8,6 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from markupsafe import Markup
-from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from utils.artifacts import Run, require
 from utils.config import Recipe, Source
@@ -23,11 +22,6 @@ from utils.streaming.hub import is_on_hub
 TEMPLATE = Path(__file__).with_name("card.md")
 # The Hub knows languages by ISO 639; Whisper's code for Javanese is an old one.
 ISO = {"jw": "jv"}
-
-
-def language_name(code: str) -> str:
-    """Return a language's English name."""
-    return LANGUAGES.get(code, code).title()
 
 
 def dataset_name(source: Source) -> str:
@@ -80,12 +74,18 @@ def results(recipe: Recipe, documented: Mapping[str, Mapping[str, Any]]) -> list
     ]
 
 
+def _iso_codes(recipe: Recipe) -> list[str]:
+    """Return the codes of the trained languages; one that Whisper lacks has no code here."""
+    named = {one.language for one in recipe.sources if one.train and not one.speaks}
+    return sorted(ISO.get(code, code) for code in named)
+
+
 def _metadata(
     recipe: Recipe, repository: str, documented: Mapping[str, Mapping[str, Any]]
 ) -> ModelCardData:
     base = public_name(recipe.model.checkpoint)
     return ModelCardData(
-        language=sorted({ISO.get(code, code) for code in recipe.languages}),
+        language=_iso_codes(recipe) or None,
         license="mit" if recipe.model.checkpoint.startswith(PREFIX) else None,
         library_name="transformers",
         pipeline_tag="automatic-speech-recognition",
@@ -123,7 +123,7 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
         repository=repository,
         evaluation=evaluation,
         base=public_name(recipe.model.checkpoint),
-        spoken=", ".join(map(language_name, recipe.languages)),
+        spoken=", ".join(recipe.spoken.values()),
         is_openai=recipe.model.checkpoint.startswith(PREFIX),
         data_lines=[data_line(source) for source in recipe.sources],
         window=window,

@@ -18,7 +18,6 @@ from utils.config import Recipe
 from utils.demo.guard import ask_without_proxy
 from utils.embedded.fetch import speech
 from utils.environment.templates import render
-from utils.export.card import language_name
 from utils.export.documented import FASTER_WHISPER, is_multilingual
 from utils.export.hub import CONVERTED_FILES, PushError, place
 
@@ -36,15 +35,15 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
         place(run.repository / "ctranslate2-int8" / name, folder / "model" / name)
     shutil.copyfile("spaces/app.py", folder / "app.py")
     shutil.copyfile("utils/demo/guard.py", folder / "guard.py")
-    spoken = ", ".join(map(language_name, recipe.languages))
-    title, has_languages = f"Whisper for {spoken}", is_multilingual(run.model)
+    title = f"Whisper for {', '.join(recipe.spoken.values())}"
+    has_languages = is_multilingual(run.model)
     sources = [source for source in recipe.sources if source.dataset == "embedded" and source.train]
     credit = [speech(source.language, source.name).attribution for source in sources]
     settings = {
         "title": title,
         # An English-only model was trained on its language under the name of English.
         "languages": {
-            code if has_languages else "en": language_name(code) for code in recipe.languages
+            code if has_languages else "en": name for code, name in recipe.spoken.items()
         },
         "call": dict(FASTER_WHISPER),  # as documented and measured
         "credit": "\n\n".join(credit and ["Trained on:", *credit]),
