@@ -164,3 +164,14 @@ def test_what_a_lesson_made_is_whole_or_its_name_and_the_way_out_are_told(
     with pytest.raises(Damaged) as caught:
         require(run, stage)
     assert path.name in str(caught.value) and f"{stage}.ipynb again" in str(caught.value)
+
+
+def test_what_is_published_may_be_edited_before_it_is(recipe, tmp_path):
+    run = open_run(recipe, tmp_path)
+    for folder in (run.repository, run.space):
+        folder.mkdir(parents=True)
+        (folder / "README.md").write_text("The draft.")
+    save_report(run, "export", {})
+    for folder in (run.repository, run.space):
+        (folder / "README.md").write_text("A person's.")
+    require(run, "export")

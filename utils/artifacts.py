@@ -20,12 +20,17 @@ STAGES = (
     *("environment", "streaming", "preprocessing", "training", "evaluation", "demo"),
     "export",
 )
-# What a lesson makes beside its report, which lists it: files and folders of the run.
+# What a lesson makes beside its report, which lists it: files and folders of the run. Of what is
+# published the weights alone: card, recipe and page are for people to edit.
 MADE = {
     "preprocessing": ("prepared",),
     "training": ("model",),
     "evaluation": ("predictions.jsonl",),
-    "export": ("export/repository", "export/space"),
+    "export": (
+        *("export/repository/ctranslate2-float16", "export/repository/ctranslate2-int8"),
+        *("export/repository/ggml-model.bin", "export/repository/model.safetensors"),
+        "export/space/model",
+    ),
 }
 BUILT_ON = ("preprocessing", "training", "evaluation")  # later stages are made from their results
 

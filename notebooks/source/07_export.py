@@ -263,7 +263,9 @@ HTML(f"<table>{''.join(differing)}</table>{LEGEND}" if differing else "No clip d
 # The *model card*, the README of a repository on the Hub, is made from the reports of this run:
 # data with licences, rates with their intervals, limits, how to use it, how it was made. The block
 # at its top is metadata, from which the Hub shows the rates. Check it with a stranger's eyes, and
-# add what no run can know: whose speech this is, and what the model must not be used for.
+# add what no run can know: whose speech this is, and what the model must not be used for. What you
+# write into `README.md` is pushed by the command at the end of this lesson; the cell below writes
+# the file anew.
 
 # %%
 REPOSITORY = f"{hub.NOBODY}/whisper-{recipe.name}"  # put your name on the Hub before the slash
@@ -326,7 +328,7 @@ pd.DataFrame(
 #
 # Only if you have put your name into `REPOSITORY` above and are logged in (`hf auth login`). A
 # push is one commit; a second push finds everything there and does nothing. In a shell, the first
-# of these lines does the same, and the others do it with `hf` alone:
+# of these lines does the same, with the card as it lies there, and the others do it with `hf` alone:
 #
 # ```bash
 # python -m utils.export recipes/embedded.toml --repository YOU/whisper-embedded
@@ -358,7 +360,7 @@ else:
 
 # %%
 report = measured | {"int8_share": megabytes["int8"] / megabytes["float32"]}
-report |= {"on_page": on_page, "ids": picked["id"][:]}
+report |= {"on_page": on_page, "ids": picked["id"][:], "repository": REPOSITORY}
 print(save_report(run, "export", report))
 
 # %% [markdown]

@@ -120,6 +120,7 @@ CLIENT = """
 
     push("first")
     push("second", repository="tester/first")
+    push("first-b")
     push("busy", fault=("503", "POST .*/commit/"))
     push("limited", fault=("429", "POST /api/repos/create"))
     push("lost", fault=("drop", "POST .*/commit/"))  # the server commits, and hangs up
@@ -148,8 +149,11 @@ CLIENT = """
 
 
 @pytest.fixture(scope="module")
-def told(module_hub, run):
+def told(module_hub, recipe, run):
     """What each push said, by its name in CLIENT."""
+    sharing.stage_model(recipe, run, "YOU/whisper-smoke", EXPORTED)
+    with (run.repository / "README.md").open("a", encoding="utf-8") as file:
+        file.write("Not for doctors.\n")
     script = textwrap.dedent(CLIENT.format(runs=run.folder.parent))
     return json.loads(module_hub.run(script, cwd=ROOT).splitlines()[-1])
 
@@ -243,6 +247,13 @@ def test_a_push_is_one_private_commit_and_a_second_one_is_none(module_hub, told)
     for name, path in files.items():
         assert CANARY.encode() not in path.read_bytes(), name
     assert not {"training_args.bin", "optimizer.pt", "notes.txt"} & set(files)
+
+
+def test_the_card_names_its_repository_and_keeps_what_a_person_has_written(module_hub, told):
+    for name in ("first", "first-b"):
+        text = published(module_hub, f"tester/{name}")["README.md"].read_text(encoding="utf-8")
+        assert f"`hf download tester/{name} --include" in text and "YOU/" not in text
+        assert text.endswith("Not for doctors.\n")
 
 
 def test_what_was_pushed_loads_from_the_hub(told):

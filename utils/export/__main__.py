@@ -20,13 +20,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--public", action="store_true", help="a new repository is open to all")
     parser.add_argument("--runs", default="runs", help="the folder of results (%(default)s)")
     chosen = parser.parse_args(arguments)
-    from utils.export.hub import push, push_line, stage_model
+    from utils.export.hub import address, push, push_line
 
     recipe = load_recipe(chosen.recipe)
     run = open_run(recipe, chosen.runs)
     exported, private = require(run, "export"), not chosen.public
     with only_writer(run.folder):
-        stage_model(recipe, run, chosen.repository, exported)
+        address(recipe, run, chosen.repository, exported)
         told = [push(run.repository, chosen.repository, private=private)]
         if chosen.space:
             told.append(push(run.space, chosen.space, "space", private=private))

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from utils.artifacts import Run, notebook_of, write_atomically
+from utils.artifacts import Run, notebook_of, write_atomically, write_json
 from utils.config import Recipe, UserError
 from utils.export.card import write_card
 from utils.export.privacy import find_private, scrub, scrub_notebook
@@ -97,6 +97,23 @@ def stage_model(recipe: Recipe, run: Run, repository: str, exported: Mapping[str
     write_atomically(folder / lesson.name, scrub_notebook(lesson, is_published=True))
     write_atomically(folder / "README.md", scrub(write_card(recipe, run, repository, exported)))
     return folder
+
+
+def address(recipe: Recipe, run: Run, repository: str, exported: Mapping[str, Any]) -> None:
+    """Let the card name another repository; whatever else a person has changed in it stays.
+
+    Args:
+        recipe: the experiment.
+        run: with a staged model.
+        repository: `owner/name`, as the card will have it.
+        exported: lesson 7's report; it says which name the card has now.
+    """
+    card = run.repository / "README.md"
+    before = exported.get("repository", f"{NOBODY}/whisper-{recipe.name}")
+    name = re.compile(rf"(?<![\w./-]){re.escape(before)}(?![\w/-])")
+    text = card.read_text(encoding="utf-8")
+    write_atomically(card, name.sub(lambda _: repository, text))
+    write_json(run.report("export"), {**exported, "repository": repository})
 
 
 def contents(folder: Path, kind: str) -> list[Path]:
