@@ -5,8 +5,11 @@
 
 import json
 import os
+import sys
 from itertools import chain
 from pathlib import Path
+
+sys.dont_write_bytecode = True  # it names this folder, and would be uploaded with it
 
 from guard import (
     FRAMED_BY,
