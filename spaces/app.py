@@ -128,6 +128,7 @@ if __name__ == "__main__":
         max_file_size=MAX_UPLOAD,
         ssr_mode=False,
         prevent_thread_lock=True,
+        css="textarea {unicode-bidi: plaintext; text-align: start}",  # Arabic from the right
         app_kwargs={"middleware": [guard]},
     )
     settings = page.server.config
