@@ -149,7 +149,7 @@ def test_a_networks_proxy_is_not_asked_for_the_page(monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "example.org")
     monkeypatch.delenv("no_proxy", raising=False)
-    page = build_page({"a": hear_nothing, "b": hear_nothing}, ["it"])
+    page = build_page({"a": hear_nothing, "b": hear_nothing}, {"it": "Italian"})
     try:
         assert httpx.get(demo.launch(page)).status_code == 200
         assert os.environ["NO_PROXY"].startswith("example.org,127.0.0.1")
