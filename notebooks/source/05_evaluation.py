@@ -436,9 +436,10 @@ probes = transcribe_probes(readers, recipe)
 pd.DataFrame(probes).T
 
 # %% [markdown]
-# The right answer is an empty cell. If a column has text, leave silence out before you transcribe:
-# voice activity detection does that. Or train on some: with `non_speech = 0.05` in `[augmentation]`
-# every twentieth clip becomes silence or noise with an empty label.
+# The right answer is an empty cell, which Whisper's own settings forbid: the first token may not be
+# the end. If a column has text, leave silence out before you transcribe: voice activity detection
+# does that. Or train on some: with `non_speech = 0.05` in `[augmentation]` every twentieth clip
+# becomes silence or noise with an empty label, and the model may return nothing.
 
 # %% [markdown]
 # ## Does it still transcribe long recordings?

@@ -1,12 +1,13 @@
 import copy
 import dataclasses
 import re
+import shutil
 import socket
 
 import numpy as np
 import pytest
 import torch
-from datasets import load_from_disk
+from datasets import DatasetDict, load_from_disk
 from transformers import TrainerCallback, WhisperForConditionalGeneration
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_pt_utils import LabelSmoother
@@ -16,6 +17,7 @@ from tests.examples import uneven
 from utils.artifacts import MissingArtifact, open_run, save_report
 from utils.config import load_recipe
 from utils.preprocessing.collator import SpeechCollator
+from utils.preprocessing.examples import waveform
 from utils.preprocessing.prepare import prepare
 from utils.training import __main__ as command
 from utils.training.arguments import training_arguments
@@ -23,7 +25,8 @@ from utils.training.progress import read_metrics
 from utils.training.run import build_trainer, resume, train
 from utils.training.stopping import TrainingError
 from utils.training.trainer import WhisperTrainer, loss_per_token
-from utils.whisper.load import load_model
+from utils.whisper.decoding import transcribe
+from utils.whisper.load import load_checkpoint, load_model
 
 
 @pytest.fixture
@@ -232,6 +235,36 @@ def test_the_other_recipes_train_save_and_load(tmp_path, name):
     else:
         assert model.config.vocab_size == 51864
         assert all(prefix[:2] == (50257, 50362) for prefix in prefixes)
+
+
+@pytest.mark.parametrize(
+    ("table", "first"),
+    [
+        ("", [220, 50257]),
+        ("[augmentation]\nnon_speech = 1.0", [220]),
+        ('[augmentation]\nnon_speech = 1.0\n[method]\nweights = "lora"', [220]),
+    ],
+    ids=["speech alone", "all weights", "lora"],
+)
+def test_a_model_that_is_trained_on_non_speech_may_return_nothing(tiny_run, rows, table, first):
+    steps = 40 if table.endswith("1.0") else 2
+    recipe, run = tiny_run(training=f"max_steps = {steps}\nlearning_rate = 1e-2", tables=table)
+    trainer = train(recipe, run)
+    saved, processor = load_checkpoint(run.model)
+    clips = [waveform(row) for row in rows]
+    for model in (trainer.model, saved):
+        assert model.generation_config.begin_suppress_tokens == first
+        texts = transcribe(model, processor, clips, language="it", context=recipe.audio_context)
+        assert steps == 2 or not any(texts)
+
+
+def test_clips_in_which_nobody_speaks_are_non_speech_too(tiny_run, rows):
+    recipe, run = tiny_run()
+    silent = rows.with_format(None).map(lambda row: {"text": row["text"] * (row["id"] != "3")})
+    shutil.rmtree(run.prepared)
+    DatasetDict(train=silent, dev=rows).save_to_disk(str(run.prepared))
+    save_report(run, "preprocessing", {})
+    assert build_trainer(recipe, run).model.generation_config.begin_suppress_tokens == [220]
 
 
 def test_epochs_and_shares_do_for_steps(tiny_run):

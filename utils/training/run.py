@@ -38,7 +38,7 @@ from utils.training.progress import Curves, MetricsFile
 from utils.training.sharding import Sharded, gather
 from utils.training.stopping import SIGNAL, TrainingError, ends_on_sigterm
 from utils.training.trainer import CLIPS, ShardedWhisperTrainer, WhisperTrainer
-from utils.whisper.load import load_model
+from utils.whisper.load import allow_no_text, load_model
 
 Watch = Callable[[list[dict], int], None]
 logger = logging.getLogger(__name__)
@@ -106,10 +106,12 @@ def build_trainer(recipe: Recipe, run: Run, watch: Watch | None = None) -> Whisp
     # The Trainer sets it, too, but later than the matrices of LoRA are drawn.
     transformers.set_seed(arguments.seed)
     model, processor = load_model(recipe, quantization(recipe.method))
-    model = choose_weights(model, recipe.method)
     splits = load_from_disk(str(run.prepared)).with_format(
         "numpy", columns=["audio"], output_all_columns=True
     )
+    if recipe.augmentation.non_speech or "" in splits["train"]["text"][:]:
+        allow_no_text(model)
+    model = choose_weights(model, recipe.method)
     collator = SpeechCollator(
         processor,
         recipe.audio_context,
@@ -239,6 +241,7 @@ def keep_weights(trainer: WhisperTrainer, recipe: Recipe, run: Run) -> None:
         trainer.accelerator.wait_for_everyone()
         # Into weights as the checkpoint has them: those beside the adapter may be of 8 bits.
         start, _ = load_model(recipe)
+        start.generation_config = model.generation_config
         trainer.model = model = merge(start, run.adapter).to(trainer.args.device)
     # Settings of this training, as OpenAI has them: the Trainer turns the cache off.
     model.config.update({"apply_spec_augment": False, "use_cache": True})

@@ -154,6 +154,16 @@ def add_timestamps(tokenizer: WhisperTokenizer, name: str | Path) -> None:
     tokenizer.add_tokens([AddedToken(time, normalized=False, special=False) for time in times])
 
 
+def allow_no_text(model: WhisperForConditionalGeneration) -> None:
+    """Let a model that is trained on non-speech return nothing where nobody speaks, in place.
+
+    Whisper's settings forbid the end token as the first one, in every program that follows them.
+    """
+    settings = model.generation_config
+    first = settings.begin_suppress_tokens or []
+    settings.begin_suppress_tokens = [one for one in first if one != settings.eos_token_id]
+
+
 def fill_generation_config(
     model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer
 ) -> None:
