@@ -83,7 +83,7 @@ def test_no_batch_of_a_training_is_larger_than_what_was_tried(tiny_run, tables):
     for epoch in range(30):
         batches = EqualSpeechBatches(seconds, 16, 42, 2)
         batches.set_epoch(epoch)
-        for rows in filter(None, batches):
+        for rows in filter(None, batches.rows()):
             key = np.random.default_rng([epoch, rows[0]])
             tail = key.uniform(0, collator.context.tail_seconds)
             length = seconds[rows].max() / (1 - collator.augmentation.speed * key.random())

@@ -165,6 +165,21 @@ def test_the_trainer_draws_other_batches_in_every_epoch(base, recipe, rows, tmp_
         assert sorted(row for batch in epoch for row in batch) == [str(n) for n in range(8)]
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_drawn_for_a_clip_differs_in_every_epoch_also_one_at_a_time(tiny_run, workers):
+    table = f"per_device_train_batch_size = 1\ndataloader_num_workers = {workers}"
+    how = "[augmentation]\nspeed = 0.1\nnoise = 0.5\nnon_speech = 0.3"
+    drawn = []
+    for name in ("once", "again"):
+        loader = build_trainer(*tiny_run(name, table, how)).get_train_dataloader()
+        for epoch in range(3):
+            loader.batch_sampler.set_epoch(epoch)
+            batches = [batch["samples"] for batch in loader]
+            drawn.append(sorted(float(one.abs().mean()) for one in batches))
+    assert drawn[:3] == drawn[3:], "a resumed run would draw otherwise"
+    assert not set(drawn[0]) & set(drawn[1]) & set(drawn[2])
+
+
 def test_training_without_prepared_data_names_the_lesson(recipe, tmp_path):
     with pytest.raises(MissingArtifact, match=r"03_preprocessing\.ipynb first"):
         build_trainer(recipe, open_run(recipe, tmp_path / "runs"))

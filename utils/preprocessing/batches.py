@@ -2,16 +2,36 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 
 BLUR = 0.05  # relative noise on the lengths before they are sorted
 POOL_BATCHES = 50  # clips are sorted by length within this many updates: similar lengths, new mix
 
 
+class Passes(torch.utils.data.Dataset[dict[str, Any]]):
+    """The rows of a data set, again in every pass: place p is row p mod n of pass p div n.
+
+    Each row says as `epoch` in which pass it is. Workers that live on learn it in no other way.
+    """
+
+    def __init__(self, rows: Dataset):
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, places: list[int]) -> list[dict[str, Any]]:
+        epochs, numbers = np.divmod(np.array(places, dtype=int), len(self))
+        rows = self.rows.__getitems__(numbers.tolist())
+        return [{**row, "epoch": int(one)} for row, one in zip(rows, epochs, strict=True)]
+
+
 class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
-    """Batches of row numbers: clips of similar length, and about as much speech in every update.
+    """Batches of `Passes`: clips of similar length, and about as much speech in every update.
 
     Clips of similar length need no padding, and the cost of a step depends on the seconds of its
     batch. With a fixed number of clips, a batch of one-word clips would have a tenth of the speech
@@ -61,18 +81,23 @@ class EqualSpeechBatches(torch.utils.data.Sampler[list[int]]):
         for start in range(0, len(order), POOL_BATCHES * self.clips):
             pool = order[start : start + POOL_BATCHES * self.clips]
             # Where all clips are one pool, sorting alone would make the same batches in every
-            # epoch, and the collator's random draws for a batch would be the same each time, too.
+            # epoch.
             about = self.seconds[pool] * random.uniform(1 - BLUR, 1 + BLUR, len(pool))
             pool = pool[np.argsort(about, kind="stable")]
             updates += self._cut(pool, math.ceil(len(pool) / self.clips))
         random.shuffle(updates)
         return updates
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def rows(self) -> Iterator[list[int]]:
+        """Yield the row numbers of each batch of the epoch."""
         for update in self.updates():
             # Neighbours in length go to different processes, which then take about equally long.
             parts = np.array_split(update, self.accumulation * self.processes)
             yield from (part.tolist() for part in parts[self.process :: self.processes])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        first = self.epoch * len(self.seconds)
+        return ([first + row for row in rows] for rows in self.rows())
 
     def _cut(self, rows: np.ndarray, count: int) -> list[np.ndarray]:
         """Cut rows, short ones first, into `count` updates of about equal seconds, none empty."""

@@ -38,8 +38,8 @@ class SpeechCollator:
         most_at_30s: clips in a batch of `stock_share`; None: all. A batch of short clips has many,
             and each costs as much there as a clip of 30 s.
 
-    Random choices depend on the seed and the clips of the batch, not on the state of a generator: a
-    resumed run, and any number of loader workers, draw the same.
+    Random choices depend on the seed, the epoch and the clips of the batch, not on the state of a
+    generator: a resumed run, and any number of loader workers, draw the same.
     """
 
     def __init__(
@@ -87,7 +87,8 @@ class SpeechCollator:
         if not rows:
             return self._nothing()
         batch_key = zlib.crc32("\n".join(row["id"] for row in rows).encode())
-        random = np.random.default_rng([self.seed, batch_key])
+        # Of the clips alone, a batch of one clip would be drawn alike in every epoch.
+        random = np.random.default_rng([self.seed, batch_key, rows[0].get("epoch", 0)])
         tail, stock = random.uniform(0, self.context.tail_seconds), random.random()
         at_30s = self.context.enabled and stock < self.context.stock_share
         if at_30s and self.most_at_30s:

@@ -149,7 +149,10 @@ class SpeechStream(torch.utils.data.IterableDataset):
             self._updates += 1
             self._place = self._reached()
             parts = np.array_split(np.arange(len(update)), self.accumulation)
-            yield [self.collate([update[index] for index in part]) for part in parts]
+            yield [
+                self.collate([{**update[index], "epoch": self._pass} for index in part])
+                for part in parts
+            ]
         if not self._updates and not self.closing.is_set():  # a whole pass without a clip
             check_dropped(self.report, "train")
 

@@ -140,7 +140,7 @@ def largest_shapes(
     most: dict[str, tuple[float, list[int]]] = {}
     for epoch in range(EPOCHS_TRIED):
         batches.set_epoch(epoch)
-        for rows in filter(None, batches):
+        for rows in filter(None, batches.rows()):
             # Padding counts: a batch is as large as its longest member times its size.
             for kind, each in (("audio", slowest), ("tokens", tokens)):
                 size = len(rows) * each[rows].max()

@@ -16,7 +16,7 @@ from transformers import Seq2SeqTrainer
 from transformers.trainer_utils import SaveStrategy
 
 from utils.config import Recipe
-from utils.preprocessing.batches import EqualSpeechBatches
+from utils.preprocessing.batches import EqualSpeechBatches, Passes
 from utils.preprocessing.collator import IGNORED
 from utils.preprocessing.examples import digest_of_clips
 from utils.preprocessing.stream import SpeechStream
@@ -93,7 +93,7 @@ class WhisperTrainer(Seq2SeqTrainer):
             self.args.process_index,
         )
         loader = DataLoader(
-            self.train_dataset,
+            Passes(self.train_dataset),
             batch_sampler=batches,
             collate_fn=self.data_collator.with_samples,
             num_workers=self.args.dataloader_num_workers,
