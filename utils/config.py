@@ -3,7 +3,7 @@
 import os.path
 import re
 from collections.abc import Mapping
-from dataclasses import field, fields, is_dataclass
+from dataclasses import field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -249,6 +249,15 @@ class Recipe:
     def name(self) -> str:
         """The file's stem, which also names the run folder."""
         return self.path.stem
+
+    @property
+    def decoding_context(self) -> AudioContext:
+        """How much audio the trained model decodes at: always 30 s if clips were joined.
+
+        A model that has met hardly any short window repeats itself there.
+        """
+        own = self.audio_context
+        return replace(own, enabled=own.enabled and not self.windows.seconds)
 
     @property
     def languages(self) -> tuple[str, ...]:

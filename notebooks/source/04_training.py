@@ -251,7 +251,7 @@ some = splits["dev"].select(range(min(8, len(splits["dev"]))))
 clips, asked = [waveform(row) for row in some], {"language": some["language"][:]}
 texts = {"reference": some["text"][:]}
 for name, pair in contestants.items():
-    texts[name] = transcribe(*pair, clips, context=recipe.audio_context, **asked)
+    texts[name] = transcribe(*pair, clips, context=recipe.decoding_context, **asked)
 pd.DataFrame(texts)
 
 # %% [markdown]
@@ -270,7 +270,7 @@ pd.DataFrame(texts)
 saved = contestants["reloaded"]
 errors_after = count_dev_errors(*saved, dev, recipe, context=None)
 print(verdict(errors_before[metric], errors_after[metric], metric))
-at_recipe = count_dev_errors(*saved, dev, recipe, recipe.audio_context)
+at_recipe = count_dev_errors(*saved, dev, recipe, recipe.decoding_context)
 saved_rate = error_rate(at_recipe[metric])
 print(f"at the recipe's window: dev {metric.upper()} {saved_rate:.1%}")
 

@@ -130,7 +130,7 @@ pd.DataFrame({"seconds": picked["seconds"][:], "text": texts}).round(1)
 
 # %%
 clip, language = clips[0], languages[0]
-short = recipe.audio_context
+short = recipe.decoding_context
 seconds = decoding_seconds(len(clip) / SAMPLING_RATE, short)
 # As in lesson 3. With those of the feature extractor, equal to six digits, int8 sometimes rounds
 # to another letter.

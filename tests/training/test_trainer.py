@@ -180,6 +180,23 @@ def test_what_is_drawn_for_a_clip_differs_in_every_epoch_also_one_at_a_time(tiny
     assert not set(drawn[0]) & set(drawn[1]) & set(drawn[2])
 
 
+@pytest.mark.parametrize(
+    ("tables", "positions"),
+    [
+        ("", {100, 125}),
+        ("[windows]\nseconds = 30", {1500}),
+        ("[windows]\ntimestamps = 1", {100, 125}),
+    ],
+)
+def test_dev_is_decoded_in_a_window_that_was_trained(tiny_run, tables, positions):
+    trainer, seen = build_trainer(*tiny_run(tables=tables)), set()
+    trainer.model.get_encoder().register_forward_hook(
+        lambda module, inputs, output: seen.add(output.last_hidden_state.shape[1])
+    )
+    trainer.evaluate()
+    assert seen and seen <= positions
+
+
 def test_training_without_prepared_data_names_the_lesson(recipe, tmp_path):
     with pytest.raises(MissingArtifact, match=r"03_preprocessing\.ipynb first"):
         build_trainer(recipe, open_run(recipe, tmp_path / "runs"))

@@ -190,7 +190,8 @@ def load_readers(recipe: Recipe, checkpoint: str | Path, stock_window: bool) -> 
     """
     base, base_processor = load_model(recipe)
     tuned, processor = load_checkpoint(resolve(str(checkpoint)))
-    context = None if stock_window or not recipe.audio_context.enabled else recipe.audio_context
+    own = recipe.decoding_context
+    context = None if stock_window or not own.enabled else own
     kept = Hypotheses(base.to(device()), base_processor)
     readers = {
         "before": Reader(base, base_processor, None, kept),

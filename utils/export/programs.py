@@ -196,7 +196,7 @@ def load_programs(
         model: the fine-tuned one, in float32 on the CPU.
         processor: the checkpoint's.
     """
-    short = recipe.audio_context
+    short = recipe.decoding_context
     float16, int8 = (run.repository / f"ctranslate2-{kind}" for kind in ("float16", "int8"))
     ggml = run.repository / "ggml-model.bin"
     return {

@@ -154,7 +154,7 @@ class WhisperTrainer(Seq2SeqTrainer):
         return loss
 
     def evaluate(self, *, ignore_keys: list[str] | None = None) -> dict[str, float]:
-        """Return WER and CER of the model's transcripts of dev, at the short context.
+        """Return WER and CER of the model's transcripts of dev, at the recipe's context.
 
         Each of n processes takes every n-th clip, and all of them get the counts of all clips, so
         that every process makes the same decisions.
@@ -168,7 +168,7 @@ class WhisperTrainer(Seq2SeqTrainer):
                 self.processing_class,
                 self.eval_dataset.select(mine),
                 self.recipe,
-                self.recipe.audio_context,
+                self.recipe.decoding_context,
             )
         self.dev_errors = {
             metric: self._of_all_processes(part, mine, clips) for metric, part in counts.items()
