@@ -313,6 +313,23 @@ def test_epochs_and_shares_do_for_steps(tiny_run):
     assert {int(path.name[11:]) for path in run.checkpoints.glob("checkpoint-*")} == set(quarters)
 
 
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("max_steps = 3\nwarmup_steps = 500", "warmup_steps = 500, of 3 in all"),
+        ("max_steps = -1\nnum_train_epochs = 1\nwarmup_steps = 3", "warmup_steps = 3, of 3 in all"),
+        ("max_steps = 3\nwarmup_steps = 2", ""),
+        ("max_steps = 1\nwarmup_steps = 0.1", ""),
+        ('max_steps = 3\nwarmup_steps = 500\nlr_scheduler_type = "constant"', ""),
+    ],
+)
+def test_a_warm_up_that_leaves_no_step_for_the_rest_is_told(tiny_run, caplog, table, said):
+    plain = '\nload_best_model_at_end = false\neval_strategy = "no"\nsave_strategy = "no"'
+    trainer = build_trainer(*tiny_run(training=table + plain))
+    trainer.train()
+    assert (said in caplog.text) if said else ("warmup" not in caplog.text)
+
+
 def test_each_run_adds_up_alike_and_tensorboard_has_its_curves(tiny_run):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

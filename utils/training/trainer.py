@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from utils.training.progress import Pace
 from utils.training.sharding import Sharded
 from utils.training.stopping import Losses, host_looks, outlive_sigterm
 from utils.whisper.audio_context import audio_context
+
+logger = logging.getLogger(__name__)
 
 CLIPS = "clips.txt"  # in a checkpoint: the digest of what it was trained on
 
@@ -117,6 +120,16 @@ class WhisperTrainer(Seq2SeqTrainer):
         batch = self.data_collator.with_features(batch)
         self.pace.count(batch["input_features"])
         return batch
+
+    def create_scheduler(self, num_training_steps: int, *args: Any, **kwargs: Any) -> Any:
+        """Return the schedule; warn if the learning rate is still rising when training ends."""
+        schedule = super().create_scheduler(num_training_steps, *args, **kwargs)
+        warmup = self.args.get_warmup_steps(num_training_steps)
+        rises = not any(group["lr"] for group in self.optimizer.param_groups)
+        if rises and warmup >= num_training_steps > 1:
+            told = "warmup_steps = %d, of %d in all: the learning rate rises to the end. Write 0.1."
+            logger.warning(told, warmup, num_training_steps)
+        return schedule
 
     def floating_point_ops(self, inputs: dict[str, torch.Tensor]) -> int:
         """Return 0: Transformers would multiply the numbers of a log-mel by the weights."""
