@@ -81,7 +81,6 @@ def table(name, line):
                 "per_gpu_train_batch_size": "per_device_train_batch_size",
                 "epochs": "num_train_epochs",
                 "lr": "learning_rate",
-                "no_cuda": "use_cpu",
                 "evaluation_strategy": "eval_strategy",
                 "optimizer": "optim",
                 "patience": "[method] patience",
@@ -100,6 +99,7 @@ def table(name, line):
                 "overwrite_output_dir": "delete it",
                 "logging_dir": "run folder",
                 "warmup_ratio": "warmup_steps",
+                "no_cuda": "WHISPER_CPU=1",
                 "mixed_precision": "follows the hardware",
             }.items()
         ],
@@ -117,6 +117,7 @@ def table(name, line):
                 "resume_from_checkpoint": "newest whole checkpoint",
                 "train_sampling_strategy": "as much speech",
                 "deepspeed": "shard = true",
+                "use_cpu": "WHISPER_CPU=1",
             }.items()
         ],
         ("[model]", '[model]\ntask = "translate"', ["transcription", "button that translates"]),

@@ -54,13 +54,15 @@ NAMES_ELSEWHERE: Mapping[str, str] = {
     "[training] logging_steps": "log_every log_steps log_every_n_steps",
     "[training] dataloader_num_workers": "num_workers workers preprocessing_num_workers",
     "[training] seed": "random_seed manual_seed",
-    "[training] use_cpu": "no_cuda cpu",
     "[training] report_to": "tracker trackers logger wandb",
 }
+# One lesson without the GPU would still train in its precision, and the others would use it.
+CPU = "WHISPER_CPU=1 in the environment does without the GPU, in every lesson"
 # Names elsewhere of what has no key here, in any table, and why.
 GONE: Mapping[str, str] = {
     "task": "recipes train transcription; the page of lesson 06 has a button that translates",
     "warmup_ratio": "write warmup_steps: below 1 it is a share of all steps",
+    **dict.fromkeys(("no_cuda", "cpu"), CPU),
     "adafactor": 'write optim = "adafactor"',
     "group_by_length": "each batch is made of about as much speech anyway",
     "overwrite_output_dir": "a run folder is never overwritten: delete it to start over",

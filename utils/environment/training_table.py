@@ -9,7 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from utils.environment.recipe_keys import NEEDED, nearest, shown, unknown_key
+from utils.environment.recipe_keys import CPU, NEEDED, nearest, shown, unknown_key
 
 # Keys that follow from the hardware, the run folder or the account, or that nothing here asks: with
 # them a recipe would not run the same elsewhere, would hold a secret, or would promise an effect.
@@ -65,6 +65,7 @@ RESERVED: Mapping[str, str] = {
     ),
     "resume_from_checkpoint": "training goes on from the newest whole checkpoint of the run folder",
     "local_rank": "torchrun sets it",
+    "use_cpu": CPU,
 }
 # What the project decides where a recipe does not.
 DEFAULTS: Mapping[str, Any] = {
