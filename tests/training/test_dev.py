@@ -32,7 +32,7 @@ def selection(*evaluations, best=False):
 
 
 def test_the_last_is_kept_though_luck_gave_another_fewer_errors():
-    assert selection().verdict() == "dev was not evaluated"
+    assert selection().verdict() == "no checkpoint was evaluated on dev"
     found = selection(BEST, LUCK)
     assert not found.prefers_best()
     said = found.verdict()
@@ -58,6 +58,15 @@ def test_with_patience_the_best_is_kept_whatever_luck_says():
     found = selection(WORSE, BEST, LUCK, best=True)
     assert found.prefers_best() and found.fewest_step == 2
     assert found.verdict().endswith("with patience the best is kept")
+
+
+@pytest.mark.parametrize("best", [True, False])
+def test_where_no_checkpoint_is_gone_back_to_the_last_is_kept_and_the_verdict_says_so(best):
+    found = Selection(best, loads=False)
+    for step, one in enumerate((BEST, WORSE)):
+        found.add(one, step)
+    assert not found.prefers_best()
+    assert found.verdict().endswith("without load_best_model_at_end the last is kept")
 
 
 def test_one_clip_decides_nothing():

@@ -88,10 +88,11 @@ class Selection:
 
     Args:
         best: always keep the one with the fewest errors.
+        loads: whether an earlier one is gone back to at all (`load_best_model_at_end`).
     """
 
-    def __init__(self, best: bool = False) -> None:
-        self.best = best
+    def __init__(self, best: bool = False, loads: bool = True) -> None:
+        self.best, self.loads = best, loads
         self.fewest: np.ndarray | None = None  # errors of the evaluation with the fewest
         self.last: np.ndarray | None = None
         self.steps: list[int] = []  # of every evaluation
@@ -120,14 +121,18 @@ class Selection:
 
     def prefers_best(self) -> bool:
         """Tell whether to go back to the best evaluation's checkpoint."""
-        return self.last is not None and (self.best or self.p_value() < self.level())
+        if not self.loads or self.last is None:
+            return False
+        return self.best or self.p_value() < self.level()
 
     def verdict(self) -> str:
         """Return the comparison in one line."""
         if self.last is None:
-            return "dev was not evaluated"
+            return "no checkpoint was evaluated on dev"
         last, fewest = (int(errors[:, 0].sum()) for errors in (self.last, self.fewest))
         said = f"errors on dev: {last} at the last evaluation, {fewest} at the best one"
+        if not self.loads:
+            return f"{said}: without load_best_model_at_end the last is kept"
         if self.best:
             return f"{said}: with patience the best is kept"
         kept = "best" if self.prefers_best() else "last"

@@ -69,7 +69,8 @@ class WhisperTrainer(Seq2SeqTrainer):
         super().__init__(compute_loss_func=loss, **kwargs)
         self.recipe = recipe
         self.checkpoints = checkpoints or Path(self.args.output_dir)  # where they are kept
-        self.selection, self.dev_errors = Selection(recipe.method.patience > 0), None
+        loads = self.args.load_best_model_at_end
+        self.selection, self.dev_errors = Selection(recipe.method.patience > 0, loads), None
         self.pace = Pace(self.args.world_size)
         self.losses = Losses()
         self.stream: StreamLoader | None = None
@@ -212,7 +213,7 @@ class WhisperTrainer(Seq2SeqTrainer):
 
     def kept_step(self) -> int:
         """Return the step whose weights are kept."""
-        if self.args.load_best_model_at_end and self.selection.prefers_best():
+        if self.selection.prefers_best():
             return self.selection.fewest_step
         return self.state.global_step
 
