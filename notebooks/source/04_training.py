@@ -306,7 +306,7 @@ shown = {
     "training loss": f"{report['loss_first'] or 0:.2f} → {report['loss_last'] or 0:.2f}",
     f"dev {metric.upper()} at 30 s": f"{baseline:.1%} → {error_rate(errors_after[metric]):.1%}",
     f"dev {metric.upper()} at the recipe's window": f"{saved_rate:.1%}",
-    "minutes": f"{seconds / 60:.1f}",
+    "minutes": f"{report['seconds'] / 60:.1f}",
 }
 pd.Series(shown).to_frame("value")
 

@@ -4,7 +4,7 @@ import time
 import pytest
 import torch
 
-from utils.training.progress import Pace, progress_line, read_metrics
+from utils.training.progress import Pace, _seconds_before, progress_line, read_metrics
 
 
 def test_clips_and_hours_are_those_of_all_processes_without_evaluations(monkeypatch):
@@ -42,6 +42,8 @@ def test_the_time_left_is_that_of_the_steps_so_far_in_minutes_and_seconds():
     assert progress_line(later, 15) == "step 10/15"
     later.append({"step": 12, "time": 9e9, "clock": 25.0, "process": "two"})
     assert progress_line(later, 15) == "step 12/15 · 0 min 30 s left"
+    assert _seconds_before(rows) == 0
+    assert _seconds_before(later) == pytest.approx(59.7), "the card would tell the last part alone"
 
 
 def test_a_metrics_file_cut_off_by_a_crash_is_read_up_to_the_cut(tmp_path):

@@ -158,8 +158,20 @@ def progress_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(shown, index=logs.index).tail(12)
 
 
+def _seconds_before(rows: list[dict[str, Any]]) -> float:
+    """Return how long the processes trained that the last one has resumed from."""
+    clocks: dict[str, list[float]] = {}
+    for row in rows:
+        if "clock" in row:
+            clocks.setdefault(row["process"], []).append(row["clock"])
+    return sum(max(each) - min(each) for each in list(clocks.values())[:-1])
+
+
 def training_report(trainer: "WhisperTrainer", run: Run, seconds: float) -> dict[str, Any]:
-    """Return what `training.json` holds: steps, losses, dev rates, seconds, batches."""
+    """Return what `training.json` holds: steps, losses, dev rates, seconds, batches.
+
+    `seconds` are this process's; those of interrupted ones are added.
+    """
     logs, used, metric = read_metrics(run.metrics), trainer.args, dev_metric(trainer.recipe)
     losses, key = [row["loss"] for row in logs if "loss" in row], f"eval_{metric}"
     return {
@@ -168,7 +180,7 @@ def training_report(trainer: "WhisperTrainer", run: Run, seconds: float) -> dict
         "loss_first": losses[0] if losses else None,  # none within fewer steps than logging_steps
         "loss_last": losses[-1] if losses else None,
         f"dev_{metric}_by_step": {row["step"]: row[key] for row in logs if key in row},
-        "seconds": seconds,
+        "seconds": seconds + _seconds_before(logs),
         "precision": precision().name,
         "weights": trainer.recipe.method.weights,
         "clips_at_once": used.per_device_train_batch_size,
