@@ -134,6 +134,15 @@ def test_training_keeps_the_checkpoint_that_dev_chose(tiny_run, monkeypatch, tol
     assert_saved(run, kept)
 
 
+def test_checkpoints_of_the_best_alone_are_written_and_compared(tiny_run, monkeypatch):
+    dev_tells(monkeypatch, WORSE, BEST, WORSE)
+    table = 'max_steps = 6\nsave_strategy = "best"\nlearning_rate = 1e-3'
+    recipe, run = tiny_run(training=table)
+    assert train(recipe, run).kept_step() == 4
+    assert {path.name for path in run.checkpoints.iterdir()} == {"checkpoint-2", "checkpoint-4"}
+    assert_saved(run, 4)
+
+
 @pytest.mark.parametrize("limit", [1, 2])
 def test_a_run_that_has_ended_keeps_the_same_one_again_also_where_it_was_moved(
     tiny_run, monkeypatch, tmp_path, limit

@@ -109,7 +109,7 @@ class Selection:
         fewest = self.fewest is None or errors[:, 0].sum() <= self.fewest[:, 0].sum()
         if fewest:
             self.fewest, self.fewest_step = errors, step
-        return fewest
+        return bool(fewest)  # NumPy's own cannot be stored in the trainer's state
 
     def level(self) -> float:
         """Return the p value below which the best evaluation is not luck."""
