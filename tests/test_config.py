@@ -118,6 +118,7 @@ def table(name, line):
                 "train_sampling_strategy": "as much speech",
                 "deepspeed": "shard = true",
                 "use_cpu": "WHISPER_CPU=1",
+                "average_tokens_across_devices": "of all processes",
             }.items()
         ],
         ("[model]", '[model]\ntask = "translate"', ["transcription", "button that translates"]),

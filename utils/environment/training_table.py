@@ -65,6 +65,7 @@ RESERVED: Mapping[str, str] = {
     ),
     "resume_from_checkpoint": "training goes on from the newest whole checkpoint of the run folder",
     "local_rank": "torchrun sets it",
+    "average_tokens_across_devices": "the loss is per token of the whole update, of all processes",
     "use_cpu": CPU,
 }
 # What the project decides where a recipe does not.
