@@ -191,7 +191,7 @@ def test_the_card_tells_all_that_a_stranger_must_know(card):
     for said in (
         *("1.50 hours", "CC-BY-3.0", "CC-BY-SA-3.0-IT", "Carlo Flora", "MIT licence"),
         *("| 20.0 % (20.0–20.0) |", "35 s, joined", "3 hypothesis(es)", "24 steps"),
-        *(snippet("Transformers", "tester/whisper-it", "it"), "p = 0.004"),
+        *(snippet("Transformers", "tester/whisper-it", "it"), "| 0.004 |"),
         *(snippet("faster-whisper", "ctranslate2-int8", "it"), "| 23.4 % (23.4–23.4) |"),
         *("| CTranslate2 int8, short | 81 | 3.0× | 10.0 |", "recipe.toml", "torch 2.13"),
         "“due” as “tre”.",  # and not what was confused once

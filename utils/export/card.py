@@ -19,10 +19,10 @@ from utils.evaluation.page import window_line
 from utils.export.documented import is_multilingual, snippet, whisper_cli
 from utils.scoring.predictions import (
     MIN_SPEAKERS,
+    bare_p,
     headline_window,
     load_predictions,
     percent,
-    say_p,
 )
 from utils.streaming.hub import is_on_hub
 
@@ -150,7 +150,7 @@ def write_card(recipe: Recipe, run: Run, repository: str, exported: Mapping[str,
         wrong=[edit for edit in confused if edit["times"] > 1][:5],
         min_speakers=MIN_SPEAKERS,
         rate=percent,
-        say_p=say_p,
+        bare_p=bare_p,
         plain=plain,
     )
     # content, not a template: a transcript with braces in it stays what it is.
