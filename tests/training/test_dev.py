@@ -33,6 +33,8 @@ def selection(*evaluations, best=False):
 
 def test_the_last_is_kept_though_luck_gave_another_fewer_errors():
     assert selection().verdict() == "no checkpoint was evaluated on dev"
+    best = selection(WORSE, BEST, best=True).verdict()
+    assert best == "errors on dev: 40 at the last evaluation, the fewest of all: the last is kept"
     found = selection(BEST, LUCK)
     assert not found.prefers_best()
     said = found.verdict()

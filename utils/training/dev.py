@@ -130,7 +130,10 @@ class Selection:
         if self.last is None:
             return "no checkpoint was evaluated on dev"
         last, fewest = (int(errors[:, 0].sum()) for errors in (self.last, self.fewest))
-        said = f"errors on dev: {last} at the last evaluation, {fewest} at the best one"
+        said = f"errors on dev: {last} at the last evaluation"
+        if self.fewest_step == self.steps[-1]:
+            return f"{said}, the fewest of all: the last is kept"
+        said += f", {fewest} at the best one"
         if not self.loads:
             return f"{said}: without load_best_model_at_end the last is kept"
         if self.best:
