@@ -96,7 +96,7 @@ def window_line(measured: Mapping[str, Any]) -> str:
 
 
 def draw_rates(report: Mapping[str, Any]) -> Figure:
-    """Draw the error rate of each source as points with 95 % intervals, one colour a model.
+    """Draw the error rate of each source as points with 95 % intervals, one mark a model.
 
     Sources with few clips are pale, and say how few.
     """
@@ -113,13 +113,14 @@ def draw_rates(report: Mapping[str, Any]) -> Figure:
                 reach = np.maximum([[middle - low], [high - middle]], 0)
                 look = {"color": f"C{number}", "alpha": 1 if one["clips"] >= FEW_CLIPS else 0.35}
                 at = place + 0.22 * (number - (len(models) - 1) / 2)
-                axes.errorbar(middle, at, xerr=reach, fmt="o", capsize=3, **look)
+                axes.errorbar(middle, at, xerr=reach, fmt="os^"[number], capsize=3, **look)
         label = BOTH[model] if len(models) == len(BOTH) else model
-        axes.plot([], [], "o", color=f"C{number}", label=label)
+        axes.plot([], [], "os^"[number], color=f"C{number}", label=label)
     # No $: matplotlib would take a name between two of them for a formula.
     names = [f"{name}\n{one['split']}, n = {one['clips']}" for name, one in sources.items()]
     axes.set_yticks(range(len(sources)), [name.replace("$", "") for name in names])
-    axes.set(xlabel=f"{rate.upper()}, %, with 95 % intervals", ylim=(len(sources) - 0.5, -0.5))
+    axis = f"{rate.upper()}, %, with 95 % intervals: lower is better"
+    axes.set(xlabel=axis, ylim=(len(sources) - 0.5, -0.5))
     # An interval of few clips may reach far beyond.
     axes.set_xlim(0, min(axes.get_xlim()[1], 110))
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(models), frameon=False)

@@ -8,6 +8,7 @@ import hashlib
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from itertools import cycle
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -24,6 +25,7 @@ from utils.whisper.captions import MARK
 FRAME = SAMPLING_RATE // 10  # samples whose level is measured together
 FULL_SCALE = 0.999  # of the largest sample that a file can hold
 EXAMPLES = 3  # kept of each reason, to look at and to listen to
+LINES = ("-", "--", ":", "-.")  # of the sources in the figure: nobody has to tell colours apart
 # Values of spreadsheets and scripts for a missing transcript. Exact: "none" is a word.
 PLACEHOLDERS = {"nan", "NaN", "null", "NULL", "None", "N/A", "n/a", "#N/A", "undefined", "TODO"}
 
@@ -217,8 +219,8 @@ class QualityReport:
     def draw(self) -> Figure:
         """Plot how fast each source speaks, and how many clips each reason affects."""
         figure, (speed, reasons) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-        for source, rates in self.rates.items():
-            speed.hist(rates, bins=40, histtype="step", label=source)
+        for line, (source, rates) in zip(cycle(LINES), self.rates.items(), strict=False):
+            speed.hist(rates, bins=40, histtype="step", label=source, linestyle=line)
         if self.rates:
             speed.legend()
         speed.set(xlabel="characters per second", ylabel="clips kept")
@@ -235,5 +237,6 @@ class QualityReport:
         else:
             reasons.text(0.5, 0.5, "nothing found", ha="center", transform=reasons.transAxes)
         reasons.set(xlabel="clips")
+        reasons.xaxis.get_major_locator().set_params(integer=True)
         plt.close(figure)
         return figure
