@@ -80,9 +80,10 @@ draw_boxes(lessons, "The seven lessons in order, with the files that each writes
 # %% [markdown]
 # ## What do you want to repair?
 #
-# Listen first. This is the longest of the first ten clips of the recipe's first source. The
-# default recipe takes Czech dialogues from a computer game, spoken by actors and carried by a
-# Debian package; its licence asks that the authors are named, and the line below the player does.
+# Listen first. This is the longest of the first ten clips of the recipe's first *source*, speech in
+# one language from one place. The default recipe takes Czech dialogues from a computer game, spoken
+# by actors and carried by a Debian package; the line below the player names the authors, as its
+# licence asks.
 
 # %%
 source = recipe.sources[0]
@@ -247,17 +248,18 @@ print(imported.relative_to(Path.cwd()))
 # ## Are the versions new enough?
 #
 # `requirements.txt` is the one list of what a reader needs; the set-up cell installs from it, and
-# this table compares with it. A floor is the first version with a function that the lessons call,
-# or the first without a known security hole. If a row is not ok, the cell stops with the `pip`
-# line that helps.
+# this one compares with it. A floor is the first version with a function that the lessons call,
+# or the first without a known security hole. If a version is out of range, the cell stops with the
+# `pip` line that helps.
 
 # %%
 packages = check_versions()
-display(pd.DataFrame(packages))
 require_versions(packages)
+print(f"{len(packages)} packages are in range; the first six:")
+pd.DataFrame(packages[:6])
 
 # %% [markdown]
-# Every row of `ok` is *True*: with a version out of range the cell stops with an error.
+# `environment.json` will list all of them, for whoever repeats the run.
 
 # %% [markdown]
 # ## Where will the model run?
@@ -341,7 +343,7 @@ formats.style.format({"kB": "{:.0f}", "largest change": "{:.4f}"})
 # - in Colab: add a secret called `HF_TOKEN` (the key symbol on the left) and allow this notebook
 #   to read it;
 # - in Jupyter: run `from huggingface_hub import notebook_login; notebook_login()`;
-# - in a terminal: `hf auth login`.
+# - in a terminal: `.venv/bin/hf auth login`.
 #
 # A token is a password. Never put it in a cell or a recipe. The next cell does not print it.
 
@@ -395,7 +397,7 @@ print(save_report(run, "environment", report))
 # ## Check
 
 # %%
-assert all(package.ok for package in packages), "the table of versions says what to install"
+assert all(package.ok for package in packages), "the cell of versions says what to install"
 assert logits.shape[-1] == model.config.vocab_size, (
     f"{logits.shape[-1]} logits for a vocabulary of {model.config.vocab_size}: the checkpoint is "
     "damaged; delete it from the cache and run this lesson again"
@@ -419,7 +421,8 @@ print(f"{device}, {precision.name}: this machine can train; first transcription:
 # 2. The decoder starts from one token. How many scores does it return for three tokens of one clip?
 # 3. Replace `source.language` in "By hand" and "By helper" by another language's code. What
 #    changes in the text?
-# 4. Transcribe one of your own recordings: `decode_audio(Path("my.m4a").read_bytes())`.
+# 4. Transcribe a recording of your own: put it beside `README.md`, replace the line `clip = …` by
+#    `clip = decode_audio(Path("my.m4a").read_bytes())`, the code as in 3, and run from there.
 #
 # <details><summary>Answers</summary>
 #
