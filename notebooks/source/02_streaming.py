@@ -70,7 +70,7 @@ print(f"first row after {time.perf_counter() - started:.2f} s: {first['text']!r}
 # the bytes of an *encoded* file (WAV, FLAC, MP3 …), not samples: decoding comes later, clip by
 # clip, so that one damaged file costs one clip and not the rest of the stream. `speaker` and
 # `recording` are empty where nobody knows them; lesson 5 needs them to say how sure its numbers
-# are.
+# are. The last three serve parts of long recordings, and clips with something to report.
 
 # %%
 pd.DataFrame(
@@ -201,7 +201,7 @@ model, processor = load_model(recipe)
 _, right = max(islice(decoded(rows), 10), key=lambda pair: len(pair[0]["text"]))
 fast = librosa.resample(right, orig_sr=SAMPLING_RATE, target_sr=SAMPLING_RATE // 2)
 returned = transcribe(model, processor, [right, fast], language=source.language)
-print(f"at 16,000 Hz: {returned[0]}\nat  8,000 Hz, taken for 16,000: {returned[1]}")
+print(f"at 16,000 Hz: {returned[0]}\nat  8,000 Hz, taken for 16,000: {returned[1]:.200} …")
 display(Audio(fast, rate=SAMPLING_RATE))
 
 # %% [markdown]
@@ -277,7 +277,7 @@ for stop in STOPS:
 pd.DataFrame(ends).T
 
 # %% [markdown]
-# "first_exhausted" never repeats a clip and wastes the rest of the large source.
+# In the second row the ten clips of the small source come again and again.
 
 # %% [markdown]
 # ## How do you join splits?
