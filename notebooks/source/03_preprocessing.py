@@ -51,6 +51,7 @@ recipe = load_recipe(RECIPE)
 run = open_run(recipe, RUNS)
 require(run, "streaming")
 model, processor = load_model(recipe)
+pd.set_option("display.max_colwidth", None)  # whole sentences in the tables
 print(f"{recipe.model.checkpoint}: {len(processor.tokenizer):,} tokens")
 
 # %% [markdown]
@@ -248,11 +249,11 @@ print("an hour of silence:", tuple(log_mel(processor, [np.zeros(3600 * SAMPLING_
 # Three choices, each a setting of the recipe. The second is the default, and lesson 5 reports the
 # error rate both ways.
 #
-# | Train on, and choose by | In the recipe | Good for | The price |
-# | --- | --- | --- | --- |
-# | text as it is, both times | `[evaluation] normalized = false` | what people read; Whisper's own way | WER counts each comma; needs data that are consistent |
-# | as it is, normalised WER | nothing | the same, and comparing with others | the choice is blind to case and commas |
-# | lower case, no punctuation, both times | `[preprocessing] lower_case = true`, `remove_punctuation = true` | mixing sources that disagree | the model unlearns punctuation |
+# | Trained on | Checkpoint chosen by | In the recipe | Good for | The price |
+# | --- | --- | --- | --- | --- |
+# | text as it is | WER of text as it is | `[evaluation] normalized = false` | what people read; Whisper's own way | WER counts each comma; needs data that are consistent |
+# | text as it is | normalised WER | nothing | the same, and comparing with others | the choice is blind to case and commas |
+# | lower case, no punctuation | the same | `[preprocessing] lower_case = true`, `remove_punctuation = true` | mixing sources that disagree | the model unlearns punctuation |
 
 # %%
 forms = {
@@ -260,7 +261,7 @@ forms = {
     "lower case": apply_casing(row["text"], True, False),
     "lower case, no punctuation": apply_casing(row["text"], True, True),
 }
-tokens = {form: len(tokenizer(text).input_ids) for form, text in forms.items()}
+tokens = {form: len(tokenizer.tokenize(text)) for form, text in forms.items()}
 pd.DataFrame({"text": forms, "tokens": tokens})
 
 # %% [markdown]
@@ -312,8 +313,8 @@ for one in pair:
     print(f"{len(ids)} ids, {len(ids) - 1} labels: {tokenizer.convert_ids_to_tokens(ids)[:6]} …")
 
 # %% [markdown]
-# Labels of different length are padded with −100, which the loss leaves out. If we padded with a real
-# token, the model would learn to produce it.
+# `Ġ` is how the tokenizer shows a space. Labels of different length are padded with −100, which the
+# loss leaves out. If we padded with a real token, the model would learn to produce it.
 
 # %%
 longest = max(map(len, labels))
@@ -522,7 +523,7 @@ display(quality.table(), figure)
 
 # %% [markdown]
 # Read the table from top to bottom: how many clips came, how many were kept, and why the others
-# were dropped.
+# were dropped. *unseen* are the test clips of sources that are not trained on.
 
 # %% [markdown]
 # ## Check
