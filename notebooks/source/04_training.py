@@ -198,9 +198,10 @@ del trainer, written_out, model, parts, batch, features, labels, logits, kept, s
 # ## What happens while it trains?
 #
 # The loss falls at once and then slowly. It drops again where a new pass begins, after step 75 of
-# the default: the model has seen these clips before. The dev WER starts at the baseline and falls
-# unevenly, because a few words make a difference. The figure and the table grow with every log; the
-# table shows the newest twelve, and *audio, h/h* is hours of speech processed in an hour.
+# the default: the model has seen these clips before. The dev WER starts at the baseline and is then
+# that of the recipe's window; on so few words it may also rise by chance. The figure and the table
+# grow with every log; the table shows the newest twelve, and *audio, h/h* is hours of speech
+# processed in an hour.
 #
 # If the run is interrupted, run the lesson again: it continues from the last complete checkpoint
 # and, on a CPU, ends with the same weights to the last bit. On a GPU the code first finds the
@@ -337,8 +338,8 @@ print(f"{len(losses)} losses logged, all finite; {run.model} is whole")
 # 2. What is the learning rate at step 15 of the default recipe, and at step 150?
 # 3. AdamW keeps two running averages for each weight. How large is a checkpoint of 74 million
 #    weights, if all three are 32-bit numbers?
-# 4. Interrupt the training cell between two checkpoints and run it again. At which step does it
-#    continue?
+# 4. Train a copy of the recipe under a new name, interrupt the training cell between two
+#    checkpoints and run it again. At which step does it continue?
 # 5. In a copy of the recipe under a new name, add `[method]` with `weights = "lora"` and multiply
 #    `learning_rate` by ten; `make run RECIPE=…` runs it from the first lesson. How large is
 #    `adapter/`, compared with `model/`?
