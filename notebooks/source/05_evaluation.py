@@ -87,8 +87,7 @@ judged.groupby(["split", "source"]).agg(clips=("id", "count"), seconds=("seconds
 # shorter one, which it was not trained for, it may repeat itself without end. The fine-tuned model
 # decodes at the short window that it was trained at (*after*), and once more at 30 seconds, as
 # other programs run it (*after_30s*). Every batch is stored as soon as it is decoded: if you
-# interrupt this cell and run it again, it continues where it stopped. What the base model
-# transcribes is kept in the cache: another recipe on the same clips does not decode it again.
+# interrupt this cell and run it again, it continues where it stopped.
 
 # %%
 readers = load_readers(recipe, run.model, stock_window=False)
@@ -184,7 +183,7 @@ draw_boxes(
 )
 
 # %% [markdown]
-# Above is what was said, below what was transcribed. White boxes agree; each coloured one is an
+# Above is what was said, below what was transcribed. Grey boxes agree; each coloured one is an
 # error, and the word error rate is their number divided by the number of words in the upper line.
 #
 # Now the interval. A *resample* draws as many clips as there are, with replacement, so that some
@@ -208,8 +207,8 @@ print(
 )
 
 # %% [markdown]
-# The shaded part holds 95 % of the resamples. The histogram usually has a longer tail on the
-# right, because a few clips cause most errors.
+# The shaded part holds 95 % of the resamples. Where a few clips cause most errors, the histogram has
+# a longer tail on the right.
 
 # %% [markdown]
 # ## By helper
@@ -217,11 +216,11 @@ print(
 # `count_errors` counts with jiwer, and `resampled_rates` draws with the same seed: both must agree
 # with what you did.
 #
-# `confidence_interval` takes one more step. A few clips cause most errors, so the histogram has a
-# long right tail, and percentiles come out too narrow: in our simulations they hold the true rate
-# less often than in 95 % of cases. Cube roots make the histogram symmetric, so the interval is
-# computed there and its ends are cubed. If there is no error at all, it uses the *rule of three*:
-# with no error in *n* clips, up to 3 in *n* may still be wrong.
+# `confidence_interval` takes one more step. With a long right tail, percentiles come out too narrow:
+# in our simulations they hold the true rate less often than in 95 % of cases. Cube roots make the
+# histogram symmetric, so the interval is computed there and its ends are cubed. If there is no
+# error at all, it uses the *rule of three*: with no error in *n* clips, up to 3 in *n* may still be
+# wrong.
 
 # %%
 references, hypotheses = [" ".join(said)], [" ".join(hypothesis)]
@@ -241,10 +240,9 @@ print(f"percentiles {low:.1%} to {high:.1%}, by helper {by_helper[0]:.1%} to {by
 # %% [markdown]
 # ## How many errors are left?
 #
-# *WER* (word error rate) is the number of words that you must replace, delete or insert, divided
-# by the number of words that were said; *CER* is the same for characters. Each comes with its 95 %
-# interval, made to contain the rate of endlessly many clips of the same kind. For languages written
-# without spaces look at CER first: a "word" there is a whole phrase.
+# *WER* is the rate that you have counted by hand, *CER* the same for characters. Each comes with its
+# 95 % interval, made to contain the rate of endlessly many clips of the same kind. For languages
+# written without spaces look at CER first: a "word" there is a whole phrase.
 #
 # *Orthographic* rates compare the texts as they are written: a missing full stop is an error.
 # *Normalised* rates first bring both texts to the same form, lower case without punctuation, with
@@ -405,20 +403,22 @@ HTML(clips_html(worst, waveforms))
 # %% [markdown]
 # ## What kind of errors remain?
 #
-# *Form* counts errors that you cannot hear: case, punctuation, the shape of an apostrophe. A
-# *runaway* is a transcript more than three times as long as the reference; a *repetitive* one
-# compresses so well that it must repeat itself. The second table lists the most frequent errors
-# with their context in brackets: the same word in many clips is often a matter of spelling in the
-# references.
+# The first table begins with what was right (*hits*) and the edits of the normalised texts. Then it
+# counts the errors of the texts as they are written: in *words*, some of them in another *script*,
+# and in *form*, which you cannot hear: case, punctuation, the shape of an apostrophe. Last come
+# transcripts that look invented: a *runaway* is more than three times as long as the reference, a
+# *repetitive* one compresses so well that it must repeat itself, *too fast* is more than eight
+# words a second. The second table lists the most frequent errors with their context in brackets:
+# the same word in many clips is often a matter of spelling in the references.
 
 # %%
 kinds = [report[part] for part in ("edits", "error_kinds", "flags")]
 sides = {side: {k: v for part in kinds for k, v in part[side].items()} for side in report["edits"]}
+shares = ["form_share", "flagged_share", "words_per_second"]  # these stay in the report
+counts = pd.DataFrame(sides).drop(shares).astype(int).rename({"too_fast": "too fast"})
 shown = most_frequent(report["errors"][f"after{window}"])
 frequent = pd.DataFrame(shown, columns=["said", "hypothesis", "times", "contexts"])
-counts = pd.DataFrame(sides).rename(index=lambda name: name.replace("_", " "))
-tidy = counts.map(lambda count: f"{count:,.0f}" if count % 1 == 0 else f"{count:.2f}")
-display(tidy, frequent.rename(columns={"hypothesis": "written"}))
+display(counts, frequent.rename(columns={"hypothesis": "written"}))
 
 # %% [markdown]
 # Compare the columns of the first table: which kind did training remove? Runaways and repetitions
@@ -447,8 +447,8 @@ pd.DataFrame(probes).T
 # Here clips of the test split are joined with pauses, so that the borders between sentences are
 # known. The recording is decoded as the page of lesson 6 does it, window after window; each one
 # starts where, according to the model's own timestamps, the last sentence ended. The training
-# labels had no timestamps, so the model may unlearn them. `kept` says whether they are in order,
-# and close to the known borders and the end.
+# labels had no timestamps, so the model may unlearn them. `kept` says whether they are in order
+# (*monotonic*) and close to the known borders (*drift*) and the end.
 
 # %%
 long_form = transcribe_long_form(prepared_clips(prepared, recipe), readers, recipe)
@@ -459,8 +459,8 @@ for rate in table.columns.intersection(["wer", "cer"]):
 table.rename(columns=lambda name: name.replace("_", " ")).round(2)
 
 # %% [markdown]
-# Look at `kept` in the row *after*. The default joins little more than one window: test with
-# several minutes before you rely on it.
+# Look at `kept` in the row *after*. The default joins little more than one window: set
+# `long_seconds` of `[evaluation]` to several minutes before you rely on it.
 
 # %% [markdown]
 # ## Would more speech help?
@@ -473,8 +473,9 @@ Image("benchmarks/results/gpu/hours_steps.png", width=800)
 
 # %% [markdown]
 # Each point is one training, or the mean of three. Both leads gain with every doubling; for the
-# altered voices nothing is shown. Where such a curve still falls at its end, record more. `python -m utils.evaluation RECIPE
-# --learning-curve` draws that of your clips, which takes as long as a few runs of lesson 4.
+# altered voices nothing is shown. Where such a curve still falls at its end, record more.
+# `python -m utils.evaluation RECIPE --learning-curve` draws that of your clips, which takes as long
+# as a few runs of lesson 4.
 
 # %% [markdown]
 # ## When this is good, and when to expect trouble
