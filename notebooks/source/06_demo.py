@@ -167,8 +167,8 @@ demo.show(url)
 # %% [markdown]
 # Click one of the recordings on the page and wait for both transcripts. They are test clips in which
 # fine-tuning changed most words for the better: good to see what changed, and no proof; the rates
-# of lesson 5 are that. (In a copy without a
-# kernel the frame is empty; `docs/demo.png` is a picture of the page.)
+# of lesson 5 are that. (In a copy without a kernel the frame is empty; `docs/demo.png` is a picture
+# of the page.)
 
 # %% [markdown]
 # ## Does it answer a program?
