@@ -28,7 +28,7 @@ TEST = OMP_NUM_THREADS=$(HALF_THE_CORES) $(1)/bin/python -m pytest -n 2 --dist l
 
 .PHONY: first run test test-all test-latest test-platforms browser lab notebooks lint bench
 
-# Lesson 01 alone: from a clean clone to the first transcription.
+# Lesson 1 alone: from a clean clone to the first transcription.
 first: $(SET_UP)
 	@mkdir -p runs
 	$(BIN)/python -m papermill notebooks/01_environment.ipynb runs/01_environment.ipynb \

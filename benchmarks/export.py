@@ -1,7 +1,7 @@
 """Every exported format, and every documented call, on the whole test split: errors, speed, size.
 
 The ratio is Transformers' seconds over those of CTranslate2's int8, both in the recipe's short
-window, clip by clip: the 95 % interval of a bootstrap over clips. It needs a run with lesson 07.
+window, clip by clip: the 95 % interval of a bootstrap over clips. It needs a run with lesson 7.
 """
 
 import argparse

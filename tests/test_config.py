@@ -108,7 +108,7 @@ def table(name, line):
             for key, why in {
                 "bf16": "follows the hardware",
                 "fp16_full_eval": "follows the hardware",
-                "push_to_hub": "lesson 07",
+                "push_to_hub": "lesson 7",
                 "hub_token": "hf auth login",
                 "predict_with_generate": "always decoded",
                 "generation_max_length": "always decoded",

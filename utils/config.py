@@ -53,7 +53,7 @@ class Model:
 class Source:
     """Speech in one language from one source; `""` as a split means "not used for that".
 
-    A source without a training split is an unseen test: lesson 05 reports it separately.
+    A source without a training split is an unseen test: lesson 5 reports it separately.
     """
 
     # "embedded", "recordings" (your own), "common_voice", a folder in the Hub's layout, or a Hub id
@@ -221,7 +221,7 @@ class Evaluation:
     # They determine its cost.
     dev_minutes: float = Field(30.0, ge=0.01)
     # The dev WER, by which a checkpoint is chosen, compares normalised texts, or texts as they are.
-    # Lesson 05 reports both.
+    # Lesson 5 reports both.
     normalized: bool = True
     resamples: int = Field(2000, ge=100, le=1_000_000)  # of the bootstrap and the permutation test
     worst_clips: int = Field(8, ge=0, le=1000)  # shown with a player and a word diff

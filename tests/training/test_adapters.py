@@ -52,7 +52,7 @@ def test_each_method_trains_its_weights_resumes_and_ends_as_an_ordinary_whisper(
         told = (run.adapter / name).read_text(encoding="utf-8")
         assert "tiny" in told and str(run.folder.parent.parent) not in told, name
     assert WhisperConfig.from_pretrained(run.model).use_cache
-    # What lesson 04 goes on with is what was saved.
+    # What lesson 4 goes on with is what was saved.
     saved = load_file(run.model / "model.safetensors")
     for name, weight in trainer.model.named_parameters():
         assert torch.equal(weight, saved[name]), name

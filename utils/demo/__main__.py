@@ -1,4 +1,4 @@
-"""`python -m utils.demo RECIPE`: serve the page of lesson 06."""
+"""`python -m utils.demo RECIPE`: serve the page of lesson 6."""
 
 import argparse
 import secrets

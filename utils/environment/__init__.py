@@ -1,4 +1,4 @@
-"""Lesson 01, and the ground that all others stand on.
+"""Lesson 1, and the ground that all others stand on.
 
 `machine` says what this computer offers and in which precision it trains, `gpu` and `driver`
 whether PyTorch can use its card, `packages` which versions are needed, `colab` knows Colab's disk

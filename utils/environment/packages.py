@@ -1,4 +1,4 @@
-"""Installed packages compared with requirements.txt, for the set-up cell and lesson 01.
+"""Installed packages compared with requirements.txt, for the set-up cell and lesson 1.
 
 The set-up cell imports this file before anything is installed: nothing here needs more than
 `packaging`, which every Jupyter brings.

@@ -1,4 +1,4 @@
-"""A panel for lesson 01: choose language, checkpoint, speech and card, and it writes a recipe."""
+"""A panel for lesson 1: choose language, checkpoint, speech and card, and it writes a recipe."""
 
 import json
 from collections.abc import Mapping
@@ -50,7 +50,7 @@ def recipe_text(checkpoint: str, source: str, name: str, language: str, hours: f
         "[[sources]]": data | SOURCES.get(source, {}),
         "[training]": {**TRAINING, "learning_rate": rate},
     }
-    written = "# Written by the panel of lesson 01: a start, not a finding.\n"
+    written = "# Written by the panel of lesson 1: a start, not a finding.\n"
     return written + "".join(f"\n{head}\n{_lines(table)}" for head, table in tables.items())
 
 

@@ -123,7 +123,7 @@ def _check_mix(recipe: "Recipe") -> None:
     if mixing.temperature and (unknown := [one.label for one in trained if not one.hours]):
         raise ValueError(
             f"[mixing] temperature needs to know how much there is: set hours for "
-            f"{', '.join(unknown)}. Lesson 02 counts them."
+            f"{', '.join(unknown)}. Lesson 2 counts them."
         )
     rules = recipe.preprocessing
     for least, most in (

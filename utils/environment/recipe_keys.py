@@ -60,7 +60,7 @@ NAMES_ELSEWHERE: Mapping[str, str] = {
 CPU = "WHISPER_CPU=1 in the environment does without the GPU, in every lesson"
 # Names elsewhere of what has no key here, in any table, and why.
 GONE: Mapping[str, str] = {
-    "task": "recipes train transcription; the page of lesson 06 has a button that translates",
+    "task": "recipes train transcription; the page of lesson 6 has a button that translates",
     "warmup_ratio": "write warmup_steps: below 1 it is a share of all steps",
     **dict.fromkeys(("no_cuda", "cpu"), CPU),
     "adafactor": 'write optim = "adafactor"',
@@ -70,7 +70,7 @@ GONE: Mapping[str, str] = {
     "save_safetensors": "weights are always saved as safetensors",
     **dict.fromkeys(
         ("mixed_precision", "precision", "half", "amp", "fp16_opt_level", "torch_dtype", "dtype"),
-        "precision follows the hardware: lesson 01 says which it is and why",
+        "precision follows the hardware: lesson 1 says which it is and why",
     ),
 }
 

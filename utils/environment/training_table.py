@@ -24,7 +24,7 @@ RESERVED: Mapping[str, str] = {
             *("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo", "hub_revision"),
             "hub_always_push",
         ),
-        "lesson 07 pushes the finished model, after looking for secrets in it",
+        "lesson 7 pushes the finished model, after looking for secrets in it",
     ),
     "hub_token": "a token in a recipe is a token in public: use `hf auth login`",
     "remove_unused_columns": "the collator needs the audio column",
@@ -72,7 +72,7 @@ RESERVED: Mapping[str, str] = {
 DEFAULTS: Mapping[str, Any] = {
     "eval_strategy": "steps",
     "save_strategy": "steps",
-    # The one that `Selection` takes on dev: test is not looked at before lesson 05.
+    # The one that `Selection` takes on dev: test is not looked at before lesson 5.
     "load_best_model_at_end": True,
     "metric_for_best_model": "wer",  # "cer" where the language has no words
     "greater_is_better": False,

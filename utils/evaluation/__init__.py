@@ -1,4 +1,4 @@
-"""Lesson 05.
+"""Lesson 5.
 
 `evaluate` evaluates two models on a recipe's test clips; `readers` transcribes them, `report`
 counts, `differences` separates digits, spelling and words, `page` writes the HTML, `mistakes`

@@ -92,7 +92,7 @@ def evaluate_all(recipe: Recipe, runs: str, checkpoints: Sequence[str]) -> None:
 
 
 def draw_curve(recipe: Recipe, runs: str, bounds: Bounds) -> None:
-    """Measure a learning curve on what lesson 03 prepared; write its figure and its numbers."""
+    """Measure a learning curve on what lesson 3 prepared; write its figure and its numbers."""
     from utils.evaluation.learning_curve import learning_curve
     from utils.evaluation.plotting import draw_learning_curve
     from utils.scoring.predictions import percent

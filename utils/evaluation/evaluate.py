@@ -1,6 +1,6 @@
 """Evaluate a checkpoint: every test clip transcribed before and after, resumable, and the report.
 
-`python -m utils.evaluation RECIPE` uses the clips of lesson 05, streamed from the sources;
+`python -m utils.evaluation RECIPE` uses the clips of lesson 5, streamed from the sources;
 `--checkpoint` takes any Whisper in place of the run's model; `--compare` compares runs."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -115,7 +115,7 @@ def learning_curve(
 
     Args:
         recipe: the experiment.
-        prepared: its splits, as lesson 03 stores them.
+        prepared: its splits, as lesson 3 stores them.
         folder: where each point is stored.
         bounds: of the cost.
 

@@ -65,7 +65,7 @@ def split_of(language: str, split: str, recipe: Recipe) -> str:
 
 
 def prepared_clips(prepared: Mapping[str, datasets.Dataset], recipe: Recipe) -> Iterator[dict]:
-    """Yield the clips that lesson 03 prepared for testing: samples and metadata."""
+    """Yield the clips that lesson 3 prepared for testing: samples and metadata."""
     for split in ("test", "unseen"):
         if split not in prepared:
             continue
@@ -78,7 +78,7 @@ def prepared_clips(prepared: Mapping[str, datasets.Dataset], recipe: Recipe) -> 
 
 def streamed_clips(recipe: Recipe, processor: WhisperProcessor) -> Iterator[dict]:
     """Yield the same clips from the sources, by the same rules, one at a time."""
-    report = QualityReport(recipe.preprocessing)  # it drops what is there twice, as in lesson 03
+    report = QualityReport(recipe.preprocessing)  # it drops what is there twice, as in lesson 3
     for source in sorted(recipe.sources, key=lambda source: not source.train):
         if not source.test:
             continue

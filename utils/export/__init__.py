@@ -1,4 +1,4 @@
-"""Lesson 07.
+"""Lesson 7.
 
 `formats` converts the model for other programs, `ggml` writes whisper.cpp's file; `programs` runs
 them, `documented` has the one call of each that handbook, card and Space show, and `measure`

@@ -93,7 +93,7 @@ def measure_documented(
 
     Args:
         program: of `with_faster_whisper` or its like.
-        prepared: of lesson 03; its splits test and unseen are transcribed.
+        prepared: of lesson 3; its splits test and unseen are transcribed.
         recipe: says which languages are trained, and how often intervals resample.
         most: clips of a split; of a larger one this many are taken, evenly spread.
         workers: threads that call the program, if it was made for several: on two cores two of

@@ -188,7 +188,7 @@ def _silence() -> Iterator[None]:
 def load_programs(
     recipe: Recipe, run: Run, model: WhisperForConditionalGeneration, processor: WhisperProcessor
 ) -> dict[str, Transcribe]:
-    """Return every program that lesson 07 compares, by its name; Transformers first.
+    """Return every program that lesson 7 compares, by its name; Transformers first.
 
     Args:
         recipe: names the short window.

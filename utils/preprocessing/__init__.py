@@ -1,4 +1,4 @@
-"""Lesson 03.
+"""Lesson 3.
 
 `prepare` filters and tokenises the clips of a recipe, each as in `examples`, `parallel` on all
 cores; `transcript` has the rules for texts, `quality` those for clips, `windows` joins clips,

@@ -1,4 +1,4 @@
-"""Lesson 02.
+"""Lesson 2.
 
 `sources` turns every source into rows of one schema, `mixing` draws from several. From the Hugging
 Face Hub: `hub`, `hub_files`, `hub_columns`, `patience` (which waits for a server). From Mozilla's

@@ -1,4 +1,4 @@
-"""Lesson 04.
+"""Lesson 4.
 
 `run` trains a recipe and saves the weights; `trainer` is the trainer with its loss, `arguments` its
 settings, `dev` the evaluation in between and which checkpoint it keeps, `progress` how far and how

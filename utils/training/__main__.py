@@ -1,4 +1,4 @@
-"""`python -m utils.training RECIPE`: what lesson 04 does, from the shell and under torchrun."""
+"""`python -m utils.training RECIPE`: what lesson 4 does, from the shell and under torchrun."""
 
 import argparse
 import sys
