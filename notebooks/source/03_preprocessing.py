@@ -462,8 +462,8 @@ pd.DataFrame(
 # Then training reads it from the source, pass by pass: `[preprocessing] stored = false`. The same
 # filters apply, and what is tested on is kept out clip by clip. A checkpoint holds the place in the
 # sources, so that a run that breaks off goes on there. Beside a GPU, several processes read, each its
-# own part of the sources. An update is a list of batches, here of one; three updates with about as
-# much speech each as four average clips:
+# own part of the sources. Below are three updates of one batch, each with about as much speech as
+# four average clips:
 
 # %%
 from itertools import islice

@@ -321,7 +321,7 @@ print(say_p(measured["normalised"]))
 # A pooled rate can hide that one language got worse while another got better. The held-out speaker
 # shows whether the model learned the language or one voice; an untrained language shows what it
 # forgot. A difference counts as *better* or *worse* only if *p* is below 0.05, which is rare with
-# few clips. If you test many rows, one of them falls below 0.05 by chance, so these are corrected
+# few clips. If you test many rows, one of them falls below 0.05 by chance, so the *p* are corrected
 # for the number of rows (Holm's method). *p* and verdict are about the first column after training:
 # at 30 seconds if that was measured, because this is what other programs will give you.
 

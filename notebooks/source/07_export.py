@@ -171,9 +171,9 @@ by_helper
 # page recommend: without timestamps, like the training labels, and at a window of 30 seconds.
 # There most of the time goes into the encoder, and int8 gains little. The documented calls of
 # faster-whisper and of Transformers follow the five best beginnings of a text at once (*beam
-# search*), the others only the best one: their text may be another, and is often better. *Short* is
-# the window that your model was trained at; CTranslate2 and whisper.cpp can use it too, with more
-# code around them.
+# search*), the others only the best one. With five the text may differ, and is often better. *Short*
+# is the window that your model was trained at; CTranslate2 and whisper.cpp can use it too, with
+# more code around them.
 
 # %%
 returned = run_programs(programs, clips, languages)
