@@ -264,3 +264,13 @@ def test_what_stands_in_the_way_of_a_download_is_told(collective, monkeypatch):
         find("es")
     with pytest.raises(RecipeError, match="is not there"):
         find("archives/es.tar.gz")
+
+
+def test_an_unpacked_mirror_of_the_hub_has_its_clips_elsewhere(tmp_path, mp3):
+    for name, data in files_of(mp3).items():
+        kind = "transcript/es" if name.endswith(".tsv") else "audio/es/train/es_train_0"
+        path = tmp_path / kind / name.rpartition("/")[2]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    clips = list(read_clips(tmp_path, "train"))
+    assert [len(audio) for *_, audio in clips] == [len(mp3)] * 3 + [0]

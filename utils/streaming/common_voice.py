@@ -21,7 +21,7 @@ from utils.streaming.splits import hold_out
 
 DURATIONS = "clip_durations.tsv"
 TABLES = {"train.tsv", "dev.tsv", "test.tsv", DURATIONS}
-SPONTANEOUS = "ss-corpus-"
+SPONTANEOUS, CLIPS = "ss-corpus-", ("clips", "audios")
 # Tables of sentences, and of clips that somebody reported: they name no files.
 NO_SPLITS = {"clip_durations", "reported", "validated_sentences", "unvalidated_sentences"}
 CUT_OFF = (tarfile.TarError, EOFError, OSError, zlib.error)
@@ -190,13 +190,14 @@ def read_clips(path: Path, split: str, language: str = "") -> Iterator[tuple[str
         RecipeError: see `read_split`; or the archive is incomplete or not what Mozilla published.
     """
     left = read_split(path, split, language)
+    # Other folders may have the same names; a mirror of the Hub has its clips in them alone.
     if path.is_dir():
-        files = ((PurePosixPath(p), p) for p in sorted(path.rglob("*")) if p.is_file())
+        there = sorted(path.rglob("*"), key=lambda p: (p.parent.name not in CLIPS, p))
+        files = ((PurePosixPath(p), p) for p in there if p.is_file())
     else:
-        files = _members(path)
+        files = (one for one in _members(path) if one[0].parent.name in CLIPS)
     for inner, content in files:
-        # By name and folder: a table lists file names, and other folders may have the same ones.
-        if inner.parent.name in ("clips", "audios") and inner.name in left:
+        if inner.name in left:
             data = _read(content, path)
             yield inner.name, left.pop(inner.name), data
         if not left:
