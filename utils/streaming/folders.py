@@ -115,6 +115,11 @@ class Folder:
         if len(there) > len(set(there)) and len(set(map(_form, names))) == len(names):
             found = {name: self._below(self.name(beside), name) for name in names}
         for line in lines:
+            if found.get(line.name) is None and "://" in line.name:
+                raise RecipeError(
+                    f"{line.where}: {line.name} is an address, and sound is not fetched from "
+                    "there: download the files, and name them in its place."
+                )
             if found.get(line.name) is None and leads_out(self.name(beside), line.name):
                 raise RecipeError(
                     f'{line.where}: "{line.name}" leads out of {self.root}; files are named '
