@@ -120,6 +120,8 @@ def nearest_language(name: str) -> str:
 INVISIBLE = regex.compile(
     r"[[\p{Cf}\p{Cc}]--[\u200c\u200d\s\p{Prepended_Concatenation_Mark}]]", regex.V1
 )
+# Two spellings of the same: (70%)/(칠십 퍼센트), as the Korean corpora of AI Hub have them.
+EITHER = regex.compile(r"\(([^()]*)\)\s?/\s?\([^()]*\)")
 # [laughter], (unintelligible), <noise>: `normalize` removes these on both sides, too.
 TAGS = regex.compile(r"\[[^\[\]]*\]|\([^()]*\)|</?\p{L}[^<>]*>|（[^（）]*）|【[^【】]*】")
 

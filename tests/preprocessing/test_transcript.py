@@ -66,6 +66,7 @@ def b_array():
         ("<noise> Ciao <unk>a tutti</noise>", "Ciao a tutti"),
         ("[UNK]Ciao <COMMA> a tutti", "Ciao a tutti"),
         ("你好（笑）【音楽】", "你好"),
+        ("제가 (70%)/(칠십 퍼센트) 정도", "제가 70% 정도"),  # written, and as it is said
         ("3 < 4 e 5 > 2, <3", "3 < 4 e 5 > 2, <3"),  # no tags
     ],
 )

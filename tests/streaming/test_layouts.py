@@ -194,6 +194,7 @@ PLAIN = {
         "files": lines("c#"),
         **{f"c{n}.txt": TEXT.format(n) for n in range(COUNT)},
     },
+    "KsponSpeech": {"train.trn": lines(f"c#.wav :: {T}")},
     "MFA's .lab": {f"c{n}.lab": TEXT.format(n) for n in range(COUNT)},
 }
 

@@ -7,7 +7,7 @@ from transformers import WhisperTokenizer
 
 from utils.config import Preprocessing
 from utils.preprocessing.quality import Unusable
-from utils.text import INVISIBLE, TAGS, apply_casing
+from utils.text import EITHER, INVISIBLE, TAGS, apply_casing
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.captions import MARK, Segment, from_marks
 from utils.whisper.labels import text_ids
@@ -38,7 +38,7 @@ def read_transcript(text: str, language: str, rules: Preprocessing) -> list[Segm
     written = []
     for start, end, said in phrases:
         if rules.drop_tags:
-            said = TAGS.sub(" ", said)
+            said = TAGS.sub(" ", EITHER.sub(r"\1", said))
         said = apply_casing(said, rules.lower_case, rules.remove_punctuation, language)
         if said:
             written.append(Segment(start, end, said))

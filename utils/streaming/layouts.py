@@ -21,7 +21,8 @@ from utils.streaming.tables import read_nameless, read_table
 
 LISTS = {".txt", ".lst", ".list", ".trans", ".data", ".tra", ".prompts", ""}
 LISTS |= {".transcription", ".trn"}
-GAPS = (" ", "(", ",", ";", ":")  # between an id and its text; Sphinx: a text and its (id)
+# Between an id and its text, KsponSpeech's first; Sphinx: a text and its (id).
+GAPS = (" :: ", " ", "(", ",", ";", ":")
 HEAD_CHARACTERS = 2000  # in which each line must have a gap for the list to be parsed by it
 LARGEST_LIST = 1 << 28  # bytes
 ARCTIC = re.compile(r'\(\s*(\S+)\s+"(.*)"\s*\)')  # ( arctic_a0001 "Author of the danger trail." )
