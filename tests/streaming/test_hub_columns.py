@@ -146,6 +146,12 @@ def test_the_column_of_sound_may_be_named_in_the_recipe(hub, wav):
         rows_of(folder)
 
 
+def test_a_pointer_of_git_lfs_is_told(tmp_path):
+    (tmp_path / "train-0.parquet").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(RecipeError, match="git lfs pull"):
+        rows_of(tmp_path)
+
+
 def test_samples_without_a_rate_are_told(hub):
     folder = hub(audio=lambda n: [0.1, 0.2], text=text)
     with pytest.raises(RecipeError, match="nothing says how many of them are a second"):

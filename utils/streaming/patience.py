@@ -167,6 +167,8 @@ def explained(error: Exception, source: Source, place: str) -> Exception:
     way_out = "Check dataset, name and split"
     if isinstance(error, ImportError):
         way_out = "Install it, or take another dataset"
+    if "magic bytes" in reason:  # of Parquet
+        way_out = "If git brought the files, run `git lfs pull`; else check dataset, name and split"
     if isinstance(error, RuntimeError):  # a loading script, which would have to be executed
         way_out = 'Try revision = "refs/convert/parquet", the Hub\'s own conversion,'
     return RecipeError(f"{place}, cannot be opened: {reason}. {way_out} in the recipe.")
