@@ -13,7 +13,7 @@ import soundfile
 from huggingface_hub.utils import httpx
 
 from utils.config import Source, UserError
-from utils.streaming.hub import speaker_and_recording
+from utils.streaming.hub_columns import speaker_and_recording
 from utils.streaming.patience import patiently
 
 ROWS = 40  # a shard
@@ -454,6 +454,9 @@ def test_a_ready_recipe_prepares_its_data_set(told, name, train, dropped, text):
         ({"client_id": "abc"}, "abc", ""),
         ({"speaker_id": 12, "chapter_id": 7}, "12", "12/7"),
         ({"speaker_id": "None"}, "", ""),
+        ({"speaker": "N/A", "meeting_id": "EN2001a"}, "", "/EN2001a"),
+        ({"speaker": float("nan"), "speaker_id": 7.0}, "7", ""),
+        ({"Speaker_ID": "s1", "speaker": "unknown"}, "s1", ""),
         ({"speaker_id": 0}, "0", ""),
         ({"speaker": None, "recording": "meeting 3"}, "", "/meeting 3"),
         ({}, "", ""),

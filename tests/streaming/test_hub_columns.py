@@ -163,11 +163,12 @@ def parts(tmp_path, wav, capsys):
     """Return a function that writes splits of 200 numbered rows, and returns what a recipe gets."""
     sound = {"bytes": wav(0.1), "path": None}
 
-    def get(*splits, speakers=0, **of):
+    def get(*splits, speakers=0, inside=False, **of):
         for split in splits:
             table = [{"audio": sound, "text": f"{split} {n // 2}"} for n in range(200)]
             for n, row in enumerate(table):
-                row |= {"speaker": f"s{n % speakers}"} if speakers else {}
+                known = {"Speaker": f"s{n % speakers}"} if speakers else {}
+                row |= {"json": known} if inside else known
             parquet.write_table(pa.Table.from_pylist(table), tmp_path / f"{split}-0.parquet")
         source = Source(str(tmp_path), "it", **of)
         used = {
@@ -204,9 +205,12 @@ def test_a_split_that_is_missing_is_a_tenth_of_train_by_sentence(parts, splits, 
     assert all(f"no {use}" in told for use in missing) and bool(missing) == bool(told)
 
 
-@pytest.mark.parametrize(("speakers", "what"), [(40, "speaker"), (3, "sentence")])
-def test_many_speakers_are_held_out_whole(parts, speakers, what):
-    found, told = parts("train", speakers=speakers)
+@pytest.mark.parametrize(
+    ("speakers", "inside", "what"),
+    [(40, False, "speaker"), (40, True, "speaker"), (3, False, "sentence")],
+)
+def test_many_speakers_are_held_out_whole(parts, speakers, inside, what):
+    found, told = parts("train", speakers=speakers, inside=inside)
     assert f"by the hash of the {what}" in told
     of = {use: {row["speaker"] for row in rows} for use, rows in found.items()}
     assert all(of.values()) and (what == "sentence" or not of["train"] & (of["dev"] | of["test"]))
@@ -217,3 +221,17 @@ def test_a_split_that_is_called_otherwise_or_misspelled_is_told(parts):
         parts("train", "validation", "test")  # the recipe's dev is "dev"
     with pytest.raises(RecipeError, match="tset"):
         parts("train", "validation", dev="validation", test="tset")
+
+
+def test_librispeech_s_test_clean_is_a_test_split_and_none_is_held_out(tmp_path, parts):
+    names = ("train.clean.100", "test.clean")
+    files = "".join(f"  - {{split: {name}, path: {name}-*}}\n" for name in names)
+    card = f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
+    (tmp_path / "README.md").write_text(card)
+    found, told = parts(*names, train=names[0], dev="", test=names[1])
+    assert not told and {use: len(rows) for use, rows in found.items()} == {
+        "train": 200,
+        "test": 200,
+    }
+    with pytest.raises(RecipeError, match=r"Available splits: .*test\.clean"):
+        parts(*names, train=names[0], dev="")

@@ -640,6 +640,16 @@ def test_commands_that_recur_are_texts_where_there_are_no_others(corpus):
         said(corpus(**{"labels.txt": "", "utt2dur": SECONDS}))
 
 
+@pytest.mark.parametrize("nobody", ["N/A", "unknown", None, float("nan")])
+def test_nobody_is_no_speaker_and_no_split(corpus, nobody):
+    folder = corpus(
+        **{"a.jsonl": jsons(file="c#.wav", text="frase #", speaker=nobody, split=nobody)}
+    )
+    found = read_recordings(str(folder), "it")
+    assert {one.speaker for one in found} == {""}
+    assert {one.split for one in found} == {"train", "dev", "test"}
+
+
 def test_lists_of_speakers_and_seconds_are_no_texts(corpus):
     folder = corpus(**{"utt2dur.tsv": lines("c#\t1.#"), "utt2spk.tsv": lines("c#\tanna")})
     with pytest.raises(RecipeError, match="holds no texts"):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from utils.config import RecipeError
@@ -24,7 +25,12 @@ TEXT_COLUMNS = (
 )
 # client_id is Common Voice's, speaker_id is used by MLS and VoxPopuli.
 SPEAKER_COLUMNS = ("speaker", "speaker_id", "speaker_name", "client_id", "spk", "spk_id")
-RECORDING_COLUMNS = ("recording", "recording_id", "chapter_id", "session_id", "session")
+RECORDING_COLUMNS = (
+    *("recording", "recording_id", "chapter_id", "session_id", "session", "meeting_id"),
+    *("video_id", "conversation_id", "call_id", "episode_id"),
+)
+# What data sets and pandas write where nobody knows who speaks.
+UNKNOWN = {"", "none", "nan", "null", "n/a", "unknown", "unk", "undefined", "-1"}
 # NIST's mark where nothing was transcribed; TED-LIUM has it on the Hub, too.
 UNSCORED = "ignore_time_segment_in_scoring"
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
@@ -34,6 +40,7 @@ class NoColumns(RecipeError):
     """A table that does not list clips: it has no column of files, or none of texts."""
 
 
+@lru_cache(maxsize=4096)  # asked of every row of a stream
 def plain(name: str) -> str:
     """Return a column's name as it is in the lists of this module: `Audio Path` → `audio_path`."""
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name.strip())
@@ -62,6 +69,14 @@ def text_column(columns: Iterable[str], wanted: str, where: str) -> str:
             "recipe to the one with the texts."
         )
     return found
+
+
+def as_name(value: Any) -> str:
+    """Return a cell with the name of a speaker, a recording or a split; "" if it has none."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas turns 7 into 7.0 if another cell is empty
+    name = str(value).strip()
+    return "" if name.lower() in UNKNOWN else name
 
 
 def as_text(value: Any, where: str) -> str:

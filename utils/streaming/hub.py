@@ -4,19 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Audio, IterableDataset
 
 from utils.config import Source
-from utils.streaming.columns import RECORDING_COLUMNS, SPEAKER_COLUMNS, UNSCORED
-from utils.streaming.files import SPLITS, say
+from utils.streaming.columns import SPEAKER_COLUMNS, UNSCORED, plain
+from utils.streaming.files import SPLITS, say, split_in_name
 from utils.streaming.hub_columns import (
     encoded,
     flattened,
     nested,
     said_column,
     sound_column,
+    speaker_and_recording,
     text_of,
 )
 from utils.streaming.hub_files import (
@@ -105,7 +107,7 @@ def missing_splits(source: Source) -> tuple[str, ...]:
     names = splits_of(source) if source.train and wanted else ()
     if not names or not set(source.train.split("+")) <= set(names):
         return ()
-    there = {SPLITS.get(name.lower()) for name in names}
+    there = {split_in_name(Path(name)) for name in names}  # of LibriSpeech's: validation.clean
     return tuple(use for use in HELD_OUT if use in wanted - there)
 
 
@@ -116,12 +118,15 @@ def _splits_by_speaker(source: Source) -> bool:
     Only its first rows are asked, which every lesson reads anyway.
     """
     rows, _ = open_split(source, source.train.split("+")[0])
-    column = next((name for name in SPEAKER_COLUMNS if name in rows.features), None)
-    if column is None:
-        return False
-    first = rows.select_columns([column]).take(FIRST_ROWS)
-    named = patiently(source, source.dataset, lambda: [row[column] for row in first])
-    return all(name not in (None, "") for name in named) and len(set(named)) >= MANY_SPEAKERS
+    structures = nested(rows.features, sound_column(rows.features, source))
+    columns = {name for name in rows.features if plain(name) in SPEAKER_COLUMNS} | {*structures}
+    first = rows.select_columns(sorted(columns)).take(FIRST_ROWS) if columns else []
+
+    def speakers() -> list[str]:
+        return [speaker_and_recording(flattened(row, structures))["speaker"] for row in first]
+
+    named = patiently(source, source.dataset, speakers)
+    return all(named) and len(set(named)) >= MANY_SPEAKERS
 
 
 def held_out(source: Source, split: str) -> tuple[list[str], Part | None]:
@@ -146,18 +151,6 @@ def held_out(source: Source, split: str) -> tuple[list[str], Part | None]:
     if kind in missing:
         return trained, Part(kind, missing, by_speaker)
     return [split], Part("train", missing, by_speaker)
-
-
-def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the speaker of a row and the longer recording it is from; "" if no column has it."""
-
-    def named(columns: Sequence[str]) -> str:
-        found = (str(row[name]) for name in columns if row.get(name) is not None)
-        return next((name for name in found if name not in ("", "None")), "")
-
-    speaker, recording = named(SPEAKER_COLUMNS), named(RECORDING_COLUMNS)
-    # MLS' chapter_id is a book: it may have two speakers.
-    return {"speaker": speaker, "recording": recording and f"{speaker}/{recording}"}
 
 
 def read_rows(

@@ -13,7 +13,17 @@ import soundfile
 from datasets import Audio, ClassLabel, Features, Value
 
 from utils.config import RecipeError, Source
-from utils.streaming.columns import PATH_COLUMNS, NoColumns, as_text, find_column, text_column
+from utils.streaming.columns import (
+    PATH_COLUMNS,
+    RECORDING_COLUMNS,
+    SPEAKER_COLUMNS,
+    NoColumns,
+    as_name,
+    as_text,
+    find_column,
+    plain,
+    text_column,
+)
 from utils.streaming.files import leads_out
 
 # What the builders of datasets call a file within a data set; a table may not name others.
@@ -96,6 +106,18 @@ def text_of(row: Mapping[str, Any], name: str, features: Mapping[str, Any], wher
     if isinstance(features[name], ClassLabel) and isinstance(value, int):
         return features[name].int2str(value) if value >= 0 else ""
     return as_text(value, where)
+
+
+def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the speaker of a row and the longer recording it is from; "" if no column has it."""
+    there = {plain(name): value for name, value in row.items()}
+
+    def named(columns: Sequence[str]) -> str:
+        return next(filter(None, (as_name(there[name]) for name in columns if name in there)), "")
+
+    speaker, recording = named(SPEAKER_COLUMNS), named(RECORDING_COLUMNS)
+    # MLS' chapter_id is a book: it may have two speakers.
+    return {"speaker": speaker, "recording": recording and f"{speaker}/{recording}"}
 
 
 def _wav(samples: Any, rate: Any, where: str) -> bytes:

@@ -18,6 +18,7 @@ from utils.streaming.columns import (
     SPLIT_COLUMNS,
     TEXT_COLUMNS,
     NoColumns,
+    as_name,
     as_text,
     find_column,
     plain,
@@ -226,6 +227,6 @@ def _lines(path: Path, rows: Rows, file: str, text: str) -> Iterator[Line]:
             known[keys] = time_columns(others, where), *(find_column(others, k) for k in kinds)
         times, *names = known[keys]
         start, end = read_times(said, times, where) if times else (None, None)
-        split, speaker, recording = (said[name].strip() if name else "" for name in names)
+        split, speaker, recording = (as_name(row[name]) if name else "" for name in names)
         name, said_text = said.get(file, "").strip(), as_text(row.get(text), where)
         yield Line(where, name, said_text, start, end, split, speaker, recording)
