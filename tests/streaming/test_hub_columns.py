@@ -109,15 +109,23 @@ def test_a_folder_without_texts_leads_to_recordings(tmp_path, wav):
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/hostname", "../secret.wav", "http://127.0.0.1:1/a.wav", "UklGRiQZAAB" * 500]
+    ("name", "fault"),
+    [
+        ("/etc/hostname", "outside of the data set"),
+        ("../secret.wav", "outside of the data set"),
+        ("http://127.0.0.1:1/a.wav", "an address, which is not fetched"),
+        ("clips/none.wav", "not in the data set"),
+        ("UklGRiQZAAB" * 500, "text in place of sound"),
+    ],
 )
-def test_a_row_opens_no_file_beyond_its_data_set(hub, tmp_path, wav, name):
+def test_a_row_opens_no_file_beyond_its_data_set_and_says_why(hub, tmp_path, wav, name, fault):
     folder = tmp_path / "set"
     folder.mkdir()
     (tmp_path / "secret.wav").write_bytes(wav(1.0))
     rows = [{"audio": {"bytes": None, "path": name}, "text": "ciao"}]
     parquet.write_table(pa.Table.from_pylist(rows), folder / "train-0.parquet")
-    assert rows_of(folder)[0]["audio"] == b""
+    (row,) = rows_of(folder)
+    assert row["audio"] == b"" and fault in row["fault"]
 
 
 @pytest.mark.parametrize(

@@ -166,8 +166,7 @@ def read_rows(
 
     Args:
         rows: of `open_split`.
-        files: those of its files to read, from `open_split`. A list, so that `datasets` can divide
-            it among several processes, and resumes at the file where a stream was interrupted.
+        files: of `open_split`. A list: `datasets` divides it, and resumes at the file of the stop.
         source: the source it was opened for.
         split: its split.
         part: of `held_out`; other rows are passed over.
@@ -193,7 +192,7 @@ def read_rows(
                 is_other = part and _split_of_row(row, text, source, part) != part.kept
                 if is_other or text.strip() == UNSCORED:
                     continue
-                audio = encoded(row[sound], row, source, root, place)
+                audio, fault = encoded(row[sound], row, source, root, place)
             yield {
                 "audio": audio,
                 "text": text,
@@ -201,6 +200,7 @@ def read_rows(
                 "seconds": promised_seconds(audio),
                 "source": source.label,
                 "id": f"{source.label}/{split}/{file}/{number}",
+                "fault": fault,
                 **speaker_and_recording(row),
             }
 

@@ -28,6 +28,7 @@ from utils.streaming.files import leads_out
 
 # What the builders of datasets call a file within a data set; a table may not name others.
 BUILT = ("hf://", "zip://", "tar://", "gzip://")
+OUTSIDE = "sound file outside of the data set"
 
 
 def _is_sound(feature: Any) -> bool:
@@ -141,30 +142,32 @@ def _wav(samples: Any, rate: Any, where: str) -> bytes:
     return file.getvalue()
 
 
-def _file(path: str, source: Source, root: str) -> bytes:
-    """Return a file that a row names, within its data set; b"" if it does not exist."""
+def _file(path: str, source: Source, root: str) -> tuple[bytes, str]:
+    """Return a file that a row names, within its data set; or b"" and why there is none."""
     if not path.startswith(BUILT):
         inside = [Path(source.dataset).resolve(), Path(datasets.config.HF_CACHE_HOME).resolve()]
         if "://" in path:
-            return b""
+            return b"", "sound at an address, which is not fetched: download it"
         if not Path(path).is_absolute():
             if leads_out(".", path):
-                return b""
+                return b"", OUTSIDE
             path = f"{root}/{path}"
         elif not any(Path(path).resolve().is_relative_to(folder) for folder in inside):
-            return b""
+            return b"", OUTSIDE
     try:
         with fsspec.open(path, "rb") as file:
-            return file.read()
+            return file.read(), ""
     except FileNotFoundError:
-        return b""
+        return b"", "sound file that is not in the data set"
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:  # the sound itself, as text
             raise
-        return b""
+        return b"", "text in place of sound"
 
 
-def encoded(value: Any, row: Mapping[str, Any], source: Source, root: str, where: str) -> bytes:
+def encoded(
+    value: Any, row: Mapping[str, Any], source: Source, root: str, where: str
+) -> tuple[bytes, str]:
     """Return the encoded audio of a row, in whatever form its data set stores it.
 
     Args:
@@ -174,15 +177,18 @@ def encoded(value: Any, row: Mapping[str, Any], source: Source, root: str, where
         root: the address of the data set's folder, to which paths are relative.
         where: for messages.
 
+    Returns:
+        The bytes; and, where a file that is named is not read, why.
+
     Raises:
         RecipeError: samples without a sampling rate.
     """
     if isinstance(value, Mapping):
         if value.get("array") is not None:
-            return _wav(value["array"], value.get("sampling_rate"), where)
+            return _wav(value["array"], value.get("sampling_rate"), where), ""
         value = value["bytes"] if value.get("bytes") is not None else value.get("path")
     if isinstance(value, str):
         return _file(value, source, root)
     if isinstance(value, list):
-        return _wav(value, row.get("sampling_rate") or row.get("sample_rate"), where)
-    return value or b""
+        return _wav(value, row.get("sampling_rate") or row.get("sample_rate"), where), ""
+    return value or b"", ""
