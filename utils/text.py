@@ -92,6 +92,7 @@ def languages() -> dict[str, str]:
     return dict(sorted(LANGUAGES.items()))
 
 
+@lru_cache(maxsize=4096)  # asked of every row of a stream
 def nearest_language(name: str) -> str:
     """Return Whisper's code for a language's code, name, region ("it-IT") or alias; "" for none."""
     from transformers.models.whisper.tokenization_whisper import LANGUAGES, TO_LANGUAGE_CODE

@@ -99,6 +99,23 @@ def test_a_part_that_nist_does_not_score_is_no_clip(hub, wav):
     assert [row["text"] for row in rows] == [text(0), text(2)]
 
 
+@pytest.mark.parametrize(
+    ("named", "of", "kept"),
+    [
+        (["it", "igbo", "German"], {}, [0, 1]),  # Whisper has no Igbo: the nearest one is meant
+        (["it-IT", None, "pt"], {}, [0, 1]),
+        (["de", "de", "de"], {}, []),
+        (["de", "de", "de"], {"speaks": "Ladin"}, [0, 1, 2]),
+        ([["it"], ["de"], ["de"]], {}, [0, 1, 2]),
+    ],
+)
+def test_a_row_that_names_another_language_is_not_trained_as_this_one(hub, wav, named, of, kept):
+    folder = hub(audio=lambda n: {"bytes": wav(1.0)}, text=text, lang=named.__getitem__)
+    rows = rows_of(folder, **of)
+    assert [n for n, row in enumerate(rows) if not row["fault"]] == kept
+    assert all("column lang" in row["fault"] for n, row in enumerate(rows) if n not in kept)
+
+
 def test_a_folder_without_texts_leads_to_recordings(tmp_path, wav):
     (tmp_path / "train").mkdir()
     for n in range(COUNT):

@@ -33,6 +33,7 @@ RECORDING_COLUMNS = (
 UNKNOWN = {"", "none", "nan", "null", "n/a", "unknown", "unk", "undefined", "-1"}
 # NIST's mark where nothing was transcribed; TED-LIUM has it on the Hub, too.
 UNSCORED = "ignore_time_segment_in_scoring"
+LANGUAGE_COLUMNS = ("language", "lang", "locale", "language_code", "lang_code")
 SPLIT_COLUMNS = ("split", "subset", "partition", "set")
 
 

@@ -14,6 +14,7 @@ from utils.streaming.columns import SPEAKER_COLUMNS, UNSCORED, plain
 from utils.streaming.files import SPLITS, say, split_in_name
 from utils.streaming.hub_columns import (
     encoded,
+    fault_of_language,
     flattened,
     nested,
     said_column,
@@ -200,7 +201,7 @@ def read_rows(
                 "seconds": promised_seconds(audio),
                 "source": source.label,
                 "id": f"{source.label}/{split}/{file}/{number}",
-                "fault": fault,
+                "fault": fault_of_language(row, features, source) or fault,
                 **speaker_and_recording(row),
             }
 

@@ -14,6 +14,7 @@ from datasets import Audio, ClassLabel, Features, Value
 
 from utils.config import RecipeError, Source
 from utils.streaming.columns import (
+    LANGUAGE_COLUMNS,
     PATH_COLUMNS,
     RECORDING_COLUMNS,
     SPEAKER_COLUMNS,
@@ -25,9 +26,12 @@ from utils.streaming.columns import (
     text_column,
 )
 from utils.streaming.files import leads_out
+from utils.text import nearest_language
 
 # What the builders of datasets call a file within a data set; a table may not name others.
 BUILT = ("hf://", "zip://", "tar://", "gzip://")
+# Languages whose speech is often filed under the other's code.
+RELATIVES = ({"no", "nn"}, {"zh", "yue"}, {"hr", "sr"}, {"hr", "bs"}, {"bs", "sr"}, {"id", "ms"})
 OUTSIDE = "sound file outside of the data set"
 
 
@@ -107,6 +111,20 @@ def text_of(row: Mapping[str, Any], name: str, features: Mapping[str, Any], wher
     if isinstance(features[name], ClassLabel) and isinstance(value, int):
         return features[name].int2str(value) if value >= 0 else ""
     return as_text(value, where)
+
+
+def fault_of_language(row: Mapping[str, Any], features: Mapping[str, Any], source: Source) -> str:
+    """Return why a row cannot be used that names a different language of Whisper's, else "".
+
+    Emilia, Vaani and NaijaVoices have several in one split, which would be trained as one.
+    """
+    column = None if source.speaks else find_column(features, LANGUAGE_COLUMNS)
+    if column is None or not isinstance(features[column], Value | ClassLabel):
+        return ""
+    code = nearest_language(text_of(row, column, features, source.dataset))
+    if code in ("", source.language) or {code, source.language} in RELATIVES:
+        return ""
+    return f"another language by the column {column} (speaks in the recipe takes it)"
 
 
 def speaker_and_recording(row: Mapping[str, Any]) -> dict[str, str]:
