@@ -40,7 +40,13 @@ def test_normalize_keeps_combining_marks(language, text, expected):
         ("hy", ["Ինչո՞ւ", "ինչու"]),
         ("fr", ["ça", "c\u0327a"]),
         ("fa", ["می\u200cخواهم", "میخواهم"]),
+        ("ar", ["ســلام", "سلام"]),
+        ("he", ['צה"ל', "צה״ל", "צה”ל"]),
         ("ja", ["今日は、いい天気。", "今日は いい天気"]),
+        ("ja", ["（笑）今日は【音楽】", "(笑)今日は[音楽]", "今日は"]),
+        ("vi", ["Tiếng Việt", "Tie\u0302\u0301ng Vie\u0323\u0302t"]),
+        ("yo", ["ọ̀rẹ́", "o\u0300\u0323re\u0301\u0323"]),
+        ("ko", ["한국어", "\u1112\u1161\u11ab\u1100\u116e\u11a8\u110b\u1165"]),
         ("es", ["¿Qué?", "qué"]),
         ("en", ["Don’t colour it", "do not color it"]),
     ],
@@ -89,6 +95,10 @@ def test_remove_punctuation_keeps_case_inner_apostrophes_marks_and_spoken_signs(
     assert apply_casing(text, False, True) == "L'auto un po cara 3,5 % alle 12:30 हिन्दी"
 
 
+def test_remove_punctuation_keeps_hebrew_acronyms_whole_however_they_are_typed():
+    assert apply_casing('ד"ר כהן, "שלום" בארה״ב', False, True, "he") == 'ד"ר כהן שלום בארה״ב'
+
+
 def test_turkish_has_its_own_lower_case():
     assert apply_casing("IŞIK İZMİR", True, False, "tr") == "ışık izmir"
     assert apply_casing("IŞIK", True, False, "de") == "işik"
@@ -125,6 +135,8 @@ def test_characters_lead_as_soon_as_one_language_has_no_word_spaces(codes, unit)
     [
         *[("Italian", "it"), ("IT", "it"), ("it-IT", "it"), ("ita", "it"), ("italiano", "it")],
         *[("zh-CN", "zh"), ("zh_TW", "zh"), ("cmn-Hans-CN", "zh"), ("Mandarin", "zh")],
+        *[("zh-Hant-HK", "yue"), ("Chinese (Cantonese)", "yue"), ("yue-Hant", "yue")],
+        *[("en-HK", "en"), ("Norwegian Nynorsk", "nn"), ("Norwegian Bokmål", "no")],
         *[("zh-HK", "yue"), ("nb", "no"), ("nb-NO", "no"), ("nn-NO", "nn"), ("iw", "he")],
         *[("fil", "tl"), ("jv", "jw"), ("sr-Latn", "sr"), ("Castilian", "es"), ("Deutsch", "de")],
         *[("Brazilian Portuguese", "pt"), ("Portuguese (Brazil)", "pt"), ("Spannish", "es")],

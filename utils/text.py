@@ -16,8 +16,7 @@ from whisper_normalizer.english import EnglishTextNormalizer
 # there: one wrong character makes it wrong, so use CER first.
 UNSPACED_LANGUAGES = frozenset({"bo", "ja", "km", "lo", "my", "th", "yue", "zh"})
 
-# Whisper's own bound: a text that zlib shrinks further than this repeats itself.
-MAX_COMPRESSION = 2.4
+MAX_COMPRESSION = 2.4  # Whisper's own bound: a text that zlib shrinks further repeats itself
 
 # The scripts, by Unicode's names, of Whisper's languages that are not written in Latin letters.
 SCRIPTS = {
@@ -52,13 +51,19 @@ SCRIPTS = {
 # and some punctuation (’ '): a normaliser would keep one spelling of a word and split the other.
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻ`´′＇", "'"))
 
-# Armenian puts question, exclamation and stress signs inside the word: ինչո՞ւ is one word.
-MARKS_INSIDE_WORDS = str.maketrans("", "", "՛՜՞")
+# Armenian puts question, exclamation and stress signs inside the word: ինչո՞ւ is one word. Arabic's
+# tatweel only stretches it: سـلام is سلام.
+MARKS_INSIDE_WORDS = str.maketrans("", "", "՛՜՞\u0640")
 
-# Punctuation that is spoken or belongs to the word: apostrophes, the Hebrew gershayim and the
-# Catalan middle dot between letters; separators between digits; %, &, @, #; Tibetan's syllable dot.
+# Brackets of Chinese and Japanese, whose content goes as that of [] and () does.
+BRACKETS = str.maketrans("（）［］【】", "()[][]")
+
+# Punctuation that is spoken or belongs to the word: apostrophes and the Catalan middle dot between
+# letters, Hebrew's gershayim, for which keyboards have a quotation mark (צה"ל); separators between
+# digits; %, &, @, #; Tibetan's syllable dot.
 KEPT_PUNCTUATION = (
-    r"(?<=[\p{L}\p{M}])['’‘ʼ׳״·](?=[\p{L}\p{M}])|(?<=\p{Nd})[.,:/](?=\p{Nd})|[%&@#]|\u0f0b"
+    r"(?<=[\p{L}\p{M}])['’‘ʼ׳·](?=[\p{L}\p{M}])|(?<=\p{Hebrew})[\"”״](?=\p{Hebrew})"
+    r"|(?<=\p{Nd})[.,:/](?=\p{Nd})|[%&@#]|\u0f0b"
 )
 
 
@@ -68,7 +73,7 @@ _NAMES = """
 af=afr am=amh ar=ara=arb=العربية as=asm az=aze=azj ba=bak be=bel bg=bul=български bn=ben
 bo=bod=tib br=bre bs=bos ca=cat=català cs=ces=cze=čeština=česky cy=cym=wel=cymraeg da=dan=dansk
 de=deu=ger=deutsch el=ell=gre=ελληνικά en=eng es=spa=español et=est=ekk eu=eus=baq=euskara
-fa=fas=per=pes=farsi=فارسی=dari fi=fin=suomi fo=fao fr=fra=fre=français gl=glg=galego gu=guj
+fa=fas=per=pes=farsi=فارسی=dari=prs fi=fin=suomi fo=fao fr=fra=fre=français gl=glg=galego gu=guj
 ha=hau he=iw=heb=עברית hi=hin=हिन्दी hr=hrv=hrvatski ht=hat hu=hun=magyar hy=hye=arm id=in=ind
 is=isl=ice=íslenska it=ita=italiano ja=jp=jpn=日本語 jw=jv=jav ka=kat=geo kk=kaz=қазақ km=khm
 kn=kan ko=kr=kor=한국어 la=lat lb=ltz ln=lin lo=lao lt=lit=lietuvių lv=lav=lvs=ltg=latviešu
@@ -104,8 +109,9 @@ def nearest_language(name: str) -> str:
     # "it-IT", "Portuguese (Brazil)", "zh-Hant-TW", "Brazilian Portuguese"; a code of two letters
     # may only come first: "Tok Pisin" is no Pashto.
     words = regex.findall(r"[\p{L}\p{M}]+", plain)
-    if plain.startswith(("zh-hk", "zh-yue")):
+    if {"cantonese", "yue"} & {*words} or (words[:1] == ["zh"] and {"hk", "mo"} & {*words}):
         return "yue"
+    words.sort(key=lambda word: word != "nynorsk")  # it comes second in "Norwegian Nynorsk"
     named = [known[word] for word in words if word in known and len(word) > 3]
     if words and (first := known.get(words[0])) and "-" in plain:
         named.insert(0, first)
@@ -199,7 +205,7 @@ def normalize(text: str, language: str) -> str:
       compared with them if the reference has them.
     * every apostrophe is the same one before it becomes a space, as in Whisper's rules: Italian
       c'è and c’è are both "c è", two words. English contractions are written out instead.
-    * invisible characters (joiners, direction marks, byte-order marks) go.
+    * invisible characters (joiners, direction marks, byte-order marks) go, and Arabic's tatweel.
     * Russian ё is е, as most people write it; İ and I follow Turkish where the language is Turkish
       or Azerbaijani; languages without word spaces lose the spaces that punctuation leaves.
 
@@ -208,7 +214,8 @@ def normalize(text: str, language: str) -> str:
         language: Whisper's code.
     """
     text = "".join(c for c in unicodedata.normalize("NFC", text) if unicodedata.category(c) != "Cf")
-    text = _lower(text.translate(APOSTROPHES).translate(MARKS_INSIDE_WORDS), language)
+    text = text.translate(APOSTROPHES | BRACKETS | MARKS_INSIDE_WORDS)
+    text = _lower(text, language)
     if language == "ru":
         text = text.replace("ё", "е")
     words = _normalizer(language)(text).split()
@@ -240,5 +247,6 @@ def apply_casing(text: str, lower_case: bool, remove_punctuation: bool, language
 
 def compression_ratio(text: str) -> float:
     """Return the zlib compression ratio of a text, Whisper's measure of repetition."""
-    data = text.encode()
+    # A byte for each letter: with UTF-8's three for each, ordinary Tamil seemed to repeat itself.
+    data = bytes(text.find(char) % 256 for char in text)
     return len(data) / len(zlib.compress(data))
