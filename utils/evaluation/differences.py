@@ -7,6 +7,7 @@ from functools import cache
 from itertools import groupby, zip_longest
 
 import opencc
+import regex
 
 from utils.scoring.error_rates import align
 from utils.scoring.predictions import MODELS, Row, first_unit
@@ -16,9 +17,11 @@ KINDS = ("digits", "spelling", "words")
 # A mark on these letters is an accent, often left out or written differently (ș, ş). On others it
 # makes a different letter: Hindi's vowels, Cyrillic й.
 ACCENTED = ("LATIN", "GREEK", "ARABIC", "HEBREW")
-# Of Arabic script, what keyboards of different countries write for one letter; hyphens, apostrophes
-# and spaces, which may tie words together or not.
-SAME = str.maketrans({"ي": "ی", "ى": "ی", "ك": "ک", "-": None, "'": None, " ": None})
+# Of Arabic script, what keyboards of different countries write for one letter, and the ending that
+# loses its dots; hyphens, apostrophes and spaces, which may tie words together or not.
+SAME = str.maketrans("يىكةہە", "ییکههه", "-' ")
+# Vietnamese marks of tone, each at a vowel of its own choice (hòa, hoà), and the rest of the word.
+TONE = regex.compile(r"([\u0300\u0301\u0303\u0309\u0323])([\p{L}\p{M}]+)")
 
 
 @cache
@@ -30,12 +33,16 @@ def fold(text: str, language: str) -> str:
     """Return a normalised text with spelling variants made equal.
 
     Accents (perché, perche; ş, ș), ligatures and width (ﬁ, Ａ), spaces, hyphens and apostrophes
-    (e mail, email), the digits of other scripts, and of Chinese the traditional characters.
+    (e mail, email), the digits of other scripts, and of Chinese the traditional characters. Not the
+    accents of Vietnamese, which are never left out: ma, má and mà are three words.
     """
     kept, base = [], ""
-    for char in unicodedata.normalize("NFKD", text).casefold():
+    text = unicodedata.normalize("NFKD", text).casefold()
+    if language == "vi":
+        text = TONE.sub(r"\2\1", text)
+    for char in text:
         if unicodedata.category(char) == "Mn":
-            if base.startswith(ACCENTED):
+            if base.startswith(ACCENTED) and language != "vi":
                 continue
         else:
             base = unicodedata.name(char, "")
