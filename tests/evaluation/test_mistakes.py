@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import regex
 
 from tests.examples import prediction_rows
 from utils.evaluation import mistakes
 from utils.scoring.predictions import count_row_errors
+from utils.text import MAX_COMPRESSION, compression_ratio
 
 
 def test_the_diff_escapes_what_it_shows():
@@ -21,6 +23,16 @@ def test_the_diff_marks_with_tags_and_not_by_colour_alone():
     assert "due</ins> ora" in html
     assert "line-through" in html
     assert "underline" in html
+
+
+@pytest.mark.parametrize(
+    ("said", "hypothesis"), [("ไม่รู้", "ไม้รู้"), ("ကျွန်တော်", "ကျွန်တို"), ("កម្ពុជា", "កម្ពុជែ")]
+)
+def test_no_mark_stands_without_its_letter_where_characters_are_compared(said, hypothesis):
+    html = mistakes.word_diff_html(said, hypothesis, "char")
+    assert "<del" in html and not regex.search(r">\p{M}", html)
+    row = prediction_rows(1)[0] | {"language": "th", "reference": said, "before": hypothesis}
+    assert not any(regex.match(r"\p{M}", said) for said, _, _ in mistakes.find_edits(row, "before"))
 
 
 def test_the_diff_of_equal_texts_has_no_marks():
@@ -87,6 +99,22 @@ def test_the_worst_clips_come_first():
 def test_a_word_in_another_alphabet_is_an_error_of_script():
     row = prediction_rows(1)[0] | {"reference": "uno due", "before": "уно due"}
     assert mistakes.error_kinds([row], "before")["script"] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "மனிதப் பிறிவியினர் சகலரும் சுதந்திரமாகவே பிறக்கின்றனர்; அவர்கள் மதிப்பிலும், உரிமைகளிலும் "
+        "சமமானவர்கள், அவர்கள் நியாயத்தையும் மனச்சாட்சியையும் இயற்பண்பாகப் பெற்றவர்கள். அவர்கள் "
+        "ஒருவருடனொருவர் சகோதர உணர்வுப் பாங்கில் நடந்துகொள்ளல் வேண்டும்.",
+        "ყველა ადამიანი იბადება თავისუფალი და თანასწორი თავისი ღირსებითა და უფლებებით. მათ "
+        "მინიჭებული აქვთ გონება და სინდისი და ერთმანეთის მიმართ უნდა იქცეოდნენ ძმობის "
+        "სულისკვეთებით.",
+    ],
+    ids=["Tamil", "Georgian"],
+)
+def test_a_script_of_three_bytes_a_letter_is_no_repetition(text):
+    assert compression_ratio(text) < 1.6 < MAX_COMPRESSION < compression_ratio(text[:20] * 8)
 
 
 def test_a_text_that_repeats_itself_is_flagged_and_an_ordinary_one_is_not():

@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import regex
 from markupsafe import Markup, escape
+from rapidfuzz.distance import Levenshtein
 
 from utils.environment.templates import render
-from utils.scoring.error_rates import Unit, align, count_errors
+from utils.scoring.error_rates import Unit, count_errors
 from utils.scoring.predictions import Row, count_row_errors, first_unit
-from utils.text import MAX_COMPRESSION, compression_ratio, has_word_spaces, normalize, units_of
+from utils.text import (
+    MAX_COMPRESSION,
+    compression_ratio,
+    has_word_spaces,
+    normalize,
+    units_of,
+    word_gap,
+)
 from utils.whisper.audio_context import SAMPLING_RATE
 
 TEMPLATE = Path(__file__).with_name("clips.html")
@@ -32,26 +41,21 @@ class Edit(NamedTuple):
 def find_edits(row: Row, model: str, normalized: bool = True) -> Iterator[Edit]:
     """Yield each edit of a row.
 
-    The pieces are words, or characters in languages without word spaces.
+    The pieces are words, or in languages without word spaces characters with their marks.
     """
     said, hypothesis = row["reference"], row[model]
     if normalized:
         said, hypothesis = normalize(said, row["language"]), normalize(hypothesis, row["language"])
-    unit = first_unit([row])
-    output = align([said], [hypothesis], unit)
-    words, gap = output.references[0], " " if unit == "word" else ""
-    for chunk in output.alignments[0]:
-        if chunk.type == "equal":
+    unit, gap = first_unit([row]), word_gap(row["language"])
+    words, other = _pieces(said, unit), _pieces(hypothesis, unit)
+    for op in Levenshtein.opcodes(words, other):
+        if op.tag == "equal":
             continue
-        start, end = chunk.ref_start_idx, chunk.ref_end_idx
+        start, end = op.src_start, op.src_end
         place = [f"[{gap.join(words[start:end])}]"]
         around = words[max(start - CONTEXT_WORDS, 0) : start] + place
         context = gap.join(around + words[end : end + CONTEXT_WORDS])
-        pairs = zip_longest(
-            words[start:end],
-            output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx],
-            fillvalue="",
-        )
+        pairs = zip_longest(words[start:end], other[op.dest_start : op.dest_end], fillvalue="")
         for pair in pairs:
             yield Edit(*pair, context)
 
@@ -149,18 +153,23 @@ LEGEND = Markup("<p>{} said and not written, {} written and not said</p>").forma
 )
 
 
+def _pieces(text: str, unit: Unit) -> list[str]:
+    """Return words, or characters as a reader sees them: a Thai letter with its vowel and tone."""
+    return text.split() if unit == "word" else regex.findall(r"(?s).\p{M}*", text)
+
+
 def word_diff_html(reference: str, hypothesis: str, unit: Unit = "word") -> Markup:
     """Return a diff as HTML: `<del>` was said and not written, `<ins>` was written and not said.
 
     Every text is escaped: a transcript is input from outside. `LEGEND` explains it.
     """
-    output = align([reference], [hypothesis], unit)
+    one, other = _pieces(reference, unit), _pieces(hypothesis, unit)
     gap = " " if unit == "word" else ""
     parts = []
-    for chunk in output.alignments[0]:
-        said = gap.join(output.references[0][chunk.ref_start_idx : chunk.ref_end_idx])
-        hypothesis = gap.join(output.hypotheses[0][chunk.hyp_start_idx : chunk.hyp_end_idx])
-        if chunk.type == "equal":
+    for op in Levenshtein.opcodes(one, other):
+        said = gap.join(one[op.src_start : op.src_end])
+        hypothesis = gap.join(other[op.dest_start : op.dest_end])
+        if op.tag == "equal":
             parts.append(escape(said))
         else:
             parts += [DEL.format(said)] if said else []
