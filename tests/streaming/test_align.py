@@ -53,6 +53,11 @@ def test_a_text_is_cut_where_it_agrees_with_what_is_decoded(samples, given, alig
         ("Buongiorno. Come va?\nMolto bene", "it", ["Buongiorno.", "Come va? Molto bene"]),
         ("Sì. Certo che sì, signora.", "it", ["Sì. Certo che sì, signora."]),
         ("今日はいい天気ですね。明日も晴れるでしょう。", "ja", 2),
+        ("はい。今日はいい天気ですね。", "ja", ["はい。今日はいい天気ですね。"]),
+        ("آج موسم اچھا ہے۔ کل بھی اچھا ہوگا۔", "ur", 2),
+        ("Այսօր լավ եղանակ է։ Վաղը նույնպես լավ կլինի։", "hy", 2),
+        ("ዛሬ አየሩ ጥሩ ነው ዛሬ። ነገም ጥሩ ይሆናል ብዬ።", "am", 2),
+        ("ថ្ងៃនេះអាកាសធាតុល្អ។ ថ្ងៃស្អែកក៏ល្អដែរ។", "km", 2),
         ("parola " * 40, "it", 4),
     ],
 )

@@ -26,7 +26,7 @@ from utils.streaming.cues import LONGEST_PAUSE, without_clocks
 from utils.streaming.files import read_text
 from utils.streaming.pauses import Levels
 from utils.streaming.sound import decode_audio
-from utils.text import languages, normalize
+from utils.text import languages, normalize, word_gap
 from utils.whisper.audio_context import SAMPLING_RATE, STOCK_SECONDS
 from utils.whisper.captions import Segment, to_srt
 from utils.whisper.load import load_checkpoint
@@ -59,7 +59,7 @@ class Alignment:
 
 def phrases(text: str, language: str) -> list[str]:
     """Return a text cut where a speaker may pause: sentences, lines, and clauses of long ones."""
-    parts = regex.split(r"(?<=[.!?…。！？؟।])\s*(?=[\s\p{Lo}])|\n+", without_clocks(text))
+    parts = regex.split(r"(?<=[\p{STerm}…])\s*(?=[\s\p{Lo}])|\n+", without_clocks(text))
     clauses = [
         clause
         for part in parts
@@ -70,14 +70,14 @@ def phrases(text: str, language: str) -> list[str]:
         )
         if clause.strip()
     ]
-    found: list[str] = []
+    found, gap = [], word_gap(language)
     for clause in map(str.strip, clauses):
         if found and len(_letters(found[-1], language)) < SHORTEST:
-            found[-1] += f" {clause}"
+            found[-1] += f"{gap}{clause}"
         else:
             found.append(clause)
     if len(found) > 1 and len(_letters(found[-1], language)) < SHORTEST:
-        found[-2:] = [f"{found[-2]} {found[-1]}"]
+        found[-2:] = [f"{found[-2]}{gap}{found[-1]}"]
     return found
 
 
@@ -145,7 +145,9 @@ def _edges(pause: tuple[float, float]) -> tuple[float, float]:
     return pause[0] + kept, pause[1] - kept
 
 
-def _cut(group: Sequence[_Phrase], levels: Levels, after: float, total: float) -> list[Segment]:
+def _cut(
+    group: Sequence[_Phrase], levels: Levels, after: float, total: float, gap: str
+) -> list[Segment]:
     """Return the cues of a group; phrases without a pause between them stay together."""
     pause = levels.pause(group[0].start - REACH, group[0].start + REACH)
     start = max(after, _edges(pause)[1] if pause else group[0].start)
@@ -157,7 +159,7 @@ def _cut(group: Sequence[_Phrase], levels: Levels, after: float, total: float) -
         if following and pause is None:
             continue
         end, next_start = _edges(pause) if pause and pause[0] > start else [min(near[0], total)] * 2
-        cues.append(Segment(start, max(end, start), " ".join(said)))
+        cues.append(Segment(start, max(end, start), gap.join(said)))
         start, said = max(next_start, end), []
     return cues
 
@@ -175,7 +177,7 @@ def align(text: str, decoded: Sequence[Segment], samples: np.ndarray, language: 
     total, place = len(samples) / SAMPLING_RATE, 0.0
     result = Alignment(left_out=[one.text for one in found if np.isnan(one.start)])
     for group in _groups(found):
-        for cue in _cut(group, levels, place, total):
+        for cue in _cut(group, levels, place, total, word_gap(language)):
             usable = 0.1 < cue.end - cue.start <= STOCK_SECONDS
             if cue.start - place > LONGEST_PAUSE or (place and group[0].text in cue.text):
                 result.cues.append(Segment(place, cue.start, NOT_ALIGNED))
@@ -194,8 +196,7 @@ def decode(
     language: str,
 ) -> list[Segment]:
     """Return the words that a model decodes in a recording, and print the progress."""
-    decoded, shown = [], 0.0
-    total = len(samples) / SAMPLING_RATE
+    decoded, shown, total = [], 0.0, len(samples) / SAMPLING_RATE
     for seconds, segments in transcribe_long(model, processor, samples, language=language):
         if segments:  # of one window
             start, said = segments[0].start, " ".join(one.text for one in segments)
