@@ -68,6 +68,13 @@ def test_every_weight_is_there_once_under_openais_name_in_the_type_that_is_expec
     assert tensors["encoder.conv1.bias"].shape == (16, 1)
 
 
+def test_rows_that_somebody_added_to_the_vocabulary_are_left_out(tiny_model, base, tmp_path):
+    tiny_model.resize_token_embeddings(51872)
+    write_ggml(tiny_model, base[1], tmp_path / "ggml-model.bin")
+    _, sizes, *_, tensors = read(tmp_path / "ggml-model.bin")
+    assert sizes[0] == len(tensors["decoder.token_embedding.weight"]) == 51865
+
+
 def test_a_write_that_fails_leaves_no_file(tiny_model, base, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("No space left on device")

@@ -68,8 +68,11 @@ def write_ggml(
         path: the file, such as `ggml-model.bin`.
     """
     config, filters = model.config, processor.feature_extractor.mel_filters.T.astype("<f4")
+    # whisper.cpp computes the ids of its special tokens from this number: rows that somebody added
+    # to the vocabulary, or filled it up with, would shift them all.
+    vocabulary = processor.tokenizer.convert_tokens_to_ids("<|30.00|>") + 1
     sizes = (
-        config.vocab_size,
+        vocabulary,
         *(config.max_source_positions, config.d_model),
         *(config.encoder_attention_heads, config.encoder_layers),
         *(config.max_target_positions, config.d_model),
@@ -88,7 +91,8 @@ def write_ggml(
                 file.write(struct.pack("<i", len(token)) + token)
             # named_parameters lists the embedding once, which proj_out shares.
             for name, weight in model.named_parameters():
-                _write_tensor(file, openai_name(name), weight.detach().float().cpu().numpy())
+                array = weight.detach().float().cpu().numpy()
+                _write_tensor(file, openai_name(name), array[:vocabulary])
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
