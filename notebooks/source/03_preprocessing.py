@@ -68,6 +68,7 @@ shortest = min((one for one in first if seconds_of(one) > 0.5), key=lambda one: 
 pair = [row, shortest]
 samples = decode_audio(row["audio"])
 features = log_mel(processor, [samples])
+print(f"said: {row['text']}")
 print(f"input_features: {tuple(features.shape)} = (clips, mel bands, frames)")
 figure = draw_speech(samples, features[0].numpy(), row["text"])
 figure.savefig(run.figures / "log_mel_30s.png", dpi=120)

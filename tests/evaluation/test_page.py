@@ -2,10 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from tests.examples import prediction_rows, recipe
 from utils.evaluation.page import verdict, verdict_word, write_page
+from utils.evaluation.plotting import draw_speech
 from utils.evaluation.report import build_report
 
 
@@ -18,6 +20,17 @@ def page_of(tmp_path):
         return (tmp_path / "page.html").read_text(encoding="utf-8")
 
     return write
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [("Tiếng Việt, ọ̀rẹ́", "Tiếng Việt, ọ̀rẹ́"), ("नमस्ते", ""), ("你好", ""), ("\ud83d", "")],
+)
+def test_a_figure_has_the_text_of_a_clip_if_its_letters_can_be_drawn(text, title, recwarn):
+    figure = draw_speech(np.zeros(16_000, np.float32), np.zeros((80, 100)), text)
+    figure.canvas.draw()
+    assert figure.axes[0].get_title() == title
+    assert not [one for one in recwarn if "Glyph" in str(one.message)]
 
 
 def test_the_verdict_says_whether_by_how_much_and_how_sure():

@@ -7,10 +7,20 @@ import librosa.display
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 
 from utils.whisper.audio_context import FRAMES_PER_SECOND, SAMPLING_RATE
 
 plt.rcParams["text.parse_math"] = False  # a $ in a name opens no formula
+
+
+def _drawable(text: str) -> str:
+    """Return a text, or "" where matplotlib's font lacks a letter, as of Hindi, Thai or Chinese.
+
+    It would draw boxes, and warn of each letter.
+    """
+    known = get_font(findfont(FontProperties())).get_charmap()
+    return text if all(ord(one) in known for one in text) else ""
 
 
 def draw_speech(samples: np.ndarray, log_mel: np.ndarray, title: str = "") -> Figure:
@@ -19,12 +29,11 @@ def draw_speech(samples: np.ndarray, log_mel: np.ndarray, title: str = "") -> Fi
     Args:
         samples: float32 at 16 kHz, shape `(samples,)`.
         log_mel: shape `(mels, frames)`.
-        title: above the figure.
+        title: above the figure, if its letters can be drawn.
     """
-    title = title.encode(errors="replace").decode()  # half of an emoji has no glyph
     figure, (wave, mel) = plt.subplots(2, 1, figsize=(9, 4.5), sharex=True, layout="constrained")
     librosa.display.waveshow(samples, sr=SAMPLING_RATE, ax=wave, color="C0")
-    wave.set(ylabel="amplitude", xlabel="", title=title, ylim=(-1, 1))
+    wave.set(ylabel="amplitude", xlabel="", title=_drawable(title), ylim=(-1, 1))
     seconds = log_mel.shape[1] / FRAMES_PER_SECOND
     image = mel.imshow(
         log_mel, origin="lower", aspect="auto", cmap="magma", extent=(0, seconds, 0, len(log_mel))
