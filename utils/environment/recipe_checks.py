@@ -43,7 +43,10 @@ def _check_language(source: "Source", place: str) -> None:
         return
     said = f'{place} has language = "{source.language}"'
     if code:
-        raise ValueError(f'{said}; did you mean "{code}"? `python -m utils languages` lists all.')
+        raise ValueError(
+            f'{said}; did you mean "{code}"? `python -m utils languages` lists all; for another '
+            'language, see docs/recipes.md, "A language that Whisper lacks".'
+        )
     raise ValueError(
         f"{said}, which Whisper lacks. Give the code of the nearest language that it has "
         f"(`python -m utils languages` lists them), and the real one as speaks = "

@@ -18,7 +18,7 @@ import regex
 from matplotlib.figure import Figure
 
 from utils.config import Preprocessing, RecipeError
-from utils.text import INVISIBLE, TAGS, normalize, wrong_script_share
+from utils.text import INVISIBLE, SCRIPTS, TAGS, normalize, wrong_script_share
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.captions import MARK
 
@@ -63,7 +63,12 @@ def check_text(text: str, language: str, rules: Preprocessing) -> None:
     except regex.error:
         raise RecipeError(f'[preprocessing] script: Unicode has no "{rules.script}".') from None
     if wrong > rules.max_wrong_script_share:
-        raise Unusable("another script than the language's")
+        raise Unusable(
+            "another script than the language's",
+            f'in "{text[:60]}", {wrong:.0%} of the letters are not '
+            f"{rules.script or SCRIPTS.get(language, 'Latin')}; where that is how the language is "
+            "written, give its script in [preprocessing]",
+        )
 
 
 def check_seconds(seconds: float, rules: Preprocessing) -> None:
