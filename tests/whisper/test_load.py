@@ -1,5 +1,6 @@
 """Checkpoints as they were saved in 2022 and 2023, and by other scripts than ours."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import WhisperProcessor
 
 from tests.conftest import make_tiny_model
-from utils.whisper.load import CheckpointError, load_checkpoint
+from utils.config import RecipeError, load_recipe
+from utils.whisper.load import CheckpointError, load_checkpoint, load_model
 from utils.whisper.long_recordings import transcribe_long
 
 
@@ -85,10 +87,28 @@ def test_what_a_checkpoint_lacks_is_filled_in_and_saved(
     for one in (model, load_checkpoint(tmp_path / "again")[0]):
         for fact in FACTS:
             assert getattr(one.generation_config, fact) == getattr(base[0].generation_config, fact)
-        assert one.generation_config.forced_decoder_ids is None
+        assert getattr(one.generation_config, "forced_decoder_ids", None) is None
         # Stock generate takes language and task, which of an outdated config it refuses.
         features = torch.zeros(1, 80, 3000)
         one.generate(features, language="it", task="transcribe", max_new_tokens=2)
+
+
+def test_how_others_decode_is_not_carried_on(base, checkpoint):
+    searched = {"num_beams": 5, "no_repeat_ngram_size": 3, "max_new_tokens": 9}
+    asked = {"language": "<|hi|>", "task": "translate", "return_timestamps": True}
+    changed = searched | asked | {"suppress_tokens": None}
+    model, _ = load_checkpoint(checkpoint(generation_config=changed))
+    settings, stock = model.generation_config, base[0].generation_config
+    assert settings.suppress_tokens is None
+    assert all(getattr(settings, name) == getattr(stock, name) for name in searched)
+    assert all(getattr(settings, name, None) is None for name in asked)
+
+
+def test_a_language_that_a_checkpoint_lacks_is_refused_when_it_is_loaded():
+    recipe = load_recipe("recipes/smoke.toml")
+    source = dataclasses.replace(recipe.sources[0], language="yue")
+    with pytest.raises(RecipeError, match=r'<\|yue\|>.*language = "zh" and speaks = "Cantonese"'):
+        load_model(dataclasses.replace(recipe, sources=(source,)))
 
 
 def test_a_tokenizer_from_before_the_timestamps_gets_them_where_whisper_has_them(base, checkpoint):
@@ -150,6 +170,14 @@ def run_folder(folder):
 
 def adapter(folder):
     (folder / "config.json").rename(folder / "adapter_config.json")
+
+
+def leftover(folder):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "x/y"}')
+
+
+def converted_on_the_hub(folder):
+    (folder / "config.json").write_text('{"alignment_heads": [], "suppress_ids": []}')
 
 
 def other_model(folder):
@@ -224,6 +252,8 @@ diverged = changed_weights(lambda weights: weights | {FIRST: weights[FIRST] * fl
         (converted, "CTranslate2 model.*give the Transformers checkpoint"),
         (run_folder, r"no config\.json: give .*/model\."),
         (adapter, "adapter.*merge_and_unload"),
+        (leftover, "merged, delete adapter_config.json"),
+        (converted_on_the_hub, "CTranslate2 model"),
         (other_model, '"wav2vec2" and no Whisper'),
         (no_tokenizer, r"no tokenizer of Whisper.*WhisperProcessor\.from_pretrained"),
         (more_tokens, r"51867 tokens, its weights know 51865"),

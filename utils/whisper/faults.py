@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import WhisperForConditionalGeneration
+from transformers import PreTrainedConfig, WhisperForConditionalGeneration
+from transformers.utils.peft_utils import find_adapter_config_file
 
 from utils.config import UserError
 
@@ -16,24 +17,39 @@ class CheckpointError(UserError, OSError):
     """A checkpoint that cannot be used; the message says why, and the way out."""
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that is not a whole Transformers checkpoint, and name what it is.
+def check_files(name: str | Path, revision: str | None) -> None:
+    """Refuse a folder or a Hub id that is not a whole Whisper of Transformers; name what it is.
 
     Raises:
         CheckpointError: always with the way out.
+        OSError: the Hub has nothing with that name, or cannot be reached.
     """
+    folder = Path(name)
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file: give the folder with config.json in it.")
-    if (folder / "adapter_config.json").exists() and not (folder / "config.json").exists():
+    # Transformers would put it on top of its model, and save nothing but the adapter afterwards.
+    if find_adapter_config_file(str(name), revision=revision):
         raise CheckpointError(
-            f"{folder} is an adapter without the model that it belongs to: merge it "
-            "(`merge_and_unload` of peft), save the result and give that folder."
+            f"{name} has an adapter, which must be merged into the model that it belongs to: "
+            "`PeftModel.from_pretrained(WhisperForConditionalGeneration.from_pretrained(BASE), "
+            "NAME).merge_and_unload().save_pretrained(FOLDER)`, save the processor of BASE there "
+            "too, and give FOLDER. If its weights are merged, delete adapter_config.json there."
         )
-    if any(folder.glob("vocabulary.*")) and (folder / "model.bin").exists():
+    converted = any(folder.glob("vocabulary.*")) and (folder / "model.bin").exists()
+    if folder.exists() and not converted:
+        _check_folder(folder)
+    config = {} if converted else PreTrainedConfig.get_config_dict(name, revision=revision)[0]
+    if converted or "suppress_ids" in config:
         raise CheckpointError(
-            f"{folder} is a CTranslate2 model, which only faster-whisper can use: give the "
+            f"{name} is a CTranslate2 model, which only faster-whisper can use: give the "
             "Transformers checkpoint that it was made from."
         )
+    if (kind := config.get("model_type")) != "whisper":
+        raise CheckpointError(f'{name} is a "{kind}" and no Whisper: give a Whisper checkpoint.')
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder without all of its files, or without safetensors."""
     if not (folder / "config.json").exists():
         inside = next((path.parent for path in sorted(folder.glob("*/config.json"))), None)
         way_out = f"give {inside}" if inside else "give the folder of a Whisper checkpoint"

@@ -35,7 +35,8 @@ def prefix_ids(tokenizer: WhisperTokenizer, language: str, task: str = "transcri
         unknown = tokens[ids.index(tokenizer.unk_token_id)]
         raise RecipeError(
             f"This checkpoint has no token {unknown}. Give Whisper's code of a language, such as "
-            "'it', and the task 'transcribe' or 'translate'."
+            "'it', and the task 'transcribe' or 'translate'. Cantonese, 'yue', came with large-v3: "
+            'for other checkpoints, give language = "zh" and speaks = "Cantonese".'
         )
     return ids
 

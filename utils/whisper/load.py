@@ -14,7 +14,6 @@ from transformers import (
     AddedToken,
     BitsAndBytesConfig,
     GenerationConfig,
-    PreTrainedConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
     WhisperProcessor,
@@ -23,8 +22,8 @@ from transformers import (
 
 from utils.config import Recipe
 from utils.embedded.fetch import resolve
-from utils.whisper.faults import CheckpointError, check_folder, check_weights, only_a_pickle
-from utils.whisper.labels import END, is_multilingual
+from utils.whisper.faults import CheckpointError, check_files, check_weights, only_a_pickle
+from utils.whisper.labels import END, is_multilingual, prefix_ids
 
 # Whisper's own SpecAugment: a tenth of the speech in spans of 0.2 s, and two bands of 10 of 80 mel
 # bands. About half of what the policy for LibriSpeech masks (Park et al. 2019, table 1), which was
@@ -38,6 +37,11 @@ SPEC_AUGMENT = {
     "mask_feature_min_masks": 2,
 }
 START, NO_TIMES = "<|startoftranscript|>", "<|notimestamps|>"
+# Of a checkpoint's generation config: what belongs to its weights.
+KEPT = (
+    *("suppress_tokens", "begin_suppress_tokens"),
+    *("alignment_heads", "max_initial_timestamp_index"),
+)
 TIMESTAMPS = 1501  # <|0.00|>, <|0.02|> … <|30.00|>
 
 
@@ -48,9 +52,12 @@ def load_model(
 
     Raises:
         CheckpointError: it cannot be used.
+        RecipeError: it has no token for one of the recipe's languages.
     """
     name = resolve(recipe.model.checkpoint)
     model, processor = load_checkpoint(name, recipe.model.revision, quantized)
+    for source in recipe.sources:
+        prefix_ids(processor.tokenizer, source.language)  # now, if the checkpoint lacks one
     # Explicitly off: a checkpoint from elsewhere may have been saved with it on.
     model.config.apply_spec_augment = recipe.augmentation.spec_augment
     if recipe.augmentation.spec_augment:
@@ -75,11 +82,7 @@ def load_checkpoint(
         CheckpointError: it cannot be used.
         OSError: the Hub has nothing with that name, or cannot be reached.
     """
-    if Path(name).exists():
-        check_folder(Path(name))
-    kind = PreTrainedConfig.get_config_dict(name, revision=revision)[0].get("model_type")
-    if kind != "whisper":
-        raise CheckpointError(f'{name} is a "{kind}" and no Whisper: give a Whisper checkpoint.')
+    check_files(name, revision)
     try:
         model, found = WhisperForConditionalGeneration.from_pretrained(
             name,
@@ -167,15 +170,14 @@ def allow_no_text(model: WhisperForConditionalGeneration) -> None:
 def fill_generation_config(
     model: WhisperForConditionalGeneration, tokenizer: WhisperTokenizer
 ) -> None:
-    """Set in place what decoding needs, from the tokenizer.
+    """Set in place what decoding needs, from the tokenizer, and take over what else is `KEPT`.
 
-    Languages and tasks are never forced by position: each call passes them.
+    Not a language or a task, nor beams, penalties or a maximum of tokens, by which a checkpoint
+    from elsewhere would be measured and deployed in another way than this project says.
     """
     ids, config = tokenizer.get_vocab(), model.config
-    settings = model.generation_config or GenerationConfig()
-    # Else from_pretrained makes a new one from the model's config, without what is set here.
-    settings._from_model_config = False
-    settings.forced_decoder_ids = None  # the old way to set a language, kept in old checkpoints
+    told = {name: getattr(model.generation_config, name, None) for name in KEPT}
+    settings = GenerationConfig(**told)
     settings.is_multilingual = is_multilingual(tokenizer)
     settings.no_timestamps_token_id = ids[NO_TIMES]
     settings.prev_sot_token_id = ids["<|startofprev|>"]
