@@ -100,7 +100,7 @@ def transcribe(recording: str | None, language: str) -> str:
         raise refuse("This file holds no readable audio.") from None
     # The very call that the model card documents, and whose error rate it names.
     segments, _ = model.transcribe(samples, language=language, **SETTINGS["call"])
-    return " ".join(segment.text.strip() for segment in segments)
+    return SETTINGS["gaps"][language].join(segment.text.strip() for segment in segments)
 
 
 with gradio.Blocks(title=SETTINGS["title"], delete_cache=(3600, 3600)) as page:

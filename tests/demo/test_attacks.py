@@ -5,6 +5,7 @@ None opens a file that was not uploaded, asks another server, or takes memory th
 
 import http.server
 import io
+import json
 import os
 import re
 import shutil
@@ -102,7 +103,8 @@ def serve(kind, folder):
         shutil.copy(ROOT / "spaces/app.py", folder)
         shutil.copy(ROOT / "utils/demo/guard.py", folder)
         (folder / "faster_whisper.py").write_text(STUB, encoding="utf-8")
-        settings = '{"title": "T", "languages": {"it": "I"}, "credit": "", "call": {}}'
+        settings = {"title": "T", "languages": {"it": "I"}, "gaps": {"it": " "}}
+        settings = json.dumps(settings | {"credit": "", "call": {}})
         (folder / "settings.json").write_text(settings, encoding="utf-8")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

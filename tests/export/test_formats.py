@@ -101,6 +101,11 @@ def test_english_only_is_asked_of_the_checkpoint(tmp_path, exported):
     assert "generate_kwargs" not in snippet("Transformers", "x", "de", is_multilingual=False)
 
 
+@pytest.mark.parametrize("program", ["faster-whisper", "whisper.cpp"])
+def test_segments_are_joined_as_the_language_is_written(program):
+    assert '"".join(' in snippet(program, "x", "ja") and '" ".join(' in snippet(program, "x", "it")
+
+
 def test_what_is_documented_is_measured_source_by_source(rows):
     test = rows.map(lambda row: {"source": f"it {int(row['id']) % 2}", "text": "uno due"})
     found = measure_documented(lambda clip, language: "uno", {"test": test}, recipe())

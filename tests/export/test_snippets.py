@@ -39,6 +39,7 @@ def app(exported, tmp_path_factory):
     settings = {
         "title": "t",
         "languages": {"it": "Italian"},
+        "gaps": {"it": " "},
         "credit": "",
         "call": dict(FASTER_WHISPER),
     }

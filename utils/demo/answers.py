@@ -10,6 +10,7 @@ import numpy as np
 from utils.demo.kept import UnusableRecording, keep_recording, read_chunk, read_recording
 from utils.demo.live import Live, listen
 from utils.demo.shown import changes_html, progress_html, timestamps_html
+from utils.text import word_gap
 from utils.whisper.audio_context import SAMPLING_RATE
 from utils.whisper.captions import FORMATS, Segment
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 Transcriber = Callable[[np.ndarray, str, str], Iterator[tuple[float, list[Segment]]]]
 
 
-def join(segments: Iterable[Segment]) -> str:
-    """Return the text of segments, without their times."""
-    return " ".join(segment.text for segment in segments)
+def join(segments: Iterable[Segment], language: str, task: str = "transcribe") -> str:
+    """Return the text of segments, without their times; a translation is English."""
+    gap = " " if task == "translate" else word_gap(language)
+    return gap.join(segment.text for segment in segments)
 
 
 def in_turn(transcriber: Transcriber, turn: threading.Lock) -> Transcriber:
@@ -94,18 +96,20 @@ class Answers:
         for done, segments in transcribe_together(self.transcribers, samples, language, task):
             state = {**state, "done": done, "segments": [list(part) for part in segments]}
             bar, times = progress_html(min(done, total - 0.1), total), timestamps_html(segments[1])
-            yield bar, *map(join, segments), "", times, None, "", state
+            texts = (join(part, language, task) for part in segments)
+            yield bar, *texts, "", times, None, "", state
         state["done"] = total
         yield *self.finish(state), state
 
     def finish(self, state: dict[str, Any], stopped: bool = False) -> tuple:
         """Return what is shown when there is no more to come: all outputs but the state."""
-        before, after = (join(segments) for segments in state["segments"])
+        asked = state["language"], state["task"]
+        before, after = (join(segments, *asked) for segments in state["segments"])
         return (
             progress_html(state["done"], state["total"], stopped),
             before,
             after,
-            changes_html(before, after, state["language"], state["task"]),
+            changes_html(before, after, *asked),
             timestamps_html(state["segments"][1]),
             {name: write(state["segments"][1]) for name, write in FORMATS.items()},
             after if state["task"] == "transcribe" else "",
@@ -122,7 +126,7 @@ class Answers:
 
         def transcribe(samples: np.ndarray) -> str:
             windows = self.transcribers[1](samples, language, "transcribe")
-            return join(segment for _, new in windows for segment in new)
+            return join((segment for _, new in windows for segment in new), language)
 
         try:
             live = live if chunk is None else listen(live, read_chunk(chunk), transcribe)

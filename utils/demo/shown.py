@@ -20,7 +20,7 @@ CSS = """
 /* Long sentences on the buttons of the test clips wrap, also on a phone. */
 #clips button {text-align: start; white-space: normal}
 /* Gradio lays text out from the left; by its first letter, Arabic and Hebrew begin at the right. */
-textarea {unicode-bidi: plaintext; text-align: start}
+textarea, #clips button {unicode-bidi: plaintext; text-align: start}
 button:disabled {opacity: 0.45; cursor: not-allowed}
 /* Who moves by keyboard sees where they are, in light and dark. */
 button:focus-visible, input:focus-visible, textarea:focus-visible, label:has(:focus-visible) {

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from utils.text import word_gap
+
 FASTER_WHISPER: Mapping[str, Any] = {
     # Removes silence, for which Whisper invents words, and cuts long recordings in their pauses.
     "vad_filter": True,
@@ -36,7 +38,7 @@ from faster_whisper import BatchedInferencePipeline, WhisperModel
 model = BatchedInferencePipeline(WhisperModel("{model}"))
 samples, _ = librosa.load("speech.wav", sr=16_000)
 segments, _ = model.transcribe(samples, language="{language}", {options})
-print(" ".join(segment.text.strip() for segment in segments))
+print("{gap}".join(segment.text.strip() for segment in segments))
 """,
     "whisper.cpp": """\
 import librosa
@@ -45,7 +47,7 @@ from pywhispercpp.model import Model
 model = Model("{model}", {options})
 samples, _ = librosa.load("speech.wav", sr=16_000)
 segments = model.transcribe(samples, language="{language}")
-print(" ".join(segment.text.strip() for segment in segments))
+print("{gap}".join(segment.text.strip() for segment in segments))
 """,
 }
 OPTIONS = {
@@ -69,6 +71,7 @@ def snippet(program: str, model: str, language: str, is_multilingual: bool = Tru
     return SNIPPETS[program].format(
         model=model,
         options=options,
+        gap=word_gap(language),
         language=language if is_multilingual else "en",
         asked=asked if is_multilingual else "",
     )

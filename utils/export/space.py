@@ -20,6 +20,7 @@ from utils.embedded.fetch import speech
 from utils.environment.templates import render
 from utils.export.documented import FASTER_WHISPER, is_multilingual
 from utils.export.hub import CONVERTED_FILES, PushError, place
+from utils.text import word_gap
 
 SPACE_README = Path(__file__).with_name("space.md")
 
@@ -45,6 +46,7 @@ def stage_space(recipe: Recipe, run: Run) -> Path:
         "languages": {
             code if has_languages else "en": name for code, name in recipe.spoken.items()
         },
+        "gaps": {code if has_languages else "en": word_gap(code) for code in recipe.languages},
         "call": dict(FASTER_WHISPER),  # as documented and measured
         "credit": "\n\n".join(credit and ["Trained on:", *credit]),
     }
