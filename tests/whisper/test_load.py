@@ -180,6 +180,12 @@ def converted_on_the_hub(folder):
     (folder / "config.json").write_text('{"alignment_heads": [], "suppress_ids": []}')
 
 
+def quantized(folder):
+    path = folder / "config.json"
+    how = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"quantization_config": how}))
+
+
 def other_model(folder):
     (folder / "config.json").write_text('{"model_type": "wav2vec2"}')
 
@@ -254,6 +260,7 @@ diverged = changed_weights(lambda weights: weights | {FIRST: weights[FIRST] * fl
         (adapter, "adapter.*merge_and_unload"),
         (leftover, "merged, delete adapter_config.json"),
         (converted_on_the_hub, "CTranslate2 model"),
+        (quantized, "quantised weights.*made from"),
         (other_model, '"wav2vec2" and no Whisper'),
         (no_tokenizer, r"no tokenizer of Whisper.*WhisperProcessor\.from_pretrained"),
         (more_tokens, r"51867 tokens, its weights know 51865"),

@@ -46,6 +46,11 @@ def check_files(name: str | Path, revision: str | None) -> None:
         )
     if (kind := config.get("model_type")) != "whisper":
         raise CheckpointError(f'{name} is a "{kind}" and no Whisper: give a Whisper checkpoint.')
+    if "quantization_config" in config:
+        raise CheckpointError(
+            f"{name} has quantised weights, which can be neither trained nor exported: give the "
+            "checkpoint that they were made from."
+        )
 
 
 def _check_folder(folder: Path) -> None:
