@@ -151,6 +151,17 @@ def test_positions_that_were_not_saved_are_computed(whole, checkpoint):
     assert torch.allclose(mine, theirs, atol=1e-6)
 
 
+def test_an_output_layer_that_was_saved_twice_is_one_again(base, checkpoint, tmp_path):
+    folder = checkpoint(config={"tie_word_embeddings": False})
+    twice = changed_weights(lambda weights: weights | {"proj_out.weight": weights[SHARED].clone()})
+    twice(folder)
+    load_checkpoint(folder)[0].save_pretrained(tmp_path / "again")
+    base[1].save_pretrained(tmp_path / "again")
+    for model in (load_checkpoint(one)[0] for one in (folder, tmp_path / "again")):
+        assert model.proj_out.weight is model.get_input_embeddings().weight
+    assert "proj_out.weight" not in load_file(tmp_path / "again/model.safetensors")
+
+
 def pickled(folder):
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -235,11 +246,14 @@ def other_config(folder):
 
 
 FIRST = "model.encoder.conv1.weight"
+SHARED = "model.decoder.embed_tokens.weight"
 wrapped = changed_weights(lambda weights: {f"_orig_mod.{name}": w for name, w in weights.items()})
 unmerged = changed_weights(
     lambda weights: {name.replace("q_proj", "q_proj.base_layer"): w for name, w in weights.items()}
 )
 fewer = changed_weights(lambda weights: {n: w for n, w in weights.items() if n != FIRST})
+apart = changed_weights(lambda weights: weights | {"proj_out.weight": weights[SHARED] * 2})
+all_diverged = changed_weights(lambda weights: {n: w * float("nan") for n, w in weights.items()})
 diverged = changed_weights(lambda weights: weights | {FIRST: weights[FIRST] * float("nan")})
 
 
@@ -249,7 +263,9 @@ diverged = changed_weights(lambda weights: weights | {FIRST: weights[FIRST] * fl
         (wrapped, r'called "_orig_mod\.…".*removeprefix'),
         (unmerged, r"has others, such as .*base_layer.*merge_and_unload"),
         (fewer, rf'lacks 1 weights .* such as "{FIRST}": save it whole'),
+        (apart, "output layer apart from its embedding"),
         (diverged, "no numbers.*diverged"),
+        (all_diverged, "no numbers.*diverged"),
         (half, "damaged .*fetch them once more"),
         (pointer, "pointer of git-lfs.*git lfs pull"),
         (one_part, r"lacks model-00001-of-00002\.safetensors"),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedConfig, WhisperForConditionalGeneration
 from transformers.utils.peft_utils import find_adapter_config_file
 
@@ -126,6 +127,11 @@ def check_weights(
         raise CheckpointError(
             f"{name} has weights that are no numbers: its training diverged. Take an earlier "
             "checkpoint of it."
+        )
+    if not torch.equal(model.proj_out.weight, model.get_input_embeddings().weight):
+        raise CheckpointError(
+            f"{name} has an output layer apart from its embedding, which are one in Whisper, and "
+            "whisper.cpp knows no other: give a checkpoint with both as one (tie_word_embeddings)."
         )
 
 

@@ -106,6 +106,9 @@ def load_checkpoint(
             raise CheckpointError(only_a_pickle(name)) from None
         raise
     check_weights(model, found, name)
+    # Saved twice, as by a script that set this to False, they would be trained apart.
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
     processor = _processor(model, name, revision)
     add_timestamps(processor.tokenizer, name)
     if len(processor.tokenizer) > model.config.vocab_size:
