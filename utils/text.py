@@ -50,11 +50,9 @@ SCRIPTS = {
 # Characters that people and keyboards use for the apostrophe. For Unicode, some are letters (ʼ ʻ)
 # and some punctuation (’ '): a normaliser would keep one spelling of a word and split the other.
 APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼʻ`´′＇", "'"))
-
 # Armenian puts question, exclamation and stress signs inside the word: ինչո՞ւ is one word. Arabic's
 # tatweel only stretches it: سـلام is سلام.
 MARKS_INSIDE_WORDS = str.maketrans("", "", "՛՜՞\u0640")
-
 # Brackets of Chinese and Japanese, whose content goes as that of [] and () does.
 BRACKETS = str.maketrans("（）［］【】", "()[][]")
 
