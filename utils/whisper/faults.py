@@ -23,23 +23,16 @@ def check_files(name: str | Path, revision: str | None) -> None:
 
     Raises:
         CheckpointError: always with the way out.
-        OSError: the Hub has nothing with that name, or cannot be reached.
     """
     folder = Path(name)
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file: give the folder with config.json in it.")
-    # Transformers would put it on top of its model, and save nothing but the adapter afterwards.
-    if find_adapter_config_file(str(name), revision=revision):
-        raise CheckpointError(
-            f"{name} has an adapter, which must be merged into the model that it belongs to: "
-            "`PeftModel.from_pretrained(WhisperForConditionalGeneration.from_pretrained(BASE), "
-            "NAME).merge_and_unload().save_pretrained(FOLDER)`, save the processor of BASE there "
-            "too, and give FOLDER. If its weights are merged, delete adapter_config.json there."
-        )
+    if folder.exists():
+        _refuse_adapter(name, revision)
     converted = any(folder.glob("vocabulary.*")) and (folder / "model.bin").exists()
     if folder.exists() and not converted:
         _check_folder(folder)
-    config = {} if converted else PreTrainedConfig.get_config_dict(name, revision=revision)[0]
+    config = {} if converted else _config(name, revision)
     if converted or "suppress_ids" in config:
         raise CheckpointError(
             f"{name} is a CTranslate2 model, which only faster-whisper can use: give the "
@@ -51,6 +44,36 @@ def check_files(name: str | Path, revision: str | None) -> None:
         raise CheckpointError(
             f"{name} has quantised weights, which can be neither trained nor exported: give the "
             "checkpoint that they were made from."
+        )
+
+
+def _config(name: str | Path, revision: str | None) -> Mapping[str, Any]:
+    """Return what config.json says; refuse a Hub id that has none, or is only an adapter."""
+    is_on_hub = not Path(name).exists()
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name, revision=revision)
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        if is_on_hub and "not appear to have a file" in reason:
+            _refuse_adapter(name, revision)
+        where = "is no folder here, and the Hub did not give it" if is_on_hub else "cannot be read"
+        raise CheckpointError(f"{name} {where}: {reason}") from None
+    if is_on_hub:
+        _refuse_adapter(name, revision)
+    return config
+
+
+def _refuse_adapter(name: str | Path, revision: str | None) -> None:
+    """Refuse an adapter, also beside whole weights.
+
+    Transformers would put it on top of its model, and save nothing but the adapter afterwards.
+    """
+    if find_adapter_config_file(str(name), revision=revision):
+        raise CheckpointError(
+            f"{name} has an adapter, which must be merged into the model that it belongs to: "
+            "`PeftModel.from_pretrained(WhisperForConditionalGeneration.from_pretrained(BASE), "
+            "NAME).merge_and_unload().save_pretrained(FOLDER)`, save the processor of BASE there "
+            "too, and give FOLDER. If its weights are merged, delete adapter_config.json there."
         )
 
 

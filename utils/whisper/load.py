@@ -79,8 +79,8 @@ def load_checkpoint(
         quantized: how to hold the weights instead.
 
     Raises:
-        CheckpointError: it cannot be used.
-        OSError: the Hub has nothing with that name, or cannot be reached.
+        CheckpointError: it cannot be used, or the Hub has nothing with that name.
+        OSError: the Hub cannot be reached any more.
     """
     check_files(name, revision)
     try:
