@@ -37,8 +37,8 @@ from utils.export.measure import baseline, measure_documented, rate_programs, ru
 from utils.export.programs import load_programs, with_faster_whisper
 from utils.export.space import serve_space, stage_space
 from utils.preprocessing.examples import waveform
-from utils.streaming.sources import SAMPLING_RATE
-from utils.whisper.audio_context import decoding_seconds
+from utils.whisper.audio_context import SAMPLING_RATE, decoding_seconds
+from utils.whisper.decoding import most_tokens
 from utils.whisper.features import log_mel
 from utils.whisper.labels import prefix_ids
 
@@ -139,8 +139,7 @@ prompt = prefix_ids(processor.tokenizer, language)
 engine = ctranslate2.models.Whisper(str(int8), device="cpu", intra_threads=torch.get_num_threads())
 given = ctranslate2.StorageView.from_array(np.ascontiguousarray(features))
 # A guard: nobody speaks 45 tokens a second, and a model that repeats itself stops here.
-guard = round(45 * len(clip) / SAMPLING_RATE) + 32
-(result,) = engine.generate(given, [prompt], beam_size=1, max_length=guard)
+(result,) = engine.generate(given, [prompt], beam_size=1, max_length=most_tokens(clip))
 ids = result.sequences_ids[0]
 by_hand = processor.decode(ids, skip_special_tokens=True).strip()
 print(f"input_features {features.shape} and prompt {prompt} -> {len(ids)} ids -> {by_hand}")

@@ -16,6 +16,7 @@ from utils.streaming.hub_columns import (
     encoded,
     fault_of_language,
     flattened,
+    language_column,
     nested,
     said_column,
     sound_column,
@@ -180,6 +181,7 @@ def read_rows(
     structures = nested(features, sound)
     features = flattened(features, structures)
     said, root = said_column(features, source), root_of(source)
+    spoken = language_column(features, source)
     for file, address in files:
         whole = fetched_rows(source, address) if address else None
         reader = whole or _singly(rows.shard(rows.num_shards, file))
@@ -201,7 +203,7 @@ def read_rows(
                 "seconds": promised_seconds(audio),
                 "source": source.label,
                 "id": f"{source.label}/{split}/{file}/{number}",
-                "fault": fault_of_language(row, features, source) or fault,
+                "fault": fault_of_language(row, spoken, features, source) or fault,
                 **speaker_and_recording(row),
             }
 

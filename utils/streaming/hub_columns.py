@@ -113,13 +113,21 @@ def text_of(row: Mapping[str, Any], name: str, features: Mapping[str, Any], wher
     return as_text(value, where)
 
 
-def fault_of_language(row: Mapping[str, Any], features: Mapping[str, Any], source: Source) -> str:
+def language_column(features: Mapping[str, Any], source: Source) -> str | None:
+    """Return the column that says which language a row is in, if it counts for this source."""
+    column = None if source.speaks else find_column(features, LANGUAGE_COLUMNS)
+    is_name = column is not None and isinstance(features[column], Value | ClassLabel)
+    return column if is_name else None
+
+
+def fault_of_language(
+    row: Mapping[str, Any], column: str | None, features: Mapping[str, Any], source: Source
+) -> str:
     """Return why a row cannot be used that names a different language of Whisper's, else "".
 
     Emilia, Vaani and NaijaVoices have several in one split, which would be trained as one.
     """
-    column = None if source.speaks else find_column(features, LANGUAGE_COLUMNS)
-    if column is None or not isinstance(features[column], Value | ClassLabel):
+    if column is None:
         return ""
     code = nearest_language(text_of(row, column, features, source.dataset))
     if code in ("", source.language) or {code, source.language} in RELATIVES:

@@ -164,14 +164,19 @@ def explained(error: Exception, source: Source, place: str) -> Exception:
             "is still there; run this cell again when the Hub can be reached."
         )
     reason = " ".join(str(error).split()).rstrip(".")
-    way_out = "Check dataset, name and split"
-    if isinstance(error, ImportError):
-        way_out = "Install it, or take another dataset"
-    if "magic bytes" in reason:  # of Parquet
-        way_out = "If git brought the files, run `git lfs pull`; else check dataset, name and split"
+    return RecipeError(
+        f"{place}, cannot be opened: {reason}. {_way_out(error, reason)} in the recipe."
+    )
+
+
+def _way_out(error: Exception, reason: str) -> str:
     if isinstance(error, RuntimeError):  # a loading script, which would have to be executed
-        way_out = 'Try revision = "refs/convert/parquet", the Hub\'s own conversion,'
-    return RecipeError(f"{place}, cannot be opened: {reason}. {way_out} in the recipe.")
+        return 'Try revision = "refs/convert/parquet", the Hub\'s own conversion,'
+    if "magic bytes" in reason:  # of Parquet
+        return "If git brought the files, run `git lfs pull`; else check dataset, name and split"
+    if isinstance(error, ImportError):
+        return "Install it, or take another dataset"
+    return "Check dataset, name and split"
 
 
 def _may_pass(error: Exception) -> bool:
